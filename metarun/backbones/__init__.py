@@ -1,0 +1,1 @@
+"""Backbones: embedding networks with `out_features`."""

@@ -1,0 +1,1 @@
+"""Task sources: where episodes come from, one source per file."""

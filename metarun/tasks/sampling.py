@@ -1,0 +1,204 @@
+"""From a pool of classes to numbered episodes: the one sampler of every image source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.types import Episode, Examples
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ClassPool:
+    """The images of one split, grouped by class.
+
+    images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …
+    counts: images per class, in that order; they sum to M.
+    names: one name per class, as errors should call it.
+    groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None where there is none.
+    """
+
+    images: Tensor
+    counts: Sequence[int]
+    names: Sequence[str]
+    groups: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not (len(self.counts) == len(self.names) and sum(self.counts) == len(self.images)):
+            raise ValueError(f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {len(self.images)} images do not fit")
+        if self.groups is not None:
+            runs = 1 + sum(a != b for a, b in zip(self.groups, self.groups[1:], strict=False))
+            if runs != len(set(self.groups)):
+                raise ValueError("classes of one group must stand next to each other")
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the episodes of one split look like; `min_` values below the others make ways and shots vary."""
+
+    ways: int
+    shots: int
+    queries: int
+    min_ways: int
+    min_shots: int
+
+    @property
+    def varies(self) -> bool:
+        return self.min_ways < self.ways or self.min_shots < self.shots
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Few-shot classification episodes over class pools.
+
+    pools: split -> ClassPool. ways, shots, queries: N, K, Q of an episode; `train_*` for the training split where it differs.
+    min_ways, min_shots: where given, each episode draws its ways from [min_ways, ways] and each class its shots from
+        [min_shots, shots], both uniformly, as in Meta-Dataset (Triantafillou et al. 2020, section 3.1, simplified: its
+        shots follow class sizes); rows that are not used are masked.
+    within_groups: all classes of an episode from one group (Omniglot: one alphabet).
+    seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
+        on the same episodes.
+    """
+
+    pools: Mapping[str, ClassPool]
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    train_ways: int | None = None
+    train_shots: int | None = None
+    train_queries: int | None = None
+    min_ways: int | None = None
+    min_shots: int | None = None
+    within_groups: bool = False
+    seed: int = 0
+    eval_seed: int = 0
+    objective: str = "classification"
+    _starts: dict[str, Tensor] = field(init=False, repr=False)
+    _counts: dict[str, Tensor] = field(init=False, repr=False)
+    _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        counts = {split: torch.tensor(list(pool.counts), dtype=torch.int64) for split, pool in self.pools.items()}
+        object.__setattr__(self, "_counts", counts)
+        object.__setattr__(self, "_starts", {split: c.cumsum(0) - c for split, c in counts.items()})
+        object.__setattr__(self, "_groups", {split: self._group_table(split) for split in self.pools})
+        for split in self.pools:
+            self._check(split)
+
+    def shape(self, split: str) -> _Shape:
+        """Return ways, shots and queries of a split."""
+        train = split == "train"
+        ways = self.train_ways if train and self.train_ways is not None else self.ways
+        shots = self.train_shots if train and self.train_shots is not None else self.shots
+        queries = self.train_queries if train and self.train_queries is not None else self.queries
+        return _Shape(ways, shots, queries, min(self.min_ways or ways, ways), min(self.min_shots or shots, shots))
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Deal episode `index`: support x (N*K, C, H, W), query x (N*Q, C, H, W), values in [0, 1]; class by class."""
+        support, query = self.batch(split, torch.tensor([index]))
+        return Episode(
+            Examples(*(None if field is None else field[0] for field in support)),
+            Examples(*(None if field is None else field[0] for field in query)),
+        )
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,) at once, with a leading axis T."""
+        rows, present, shots = self.draw(split, indices)
+        shape = self.shape(split)
+        images = self.pools[split].images
+        labels = torch.eye(shape.ways).expand(len(indices), -1, -1)
+
+        def examples(rows: Tensor, used: Tensor) -> Examples:
+            x = images[rows.flatten(1)].to(torch.float32).div_(255.0)
+            y = labels.repeat_interleave(rows.shape[-1], dim=1)
+            return Examples(x, y, used.flatten(1) if shape.varies else None)
+
+        in_support = present[..., None] & (torch.arange(shape.shots) < shots[..., None])
+        in_query = present[..., None].expand(-1, -1, shape.queries)
+        return Episode(examples(rows[..., : shape.shots], in_support), examples(rows[..., shape.shots :], in_query))
+
+    def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw what the episodes consist of, without touching an image.
+
+        Returns rows (T, N, K+Q) into the pool's images, all of one class different; present (T, N) bool, False for the ways that
+        the episode does not use; shots (T, N), how many of the first K rows are used.
+        """
+        shape = self.shape(split)
+        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+        classes = self._draw_classes(split, key, shape.ways)
+        counts = self._counts[split][classes]
+        slots = draws.fold(key, "rows")[:, None] + torch.arange(shape.ways)
+        picks = draws.distinct(draws.fold(slots, 0), shape.shots + shape.queries, counts.clamp(min=shape.shots + shape.queries))
+        if shape.varies:
+            picks = self._pick_few(slots, counts, shape, picks)
+        ways = shape.min_ways + draws.integers(draws.fold(key, "ways"), size=shape.ways - shape.min_ways + 1)
+        most = (counts - shape.queries).clamp(max=shape.shots)
+        shots = shape.min_shots + draws.integers(draws.fold(slots, "shots"), size=(most - shape.min_shots + 1))
+        return self._starts[split][classes][..., None] + picks, torch.arange(shape.ways) < ways[:, None], shots
+
+    def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
+        """Where a class has fewer than K+Q images, let its queries come last among those it has; surplus rows repeat one image."""
+        needed = shape.shots + shape.queries
+        short = draws.bits(draws.fold(slots, 1), needed)
+        beyond = torch.arange(needed) >= counts[..., None]
+        order = short.masked_fill(beyond, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
+        most = (counts - shape.queries).clamp(max=shape.shots)[..., None]
+        column = torch.arange(needed)
+        column = torch.where(column < shape.shots, column.minimum(most - 1), column - shape.shots + most)
+        return torch.where((counts < needed)[..., None], order.gather(-1, column), picks)
+
+    def _draw_classes(self, split: str, key: Tensor, ways: int) -> Tensor:
+        first, size = self._groups[split]
+        if not self.within_groups:
+            return draws.distinct(draws.fold(key, "classes"), ways, torch.full_like(key, len(self._counts[split])))
+        group = draws.integers(draws.fold(key, "group"), size=len(first))
+        return first[group][:, None] + draws.distinct(draws.fold(key, "classes"), ways, size[group])
+
+    def _group_table(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return the first class and the number of classes of each group that is large enough for an episode."""
+        names = self.pools[split].groups
+        if not self.within_groups:
+            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        if names is None:
+            raise UserError("this data has no groups of classes; set task.within_groups=false.")
+        edges = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]] + [len(names)]
+        sizes = [(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        ways = self.shape(split).ways
+        enough = [(first, size) for first, size in sizes if size >= ways]
+        if not enough:
+            largest = max(size for _, size in sizes)
+            raise UserError(f"no group of the {split} split has {ways} classes (the largest has {largest}); lower task.ways to {largest}.")
+        return torch.tensor([first for first, _ in enough]), torch.tensor([size for _, size in enough])
+
+    def _check(self, split: str) -> None:
+        shape, pool = self.shape(split), self.pools[split]
+        prefix = "train_" if split == "train" else ""
+        for name, value, least in (("ways", shape.ways, 2), ("shots", shape.shots, 1), ("queries", shape.queries, 1)):
+            if value < least:
+                raise UserError(f"task.{name}={value} of the {split} split is too small; it must be at least {least}.")
+        for name, low, high in (("ways", self.min_ways, self.ways), ("shots", self.min_shots, self.shots)):
+            if low is not None and not 1 <= low <= high:
+                raise UserError(f"task.min_{name}={low} must lie between 1 and task.{name}={high}.")
+        if shape.ways > len(pool.names):
+            raise UserError(f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower task.{prefix}ways to {len(pool.names)} or less.")
+        needed = shape.min_shots + shape.queries
+        for name, count in zip(pool.names, pool.counts, strict=True):
+            if count < needed:
+                raise UserError(
+                    f"class '{name}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
+                    f"Lower task.{prefix}queries or task.{prefix}shots."
+                )
+
+
+def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
+    """Return the pool of a split, or say which splits there are."""
+    if split not in pools:
+        raise UserError(f"there is no split '{split}'; this task has {', '.join(pools)}.{nearest(split, pools)}")
+    return pools[split]
