@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from metarun.objectives import Objective
+
 Params = dict[str, Tensor]
 """What the outer loop learns by gradient, by name."""
 
@@ -65,7 +67,7 @@ Adapted = Any
 class Algorithm(Protocol):
     """What the engine asks of an algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate, do not inherit.
 
-    The dataclass has the fields `network` (a `metarun.network.Network`) and `objective` (a `metarun.objectives.Objective`),
+    The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`),
     which `metarun.build` fills in; the other fields are the keys of its YAML. `key` is a scalar int64 tensor from which
     `metarun.draws` makes this episode's random numbers.
 
@@ -74,9 +76,13 @@ class Algorithm(Protocol):
     - `head: ClassVar[bool] = True`: whether the network is backbone + linear head (True) or the bare backbone (False).
     - `objectives: ClassVar[tuple[str, ...]]`: the kinds of objective it can do; without it, all.
     - `trajectory(params, state, support, key) -> list[Adapted]`: before adaptation and after each inner step, for `by_step`.
-    - `choose(params, state, score) -> State`: set what is chosen on validation episodes; `score(state)` is the list of
-      validation scores (higher is better) by inner step. Called once, before the last validation of a run.
+    - `choose(params, state, score) -> State`: set what is chosen on validation episodes; `score(state)` gives the
+      validation score (higher is better) by number of inner steps. Called once, before the last validation of a run.
     """
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised and what is scored."""
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the initial meta-parameters and state."""

@@ -1,0 +1,81 @@
+"""The four-layer convolutional network of few-shot learning.
+
+Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, with max-pooling; Finn, Abbeel and Levine,
+"Model-agnostic meta-learning", ICML 2017, with strides instead of pooling on Omniglot. Four blocks of
+
+    3x3 convolution -> batch normalisation -> ReLU -> 2x2 max-pooling (or stride 2 in the convolution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from metarun.errors import UserError, nearest
+
+BLOCKS = 4
+
+
+class Conv4(nn.Module):
+    """Embed images (B, C, H, W) as vectors (B, out_features).
+
+    input_shape: (C, H, W). filters: channels of every block.
+    pooling: "max" halves each side rounding down (28 -> 14 -> 7 -> 3 -> 1); "stride" rounding up (28 -> 14 -> 7 -> 4 -> 2), the
+        sizes of TensorFlow's SAME padding in MAML's released code (which on even sides pads one edge, where we pad both).
+    output: "flatten" keeps the final grid, out_features = filters * height * width; "mean" averages over it, out_features =
+        filters, which is MAML's choice for Omniglot.
+
+    Weights are Glorot uniform and biases zero, as in MAML's released code (`cbfinn/maml` maml.py, `construct_conv_weights`).
+    """
+
+    def __init__(self, input_shape: Sequence[int], filters: int = 64, pooling: str = "max", output: str = "flatten") -> None:
+        super().__init__()
+        _check(input_shape, filters, pooling, output)
+        channels, height, width = input_shape
+        self.blocks = nn.Sequential(*(_block(filters if i else channels, filters, pooling) for i in range(BLOCKS)))
+        self.output = output
+        self.out_features = filters if output == "mean" else filters * _final(height, pooling) * _final(width, pooling)
+        self.apply(self.init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid: Tensor = self.blocks(x)
+        return grid.mean(dim=(2, 3)) if self.output == "mean" else grid.flatten(1)
+
+    def init_weights(self, module: nn.Module) -> None:
+        """Draw the weights of one layer from torch's global generator; a head on top is initialised by the same rule."""
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _block(channels: int, filters: int, pooling: str) -> nn.Sequential:
+    stride = 2 if pooling == "stride" else 1
+    layers = [nn.Conv2d(channels, filters, 3, stride=stride, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
+    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pooling == "max" else []))
+
+
+def _final(side: int, pooling: str) -> int:
+    """Return what is left of a side after all blocks."""
+    for _ in range(BLOCKS):
+        side = (side + 1) // 2 if pooling == "stride" else side // 2
+    return side
+
+
+def _check(input_shape: Sequence[int], filters: int, pooling: str, output: str) -> None:
+    for name, value, known in (("pooling", pooling, ("max", "stride")), ("output", output, ("flatten", "mean"))):
+        if value not in known:
+            raise UserError(f"backbone.{name} is {' or '.join(known)}, not '{value}'.{nearest(str(value), known)}")
+    if not isinstance(filters, int) or filters < 1:
+        raise UserError(f"backbone.filters={filters} must be a whole number of at least 1.")
+    if len(input_shape) != 3:
+        raise UserError(
+            f"backbone=conv4 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. Use backbone=mlp."
+        )
+    height, width = input_shape[1:]
+    if min(_final(height, pooling), _final(width, pooling)) < 1:
+        raise UserError(
+            f"images of {height}x{width} are too small for four 2x2 max-poolings, which need at least {2**BLOCKS}x{2**BLOCKS}. "
+            "Use larger images or backbone.pooling=stride."
+        )

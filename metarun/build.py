@@ -1,0 +1,145 @@
+"""From a config to objects: the only file that knows both the keys of the YAML files and the domain.
+
+The config is a plain, resolved dictionary, from Hydra or out of a checkpoint; it is read literally.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metarun import draws
+from metarun.backbones.classifier import Classifier
+from metarun.device import Device, choose_device
+from metarun.engine import Position, Settings
+from metarun.errors import UserError
+from metarun.instantiate import instantiate, locate
+from metarun.network import Network
+from metarun.objectives import Objective, objective
+from metarun.optimizer import OuterOptimizer
+from metarun.types import Algorithm, Episode, TaskSource
+
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config describes. config: the same, with everything that was filled in from the data (class splits)."""
+
+    config: dict[str, Any]
+    source: TaskSource
+    algorithm: Algorithm
+    device: Device
+    shown: Episode
+    """The first training episode, by which shapes were found."""
+
+
+def build(config: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
+    """Build the task source, the network and the algorithm of a config.
+
+    trust: None for a config that the user typed; for one out of a checkpoint, the packages that it may name beside metarun's own.
+    Raises UserError where the parts do not fit each other.
+    """
+    config = copy.deepcopy(dict(config))
+    for group in ("task", "algo", "backbone", "device"):
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
+    source = build_source(config, trust)
+    episodes = {split: source.episode(split, 0) for split in ("train", "val")}
+    algorithm = _build_algorithm(config, source, episodes, trust)
+    return Parts(config, source, algorithm, choose_device(config["device"], episodes["train"], config["tasks_per_step"]), episodes["train"])
+
+
+def build_source(config: dict[str, Any], trust: Sequence[str] | None) -> TaskSource:
+    """Build the task source, and write the split that it drew into the config, so that a checkpoint restores exactly that one."""
+    source: TaskSource = instantiate(config["task"], name="task", trust=trust)
+    for name in ("objective", "episode"):
+        if not hasattr(source, name):
+            raise UserError(f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source.")
+    for key in ("classes", "tasks"):
+        if key in config["task"] and config["task"][key] is None and hasattr(source, "splits"):
+            config["task"][key] = source.splits()
+    return source
+
+
+def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
+    """Return the position before the first step, and the optimizer of its parameters."""
+    params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
+    device = settings.device
+    position = Position(0, {name: value.to(device) for name, value in params.items()}, {name: value.to(device) for name, value in state.items()})
+    return position, build_optimizer(parts.config, position.params, settings.steps)
+
+
+def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps: int) -> OuterOptimizer:
+    """Return the outer optimizer of these parameters."""
+    if not isinstance(config.get("optimizer"), Mapping):
+        raise UserError("the config has no optimizer; choose one with optimizer=… (adam, sgd, reptile).")
+    optimizer: OuterOptimizer = instantiate(config["optimizer"], name="optimizer", params=params, steps=max(steps, 1))
+    return optimizer
+
+
+def build_settings(config: Mapping[str, Any], device: Device) -> Settings:
+    """Return the engine's settings from the top-level keys."""
+    settings: Settings = instantiate(
+        {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}, name="train", chunk=device.chunk, device=device.name
+    )
+    return settings
+
+
+def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode], trust: Sequence[str] | None) -> Algorithm:
+    node = {key: value for key, value in config["algo"].items() if key != "recipe"}
+    if trust is not None:
+        from metarun.instantiate import check_targets
+
+        check_targets(config, trust)
+    kind = locate(node.get("_target_", ""))
+    goal = objective(source.objective)
+    allowed = getattr(kind, "objectives", (goal.kind,))
+    if goal.kind not in allowed:
+        raise UserError(f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task.")
+    extra: dict[str, Any] = {"objective": goal}
+    if "network" in inspect.signature(kind).parameters:
+        extra["network"] = _build_network(config, episodes, goal, head=getattr(kind, "head", True), algorithm=kind.__name__)
+    algorithm: Algorithm = instantiate(node, name="algo", **extra)
+    return algorithm
+
+
+def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: Objective, *, head: bool, algorithm: str) -> Network:
+    node = dict(config["backbone"])
+    norm = node.pop("norm", "batch")
+    if "input_shape" in node and node["input_shape"] is None:
+        node["input_shape"] = list(episodes["train"].support.x.shape[1:])
+    outputs = {split: episode.support.y.shape[-1] for split, episode in episodes.items()}
+    if head and outputs["train"] != outputs["val"]:
+        raise UserError(
+            f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
+            "set task.train_ways to the value of task.ways."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        backbone = instantiate(node, name="backbone")
+        if not isinstance(backbone, nn.Module):
+            raise UserError(f"{node['_target_']} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
+        module = Classifier(backbone, outputs["train"]) if head else backbone
+    network = Network(module, norm)
+    _check_forward(network, episodes["train"], node["_target_"])
+    return network
+
+
+def _check_forward(network: Network, episode: Episode, name: str) -> None:
+    """Run the network once, so that a backbone that does not suit the task is told before any work."""
+    params, state = network.init()
+    with torch.no_grad():
+        try:
+            outputs = network.on_support(params, state, episode.support, training=True)
+        except RuntimeError as error:
+            shape = tuple(episode.support.x.shape[1:])
+            raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+    if outputs.dim() != 2:
+        raise UserError(f"backbone {name} gives outputs of shape {tuple(outputs.shape)}; it must give one vector per example.")

@@ -1,0 +1,264 @@
+"""Checkpoints: plain values and tensors in one file, written atomically and read without running anything from it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import metarun
+from metarun.errors import UserError
+
+FORMAT = 1
+"""Of the file; it grows by one when an older metarun could not read what a newer one writes."""
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+_SCALARS = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on, and everything an evaluation needs to begin.
+
+    step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
+    best: {"score": float, "step": int} of the best validation so far, None before the first.
+    window: running sums for the next log line. config: resolved, read literally and never interpolated.
+    choices: what the engine chose by itself (chunk, threads, torch version). splits: class names by split, None where a task has none.
+    version: of the metarun that wrote it. format: of the file.
+    """
+
+    step: int
+    params: dict[str, Tensor]
+    state: dict[str, Tensor]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    window: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, Any] | None = None
+    version: str = metarun.__version__
+    format: int = FORMAT
+
+
+def save(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint so that a kill at any instant leaves a whole one behind.
+
+    The bytes go to a temporary name in the same folder and are moved into place in one rename. A file called `last.pt` is
+    first kept as `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
+
+    Raises TypeError, naming the place, where something is neither a plain value nor a tensor, and UserError where the
+    disk refuses (full, read-only); the files already there are then as they were.
+    """
+    path = Path(path)
+    content = {f.name: _plain(getattr(checkpoint, f.name), f.name) for f in dataclasses.fields(checkpoint)}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(temporary, buffer.getbuffer())
+        if path.name == LAST and _is_whole(path):
+            _keep(path, path.with_name(PREVIOUS))
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; what was saved before is untouched.") from error
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint as data: nothing in the file is run, nothing in its config is interpolated or imported.
+
+    Raises UserError for whatever is wrong with the file; where it is damaged, the sentence names a whole one beside it.
+    """
+    path = Path(path)
+    try:
+        return _load(path)
+    except _DamagedError as error:
+        raise UserError(f"{error}{_remedy(path)}") from error
+
+
+def resolve(path: str | Path, default: str = BEST) -> Path:
+    """Return the file that PATH means: a file is itself; a run folder or its `checkpoints` folder means its file `default`."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"there is no checkpoint or run folder '{path}'.")
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if (folder / default).is_file():
+        return folder / default
+    others = [name for name in (BEST, LAST, PREVIOUS) if (folder / name).is_file()]
+    if others:
+        raise UserError(f"the run '{path}' has no {default}, but it has {' and '.join(others)}; name the file: {folder / others[0]}.")
+    runs = sorted({found.parent.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/checkpoints/{default}")})
+    if runs:
+        raise UserError(f"'{path}' is no run folder, but it holds {len(runs)}; name one, such as {runs[-1]}.")
+    raise UserError(f"the folder '{path}' has no checkpoint in it; a run saves its first after save_every steps.")
+
+
+def run_folder(path: str | Path) -> Path:
+    """Return the folder of the run to which a checkpoint file belongs."""
+    folder = Path(path).absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+class _DamagedError(UserError):
+    """The file is missing, cut short or changed, so that an older one is the remedy."""
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Return a copy of plain containers with tensors detached and on the CPU; raise TypeError for anything else."""
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, Tensor):
+        return _plain_tensor(value, where)
+    if type(value) is dict:
+        wrong = [key for key in value if type(key) not in (str, int)]
+        if wrong:
+            raise TypeError(f"{where} has the key {wrong[0]!r}; keys are strings or integers")
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds plain values and tensors only")
+
+
+def _plain_tensor(tensor: Tensor, where: str) -> Tensor:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise TypeError(f"{where} is not a dense tensor")
+    tensor = tensor.detach().cpu()
+    # torch.save writes whole storages: a small view of a large tensor would take the large one along.
+    return tensor if _fills_storage(tensor) else tensor.clone()
+
+
+def _fills_storage(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def _write(path: Path, content: memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Give the file a second name, replacing what had that name, without an instant in which either is missing."""
+    link = kept.with_name(f".{kept.name}.tmp")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # file systems without hard links
+        shutil.copyfile(path, link)
+    os.replace(link, kept)
+    # A rename between two names of one file does nothing, by POSIX: the temporary name may still be there.
+    link.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames survive a power cut; not every system can open a folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(path: Path) -> bool:
+    """Check the file against the checksums in it; torch.save writes an uncompressed zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            return stored and archive.testzip() is None
+    except Exception:  # a damaged directory of the archive can make zipfile raise nearly anything
+        return False
+
+
+def _load(path: Path) -> Checkpoint:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder and not a checkpoint.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except FileNotFoundError as error:
+        raise _DamagedError(f"there is no checkpoint {path}.") from error
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
+    if start not in (b"PK", b""):
+        raise UserError(f"{path} is not a checkpoint of metarun.")
+    if not _is_whole(path):
+        raise _DamagedError(f"the checkpoint {path} is damaged or was cut short ({path.stat().st_size} bytes do not match its checksums).")
+    return _parse(path, _read(path))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than plain values and tensors and could run code; nothing in it was run.") from error
+    except Exception as error:  # a well-formed archive with senseless content
+        raise UserError(f"{path} is not a checkpoint of metarun.") from error
+
+
+def _parse(path: Path, content: Any) -> Checkpoint:
+    strange = UserError(f"{path} is not a checkpoint of metarun.")
+    if not (isinstance(content, dict) and type(content.get("format")) is int and type(content.get("version")) is str):
+        raise strange
+    if content["format"] != FORMAT:
+        raise UserError(
+            f"{path} was written by metarun {content['version']} in format {content['format']}; "
+            f"this is metarun {metarun.__version__}, which reads format {FORMAT}: use metarun {content['version']}."
+        )
+    try:
+        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items()})
+    except (TypeError, RecursionError) as error:
+        raise strange from error
+    if not _well_typed(checkpoint):
+        raise strange
+    return checkpoint
+
+
+def _well_typed(checkpoint: Checkpoint) -> bool:
+    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.choices)
+    tensors = (checkpoint.params, checkpoint.state)
+    return (
+        type(checkpoint.step) is int
+        and checkpoint.step >= 0
+        and all(type(mapping) is dict for mapping in mappings + tensors)
+        and all(type(optional) in (dict, type(None)) for optional in (checkpoint.best, checkpoint.splits))
+        and all(_named_tensors(mapping) for mapping in tensors)
+    )
+
+
+def _named_tensors(mapping: Mapping[Any, Any]) -> bool:
+    return all(type(name) is str and isinstance(value, Tensor) for name, value in mapping.items())
+
+
+def _remedy(path: Path) -> str:
+    for sibling in (path.with_name(PREVIOUS), path.with_name(LAST)):
+        if sibling == path or not sibling.is_file():
+            continue
+        try:
+            step = _load(sibling).step
+        except UserError:
+            continue
+        return f" {sibling.name} beside it is whole (step {step}): metarun train resume={sibling}"
+    return ""

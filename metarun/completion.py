@@ -1,0 +1,73 @@
+"""Tab completion. Hydra completes overrides; this takes the subcommand out of the line that it sees, and completes that."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+
+from metarun.arguments import GROUPS, VALUE_FLAGS, open_groups
+
+COMMANDS = ("train", "eval", "list")
+FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
+LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
+
+
+def main(arguments: list[str]) -> int:
+    """Install or uninstall completion, or answer a shell's query about the line in COMP_LINE."""
+    if not any(word.startswith("query=") for word in arguments):
+        from metarun.jobs import run
+
+        return run("train", arguments)
+    print(" ".join(candidates(os.environ.get("COMP_LINE", ""), arguments)), flush=True)
+    return 0
+
+
+def candidates(line: str, arguments: list[str]) -> list[str]:
+    """Return the words that may stand where the line ends."""
+    words = line.split()[1:]
+    word = "" if line.endswith(" ") or not words else words.pop()
+    if not words:
+        return [command for command in COMMANDS if command.startswith(word)]
+    command, *before = words
+    if command == "list":
+        return [option for option in LIST_WORDS if option.startswith(word)]
+    if command not in COMMANDS:
+        return []
+    if word.startswith("-"):
+        return [flag for flag in FLAGS if flag.startswith(word)]
+    return from_hydra(command, before, word, arguments)
+
+
+def from_hydra(command: str, before: list[str], word: str, arguments: list[str]) -> list[str]:
+    """Return Hydra's candidates for `word` after the words `before`, without the files that are parts of others."""
+    from metarun.jobs import run
+
+    flags, overrides = flags_and_overrides(before)
+    os.environ["COMP_LINE"] = " ".join(["metarun", *(open_groups(overrides) if command == "eval" else overrides), word])
+    answer = io.StringIO()
+    # Half a line may well be wrong; then there is nothing to complete, and nothing to say in the middle of the user's typing.
+    with contextlib.redirect_stdout(answer), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception, SystemExit):
+        run(command, [*flags, *arguments])
+    return [found for found in answer.getvalue().split() if not is_part(found)]
+
+
+def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the --config-dir of the words, which Hydra's search path needs, and their overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for previous, word in zip(["", *words], words, strict=False):
+        if previous in ("--config-dir", "-cd"):
+            flags = [previous, word]
+        elif word.startswith(("--config-dir=", "-cd=")):
+            flags = [word]
+        elif not word.startswith("-") and previous not in VALUE_FLAGS:
+            overrides.append(word)
+    return flags, overrides
+
+
+def is_part(candidate: str) -> bool:
+    """Tell whether a candidate is an option ending in `_`, a file that is only a part of others."""
+    match = re.fullmatch(r"\+*(\w+)=\w*_", candidate)
+    return match is not None and match[1] in GROUPS

@@ -1,0 +1,151 @@
+"""What Hydra and OmegaConf refuse, as one sentence with the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from metarun.errors import UserError, nearest
+
+JOB_NOTE = "The run folder is "
+"""Begins the note on an exception that a job raised: a bug of ours, never to be explained away as bad input."""
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence about a user's mistake, or None for a bug, which keeps its traceback."""
+    if any(note.startswith(JOB_NOTE) for note in getattr(error, "__notes__", [])):
+        return None
+    for cause in causes(error, contexts=True):  # OmegaConf leaves what a resolver raised in the context
+        if isinstance(cause, UserError):
+            return str(cause)
+    chain = list(causes(error))
+    typed = re.search(r"Could not override '([^']*)'", " ".join(str(cause) for cause in chain))
+    for cause in reversed(chain):  # the innermost knows what is wrong
+        if sentence := explain_one(cause, typed.group(1) if typed else None):
+            return sentence
+    return None
+
+
+def causes(error: BaseException, *, contexts: bool = False) -> Iterator[BaseException]:
+    """Yield an exception, its cause, the cause of that, and so on; with `contexts` what it was raised during, where it has no cause."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (current.__context__ if contexts else None)
+
+
+def explain_one(error: BaseException, typed: str | None = None) -> str | None:
+    """Return the sentence about one exception, its causes aside; `typed` is the key of the override that led to it."""
+    match error:
+        case MissingConfigException():
+            return missing_option(error)
+        case OverrideParseException():
+            return not_an_override(error)
+        case ConfigCompositionException():
+            return not_composed(str(error))
+        case ConfigKeyError() | ConfigAttributeError() if isinstance(error.parent_node, DictConfig):
+            return unknown_key(error, typed or str(error.full_key))
+        case MissingMandatoryValue() | InterpolationToMissingValueError():
+            return f"'{error.full_key}' has no value; give one with {error.full_key}=VALUE."
+        case OmegaConfBaseException():
+            return f"{error.full_key}: {one_line(first_line(error))}" if error.full_key else one_line(first_line(error))
+        case yaml.YAMLError():
+            return f"A config file is not YAML: {one_line(str(error))}"
+        case HydraException():
+            return one_line(str(error)).replace("Additional config directory", "--config-dir:")
+        case OSError() if error.filename:
+            return f"{error.filename} cannot be written ({error.strerror}); choose another run folder with hydra.run.dir=FOLDER."
+        case ValueError() if raised_by_hydra(error):
+            return one_line(str(error))
+    return None
+
+
+def missing_option(error: MissingConfigException) -> str:
+    """Return the sentence about an option, or a root config, for which there is no file."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group or error.options is None:
+        return one_line(str(error).split("Config search path")[0])
+    parent = re.match(r"In '([^']+)'", str(error))
+    where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "hydra/config") else ""
+    options = [name for name in error.options if not name.endswith("_")]
+    advice = " Plugins come with pip install 'metarun[sweep]'." if group in ("hydra/launcher", "hydra/sweeper") else ""
+    there = f" There are: {', '.join(options)}." if options else " There are none."
+    return f"{where}{group} has no option '{option}'.{nearest(option, options)}{there}{advice}"
+
+
+def not_an_override(error: OverrideParseException) -> str:
+    """Return the sentence about a word outside Hydra's grammar."""
+    key, equals, value = error.override.partition("=")
+    if not equals:
+        return f"'{error.override}' is not of the form key=value."
+    if re.search(r"[=,(){}\[\]'\" ]", value):
+        return f"'{error.override}' cannot be read; put a value with special characters in two pairs of quotes: '{key}=\"VALUE\"'."
+    return f"'{error.override}' cannot be read: {one_line(error.message.splitlines()[0])}"
+
+
+def not_composed(message: str) -> str | None:
+    """Return the sentence about overrides that do not fit the config; None where the cause says more."""
+    if sweep := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", message):
+        key, _, value = sweep[1].partition("=")
+        return f"'{sweep[1]}' gives several values: add -m to run each of them, or write '{key}=[{value}]' for a list."
+    if group := re.search(r"Could not override '([^']*)'\. No match in the defaults list", message):
+        return f"'{group[1]}' is not a group of this command."
+    text = re.sub(r"\n?(To append to your|See https|Set the environment)[^\n]*", "", message)
+    return one_line(text) if text.strip() else None
+
+
+def unknown_key(error: Any, key: str) -> str:
+    """Return the sentence about a key that is not in the (closed) config."""
+    root = error.parent_node._get_root()
+    close = nearest_key(key, list(keys(root, hydra=key.startswith("hydra"))))
+    return f"There is no key '{key}'.{close}"
+
+
+def keys(node: DictConfig, prefix: str = "", *, hydra: bool = False) -> Iterator[str]:
+    """Yield the full dotted keys of a config, groups included; Hydra's own only where asked for."""
+    for name, child in node.items_ex(resolve=False):
+        if prefix or hydra or name != "hydra":
+            yield f"{prefix}{name!s}"
+            if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing() or child._is_interpolation()):
+                yield from keys(child, f"{prefix}{name!s}.")
+
+
+def nearest_key(key: str, known: list[str]) -> str:
+    """Return " Did you mean 'task.shots'?" for task.shotss, tsak.shots, shots and shotss; an empty string where nothing is close."""
+    same_name = [full for full in known if full.rsplit(".", 1)[-1] == key]
+    close = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    if not close:
+        names = {full.rsplit(".", 1)[-1]: full for full in reversed(known)}
+        close = [names[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], names, n=1, cutoff=0.6)]
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    """Tell whether Hydra itself raised an exception, and did not pass on that of a job in another process."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "hydra" in frames[-1].filename.replace("\\", "/").split("/") and frames[-1].name != "return_value"
+
+
+def first_line(error: BaseException) -> str:
+    """Return an OmegaConf message without its lines `full_key: …` and `object_type=…`."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, with a full stop where it has none."""
+    line = " ".join(text.split())
+    return line if line.endswith((".", "!", "?")) else f"{line}."

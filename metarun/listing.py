@@ -1,0 +1,85 @@
+"""`metarun list`: the options of each config group with the first sentence of their file's header, read as text."""
+
+from __future__ import annotations
+
+import re
+from importlib.abc import Traversable
+from importlib.resources import files
+from pathlib import Path
+
+from metarun.errors import UserError, nearest
+
+GROUPS = {"algo": "Algorithms", "task": "Tasks", "backbone": "Backbones", "experiment": "Experiments"}
+USAGE = "usage: metarun list [algo|task|backbone|experiment ...] [--config-dir DIR]"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the groups named in `arguments`, or all of them; `--config-dir DIR` adds a user's own."""
+    wanted, folders = parse(arguments)
+    if wanted is None:
+        print(USAGE, flush=True)
+        return 0
+    roots: list[Traversable] = [files("metarun.configs"), *folders]
+    # In one call, so that a reader who closes the pipe early raises here and nowhere else.
+    print("\n\n".join(section(group, options(group, roots)) for group in wanted), flush=True)
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[list[str] | None, list[Path]]:
+    """Return the groups to print (None: the usage) and the user's config folders."""
+    wanted, folders, rest = [], [], list(arguments)
+    while rest:
+        word, _, value = rest.pop(0).partition("=")
+        if word in ("-h", "--help"):
+            return None, []
+        if word in ("--config-dir", "-cd"):
+            folders.append(config_dir(value or (rest.pop(0) if rest else "")))
+        elif word in GROUPS:
+            wanted.append(word)
+        else:
+            raise UserError(f"metarun list knows no '{word}'.{nearest(word, [*GROUPS, '--config-dir'])}\n{USAGE}")
+    return wanted or list(GROUPS), folders
+
+
+def config_dir(name: str) -> Path:
+    """Return the folder given as --config-dir; UserError where there is none."""
+    if not name or not Path(name).is_dir():
+        raise UserError(f"--config-dir: there is no folder '{name}'.")
+    return Path(name)
+
+
+def options(group: str, roots: list[Traversable]) -> dict[str, str]:
+    """Return name -> description of a group's options. Files ending in `_` are parts of others; the first root wins, as in Hydra."""
+    found: dict[str, str] = {}
+    for root in roots:
+        folder = root.joinpath(group)
+        for file in folder.iterdir() if folder.is_dir() else ():
+            name = file.name.removesuffix(".yaml")
+            if name != file.name and not name.endswith("_"):
+                found.setdefault(name, description(file.read_text(encoding="utf-8")))
+    return dict(sorted(found.items()))
+
+
+def description(text: str) -> str:
+    """Return the first sentence of a YAML file's header comment, without its full stop; "" where there is no header."""
+    header: list[str] = []
+    for line in text.splitlines():
+        comment = line.removeprefix("#").strip()
+        if comment.startswith("@package"):
+            continue
+        if not line.startswith("#") or not comment:  # an empty comment line ends the paragraph
+            if header:
+                break
+            if line and not line.startswith("#"):
+                return ""
+            continue
+        header.append(comment)
+    # A full stop ends a sentence only before a capital letter: "Finn et al. 2017" and "5 shots, e.g. on glyphs" go on.
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z`])", " ".join(header))[0].rstrip(".")
+
+
+def section(title: str, rows: dict[str, str]) -> str:
+    """Return one group as text, descriptions aligned."""
+    width = max((len(name) for name in rows), default=0)
+    lines = [f"  {name:{width}}  {text}".rstrip() for name, text in rows.items()]
+    return "\n".join([f"{GROUPS[title]} ({title}=...)", *lines])

@@ -1,0 +1,184 @@
+"""Pictures of what adaptation does. matplotlib is imported by the first figure, and its global state (pyplot) is never touched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which differ for colour-blind readers too.
+_RIGHT, _WRONG, _SUPPORT = "#0072B2", "#D55E00", "#888888"
+_CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MOST_WAYS, _MOST_SHOTS, _MOST_QUERIES, _MOST_CURVES = 10, 5, 8, 6
+_TICKS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def episode_figure(
+    support_x: Tensor,
+    support_y: Tensor,
+    query_x: Tensor,
+    query_y: Tensor,
+    probabilities: Tensor,
+    *,
+    support_mask: Tensor | None = None,
+    query_mask: Tensor | None = None,
+) -> Figure:
+    """Draw an episode of images: a row for each class, its support left, its queries with their predictions right.
+
+    support_x, query_x: (B, C, H, W) in [0, 1], C = 1 or 3. support_y, query_y: (B, N) one-hot. probabilities: (B, N), of the queries.
+    *_mask: (B,) bool, False on padding. At most 10 classes, 5 shots and 8 queries are drawn; the accuracy in the title is over all.
+    """
+    support_rows = _rows_by_class(support_y, support_mask)
+    query_rows = _rows_by_class(query_y, query_mask)
+    certain, predicted = probabilities.detach().cpu().max(dim=1)
+    classes = [n for n, rows in enumerate(support_rows) if rows][:_MOST_WAYS]
+    shots = min(max((len(support_rows[n]) for n in classes), default=1), _MOST_SHOTS)
+    queries = min(max((len(query_rows[n]) for n in classes), default=1), _MOST_QUERIES)
+    figure, axes = _canvas(shots + queries + 0.9, len(classes))
+    for top, n in enumerate(classes):
+        axes.text(-0.12, 1.16 * top + 0.46, str(n), ha="right", va="center", fontsize=9, color="#333333")
+        for column, row in enumerate(support_rows[n][:shots]):
+            _place(axes, support_x[row], column, top, _SUPPORT, "")
+        for column, row in enumerate(query_rows[n][:queries]):
+            right = int(predicted[row]) == n
+            label = f"{'✓' if right else '✗'} {int(predicted[row])}  {float(certain[row]):.0%}"
+            _place(axes, query_x[row], shots + 0.5 + column, top, _RIGHT if right else _WRONG, label)
+    axes.text(0, -0.12, "support", fontsize=9, color="#333333")
+    axes.text(
+        shots + 0.5, -0.12, f"query: predicted class and probability, {_accuracy(query_rows, predicted)}", fontsize=9, color="#333333"
+    )
+    return figure
+
+
+def curve_figure(
+    x: Tensor, truth: Tensor | None, support_x: Tensor, support_y: Tensor, by_step: Sequence[Tensor], title: str = ""
+) -> Figure:
+    """Draw a task of one input and one output: the support points, the truth, and the model before and after inner steps.
+
+    x: (B,) or (B, 1), in any order. truth: outputs at x, or None. support_x, support_y: (K,) or (K, 1). by_step: the model's outputs at x
+    before adaptation and after each inner step; of many, the first, the last and some between are drawn.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    order = x.detach().flatten().cpu().argsort()
+
+    def line(y: Tensor, **style: Any) -> None:
+        axes.plot(_numbers(x)[order], _numbers(y)[order], **style)
+
+    if truth is not None:
+        line(truth, color="#d0d0d0", linewidth=5.0, label="truth")
+    line(by_step[0], color="#999999", linewidth=1.6, linestyle="--", label="before adaptation")
+    last = len(by_step) - 1
+    steps = _some([step for step in _TICKS if 0 < step < last] + [last] * (last > 0), _MOST_CURVES)
+    for i, step in enumerate(steps):
+        shade = colormaps["viridis_r"](0.25 + 0.65 * (i + 1) / len(steps))
+        line(by_step[step], color=shade, linewidth=1.8, label=f"after {step} step{'s' if step > 1 else ''}")
+    axes.scatter(_numbers(support_x), _numbers(support_y), color=_WRONG, zorder=3, s=36, edgecolor="white", linewidth=0.8, label="support")
+    axes.set(xlabel="x", ylabel="y", title=title)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _plain_frame(axes)
+    return figure
+
+
+def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title: str = "") -> Figure:
+    """Draw the score before adaptation and after each inner step, a line for each name; a single score is a level line. Where a line ends early,
+    dots lead from its last score to its name.
+
+    metric: "accuracy" in [0, 1] (drawn in percent), or an error such as "mse".
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    most = max((len(scores) - 1 for scores in by_step.values()), default=0) or 1
+    percent = metric == "accuracy"
+    ends: list[tuple[float, str, str]] = []
+    for i, (name, scores) in enumerate(by_step.items()):
+        color, values = _CYCLE[i % len(_CYCLE)], [100.0 * score if percent else score for score in scores]
+        if len(values) == 1:
+            axes.axhline(values[0], color=color, linewidth=1.8, linestyle="--")
+        else:
+            axes.plot(range(len(values)), values, color=color, linewidth=2.0, marker="o" if len(values) <= 12 else None, clip_on=False)
+            axes.plot([len(values) - 1, most], [values[-1]] * 2, color=color, linewidth=1.0, linestyle=":")
+        ends.append((values[-1], name, color))
+    if most > 12:
+        axes.set_xscale("symlog", linthresh=1.0)
+    ticks = range(most + 1) if most <= 12 else [tick for tick in _TICKS if tick <= most]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(-0.02 * most if most <= 12 else -0.1, most)
+    axes.set(xlabel="inner steps", ylabel="query accuracy (%)" if percent else f"query {metric.upper()}", title=title)
+    _plain_frame(axes)
+    _label_ends(axes, ends, "{:.1f} %" if percent else "{:.3g}")
+    return figure
+
+
+def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> None:
+    """Write names and last scores at the right, moved apart where they would overlap; no legend to look things up in."""
+    low, high = axes.get_ylim()
+    gap, last = 0.062 * (high - low), float("-inf")
+    for value, name, color in sorted(end for end in ends if math.isfinite(end[0])):
+        last = max(value, last + gap)
+        text = f"{name}  {form.format(value)}"
+        axes.annotate(text, (1.015, last), xycoords=("axes fraction", "data"), color=color, va="center", fontsize=9, annotation_clip=False)
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return one pair of axes in which an image is one unit wide; an axes for each image would take ten times as long to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.85 * width, 0.98 * height + 0.45), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(-0.3, width - 0.4), ylim=(1.16 * height + 0.03, -0.3))
+    return figure, axes
+
+
+def _place(axes: Axes, image: Tensor, left: float, top: int, color: str, label: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    y = 1.16 * top
+    pixels = image.detach().cpu().clamp(0.0, 1.0).permute(1, 2, 0).numpy()
+    box = (left + 0.04, left + 0.96, y + 0.92, y)
+    axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0.0, vmax=1.0, extent=box, aspect="auto")
+    axes.add_patch(Rectangle((box[0], y), 0.92, 0.92, fill=False, edgecolor=color, linewidth=1.8 if label else 1.0))
+    axes.text(left + 0.5, y + 0.96, label, ha="center", va="top", fontsize=7, color=color)
+
+
+def _rows_by_class(y: Tensor, mask: Tensor | None) -> list[list[int]]:
+    used = torch.ones(len(y), dtype=torch.bool) if mask is None else mask.detach().cpu()
+    labels = y.detach().cpu().argmax(dim=1)
+    return [((labels == n) & used).nonzero().flatten().tolist() for n in range(y.shape[1])]
+
+
+def _accuracy(query_rows: list[list[int]], predicted: Tensor) -> str:
+    total = sum(len(rows) for rows in query_rows)
+    right = sum(int(predicted[row]) == n for n, rows in enumerate(query_rows) for row in rows)
+    return f"{right} of {total} right"
+
+
+def _some(steps: Sequence[int], most: int) -> list[int]:
+    """Return at most so many of the steps, evenly, with the first and the last."""
+    if len(steps) <= most:
+        return list(steps)
+    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+
+
+def _numbers(values: Tensor) -> Any:
+    return values.detach().flatten().cpu().numpy()
+
+
+def _plain_frame(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)

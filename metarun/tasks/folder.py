@@ -1,0 +1,169 @@
+"""Your own images: one folder per class, as a folder or a zip, divided into training, validation and test classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.tasks.images import ImageFiles, find_images, read_images
+from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
+
+Split = dict[str, list[str]]
+"""Split -> names of its classes."""
+
+
+def folder(
+    *,
+    root: str | None,
+    image_size: int = 84,
+    channels: int = 3,
+    split: Sequence[float] = (0.64, 0.16, 0.20),
+    split_seed: int = 0,
+    split_file: str | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
+    **sampling: Any,
+) -> FewShot:
+    """Deal episodes of the images in `root`, (channels, image_size, image_size).
+
+    root: a folder or zip with one folder per class, also below one top-level folder, or with train/, val/ and test/ above
+        the class folders, which are then taken as they are. A class has all images below its folder.
+    image_size: pixels; the shorter side is resized to it and the middle cut out. channels: 3 for RGB, 1 for grey.
+    split: the parts of training, validation and test classes, as fractions or as numbers of classes; which classes is drawn
+        by `split_seed` from the sorted names.
+    split_file: a JSON file with the lists "train", "val" and "test" of class names, instead of drawing; others are left out.
+    classes: the same as a mapping, going before all else: what `class_split` returned for an earlier run.
+    sampling: ways, shots, … of `FewShot`.
+
+    Raises UserError for a missing or empty root, an unreadable image (named), classes or images too few for the episodes, and
+    a class that is in two splits. Decoded images are cached until a file changes.
+    """
+    if root is None:
+        raise UserError("task=folder needs task.root=DIR, a folder or zip with one folder of images per class.")
+    if channels not in (1, 3):
+        raise UserError(f"task.channels={channels} must be 1 (grey) or 3 (colour).")
+    if image_size < 1:
+        raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
+    files = find_images(root)
+    rows, ready = _classes(files)
+    chosen = _choose(files, list(rows), ready, split, split_seed, split_file, classes)
+
+    def source(images: Tensor) -> FewShot:
+        return FewShot({name: _pool(images, rows, chosen[name]) for name in SPLITS}, **sampling)
+
+    source(torch.empty(len(files.names), 0))  # where classes or images are too few, say so before reading them all
+    return source(read_images(files, size=image_size, channels=channels, name="folder"))
+
+
+def class_split(source: FewShot) -> Split:
+    """Return split -> class names in the order of the pools; given back as `classes`, it deals the same episodes again."""
+    return {split: list(pool.names) for split, pool in source.pools.items()}
+
+
+def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
+    """Return class -> rows of its images, sorted by name, and the split where train/, val/ and test/ give one."""
+    parts = [name.split("/") for name in files.names]
+    while len(_tops(parts)) == 1 and max(map(len, parts)) > 2:
+        parts = [path[1:] if len(path) > 1 else path for path in parts]
+    given = _is_ready(files.root, parts)
+    rows: dict[str, list[int]] = {}
+    ready: Split = {split: [] for split in SPLITS}
+    for index, path in enumerate(parts):
+        if len(path) < (3 if given else 2):
+            continue  # beside the class folders, so of no class
+        name = path[1] if given else path[0]
+        rows.setdefault(name, []).append(index)
+        if given and name not in ready[path[0]]:
+            ready[path[0]].append(name)
+    if len(rows) < 2:
+        raise UserError(f"'{files.root}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2.")
+    return dict(sorted(rows.items())), ready if given else None
+
+
+def _is_ready(root: Path, parts: Sequence[Sequence[str]]) -> bool:
+    """Say whether the folders at the top are train/, val/ and test/ with class folders in them."""
+    tops = _tops(parts)
+    if not ("train" in tops and tops & {"val", "test"} and max(map(len, parts)) > 2):
+        return False
+    if tops != set(SPLITS):
+        raise UserError(f"'{root}' holds {', '.join(sorted(tops))}; a ready split needs the folders train, val and test, and no other.")
+    return True
+
+
+def _tops(parts: Sequence[Sequence[str]]) -> set[str]:
+    return {path[0] for path in parts if len(path) > 1}
+
+
+def _choose(
+    files: ImageFiles,
+    names: Sequence[str],
+    ready: Split | None,
+    split: Sequence[float],
+    split_seed: int,
+    split_file: str | None,
+    classes: Mapping[str, Sequence[str]] | None,
+) -> Split:
+    """Return the split that goes before the others: `classes`, `split_file`, the folders' own, else one drawn."""
+    if classes is not None:
+        return _check(classes, names, "task.classes", files.root)
+    if split_file is not None:
+        return _check(_read_split(split_file), names, f"'{split_file}'", files.root)
+    if ready is not None:
+        return _check(ready, names, f"'{files.root}'", files.root)
+    sizes = _sizes(split, len(names))
+    order = iter(draws.permutation(draws.key(split_seed, "folder", "classes"), len(names)).tolist())
+    return {name: sorted(names[next(order)] for _ in range(size)) for name, size in zip(SPLITS, sizes, strict=True)}
+
+
+def _sizes(split: Sequence[float], count: int) -> list[int]:
+    """Return the numbers of training, validation and test classes that `split` means for `count` classes."""
+    numbers = [float(number) for number in split]
+    if len(numbers) != 3 or not all(number > 0 for number in numbers):
+        raise UserError(f"task.split={list(split)} must be three positive numbers for train, val and test, such as [0.64, 0.16, 0.2].")
+    if all(number.is_integer() for number in numbers):
+        sizes = [int(number) for number in numbers]
+    elif sum(numbers) > 1.0 + 1e-6:
+        raise UserError(f"task.split={list(split)} adds up to {sum(numbers):g}; fractions must add up to at most 1.")
+    else:
+        val, test = round(numbers[1] * count), round(numbers[2] * count)
+        sizes = [min(round(numbers[0] * count), count - val - test), val, test]
+    if sum(sizes) > count or min(sizes) < 2:
+        raise UserError(
+            f"task.split={list(split)} makes {sizes[0]}/{sizes[1]}/{sizes[2]} of the {count} classes; each split needs at least 2, "
+            f"all together at most {count}. Give task.split as three numbers of classes, or more classes."
+        )
+    return sizes
+
+
+def _read_split(path: str) -> Any:
+    try:
+        return json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read task.split_file '{path}' ({error}); it must be JSON with the lists train, val and test.") from error
+
+
+def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
+    """Return the three lists, each class known and in one of them only."""
+    lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
+    if not all(isinstance(given, list | tuple) and given and all(isinstance(name, str) for name in given) for given in lists):
+        raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
+    known, seen = set(names), dict[str, str]()
+    for split in SPLITS:
+        for name in chosen[split]:
+            if name not in known:
+                raise UserError(f"{source} has class '{name}' in {split}, but '{root}' has no such folder.{nearest(str(name), names)}")
+            if name in seen:
+                raise UserError(f"{source} has class '{name}' in {seen[name]} and in {split}; a class may be in one split only, once.")
+            seen[name] = split
+    return {split: list(chosen[split]) for split in SPLITS}
+
+
+def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:
+    chosen = torch.tensor([row for name in names for row in rows[name]])
+    return ClassPool(images=images[chosen], counts=[len(rows[name]) for name in names], names=list(names))

@@ -1,0 +1,220 @@
+"""Images from a folder or a zip as one uint8 tensor, and the cache in which such tensors are kept.
+
+The cache is a convenience and never a condition: where it cannot be read or written, the images are made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from metarun.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_RECIPE = 1
+"""Part of every cache key of decoded images; raise it when `decode` changes a pixel."""
+
+_NOT_IMAGES = frozenset(
+    (
+        *(".txt", ".md", ".rst", ".log", ".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".csv", ".tsv"),
+        *(".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".sqlite", ".lnk", ".sha256", ".md5"),
+        *(".py", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pt", ".h5", ".mp3", ".wav", ".mp4", ".mov", ".avi"),
+        *(".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar"),
+    )
+)
+"""Endings of files that are passed over; any other file must be an image, so that no photograph is lost without a word."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files below a folder or inside a zip.
+
+    root: the folder or zip. names: paths relative to it, "/" between the parts, sorted. stamp: changes whenever a file does.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    stamp: str
+
+
+def find_images(root: str | Path) -> ImageFiles:
+    """List the images of a folder or zip without reading them; UserError where there is no such folder or zip.
+
+    Hidden files, `__MACOSX` and files whose ending says that they are no images (text, tables, archives, …) are left out.
+    """
+    root = Path(root).expanduser()
+    if not root.exists():
+        raise UserError(f"there is no folder or zip '{root}'.")
+    found = _walk(root) if root.is_dir() else _list_zip(root)
+    facts = {name: fact for name, fact in sorted(found.items()) if _may_be_image(PurePosixPath(name))}
+    stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
+    return ImageFiles(root, tuple(facts), stamp)
+
+
+def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Tensor:
+    """Return the images as uint8 (M, channels, size, size) in the order of `files.names`, from the cache where it has them.
+
+    Raises UserError naming the first file that is not readable as an image. `name` opens the cache file's name.
+    """
+    facts = [_RECIPE, PIL.__version__, files.stamp, size, channels]
+    return cached(name, facts, lambda: _decode_all(files, size, channels))
+
+
+def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
+    """Decode one image of any format Pillow reads to uint8 (size, size, channels), channels 1 (grey) or 3 (RGB).
+
+    Turned as its EXIF data say, transparency laid on white, shorter side resized to `size` (Lanczos) and the middle cut out.
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.draft(opened.mode, (2 * size, 2 * size))  # lets the JPEG decoder skip detail that the resizing would drop
+        image = _flatten(ImageOps.exif_transpose(opened))
+    image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size), method=Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(size, size, channels)
+
+
+def cached(name: str, facts: object, make: Callable[[], Tensor]) -> Tensor:
+    """Return the uint8 tensor of `make()`, kept on disk under `name` and a hash of `facts` (anything JSON can hold).
+
+    A file is 32 bytes of SHA-256 and then an array in NumPy's format, moved into place whole. A damaged file is made anew;
+    where none can be written the tensor is returned all the same. Either is told in one warning.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder() / f"{name}-{digest}.bin"
+    kept = _load(path)
+    if kept is not None:
+        return kept
+    images = make()
+    _store(path, images)
+    return images
+
+
+def cache_folder() -> Path:
+    """Return METARUN_CACHE, else metarun/ in XDG_CACHE_HOME, else ~/.cache/metarun."""
+    if chosen := os.environ.get("METARUN_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "metarun"
+
+
+def _load(path: Path) -> Tensor | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            expected = file.read(32)
+            if hashlib.file_digest(file, "sha256").digest() != expected:
+                raise ValueError("its checksum does not fit")
+            file.seek(32)
+            return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+    except OSError:
+        return None  # where it is more than absent, `_store` says so
+    except ValueError as error:
+        log.warning("the cache file %s cannot be used (%s); its images are made anew.", path, error)
+        return None
+
+
+def _store(path: Path, images: Tensor) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(temporary, images)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("cannot write the cache file %s (%s); without it the images are made anew in every run.", path, error)
+
+
+def _write(path: Path, images: Tensor) -> None:
+    with path.open("w+b") as file:
+        file.write(bytes(32))
+        np.lib.format.write_array(file, images.contiguous().numpy(), allow_pickle=False)
+        file.flush()
+        with path.open("rb", buffering=0) as written:
+            written.seek(32)
+            digest = hashlib.file_digest(written, "sha256").digest()
+        file.seek(0)
+        file.write(digest)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _walk(root: Path) -> dict[str, list[int]]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the folder '{error.filename}' ({error.strerror}).")
+
+    facts = {}
+    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        below[:] = [name for name in below if not _hidden(name)]
+        for path in (Path(folder, name) for name in names if not _hidden(name)):
+            if path.exists():  # a dangling link is no file
+                facts[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return facts
+
+
+def _list_zip(root: Path) -> dict[str, list[int]]:
+    try:
+        with zipfile.ZipFile(root) as archive:
+            return {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if not info.is_dir()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{root}' is neither a folder nor a whole zip file ({error}).") from error
+
+
+def _hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"
+
+
+def _may_be_image(path: PurePosixPath) -> bool:
+    return not any(_hidden(part) for part in path.parts) and path.suffix.lower() not in _NOT_IMAGES
+
+
+@contextmanager
+def _reader(root: Path) -> Iterator[Callable[[str], bytes]]:
+    if root.is_dir():
+        yield lambda name: (root / name).read_bytes()
+    else:
+        with zipfile.ZipFile(root) as archive:
+            yield archive.read
+
+
+def _decode_all(files: ImageFiles, size: int, channels: int) -> Tensor:
+    log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), files.root, cache_folder())
+    out = np.empty((len(files.names), size, size, channels), dtype=np.uint8)
+    with _reader(files.root) as read:
+
+        def one(name: str) -> np.ndarray:
+            try:
+                return decode(read(name), size=size, channels=channels)
+            except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair it or take it out.") from error
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for row, image in enumerate(pool.map(one, files.names)):
+                out[row] = image
+    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey down to 8 bits, which Pillow would clip, and lay transparent images on white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image

@@ -1,0 +1,155 @@
+"""Several sources in one run: each episode comes from one of them, drawn by weight.
+
+The families share inputs, targets and sizes, so that one network learns from all; which family an episode is from is not told
+to the algorithm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.functional import deal
+from metarun.tasks.functions import check_split, first_of
+from metarun.tasks.sampling import SPLITS
+from metarun.types import Episode, Examples, TaskSource
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Episode n is episode n of one of the sources.
+
+    sources: family name -> source; at least one, all of the same objective and the same shapes in every split.
+    weights: family name -> weight of being drawn, in any unit; None for all the same. A family of weight 0 never comes.
+    seed: of the draw of families in the training stream; eval_seed: of that in the "val" and "test" streams.
+    """
+
+    sources: Mapping[str, TaskSource]
+    weights: Mapping[str, float] | None = None
+    seed: int = 0
+    eval_seed: int = 0
+    objective: str = field(init=False)
+    _masked: dict[tuple[str, str], bool] = field(init=False, repr=False)
+    _limits: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise UserError("task.sources is empty; a mixture needs at least one source.")
+        kinds = {name: source.objective for name, source in self.sources.items()}
+        if len(set(kinds.values())) > 1:
+            raise UserError(
+                f"the sources of a mixture must share one objective; here {', '.join(f'{n} is {k}' for n, k in kinds.items())}."
+            )
+        object.__setattr__(self, "objective", next(iter(kinds.values())))
+        object.__setattr__(self, "_limits", _limits(list(self.sources), self.weights))
+        object.__setattr__(self, "_masked", self._compare())
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Deal episode `index` of the family that its number draws."""
+        return first_of(self.batch(split, torch.tensor([index])))
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,) at once, with a leading axis T, in the order asked for."""
+        families = self.family(split, indices)
+        places = [(families == number).nonzero()[:, 0] for number in range(len(self.sources))]
+        parts = [deal(source, split, indices[at]) for source, at in zip(self.sources.values(), places, strict=True) if len(at)]
+        order = torch.cat(places).argsort()
+
+        def join(role: str) -> Examples:
+            examples = [getattr(part, role) for part in parts]
+            masks = [_mask(each, rows=each.x.shape[:2]) for each in examples] if self._masked[split, role] else None
+            x, y = (torch.cat([getattr(each, name) for each in examples])[order] for name in ("x", "y"))
+            return Examples(x, y, None if masks is None else torch.cat(masks)[order])
+
+        return Episode(join("support"), join("query"))
+
+    def family(self, split: str, indices: Tensor) -> Tensor:
+        """Return the family of the episodes `indices` (T,), as positions (T,) in `sources`."""
+        check_split(split)
+        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+        return torch.searchsorted(self._limits, draws.uniform(draws.fold(key, "family"), dtype=torch.float64), right=True)
+
+    def curve(self, split: str, index: int, x: Tensor) -> Tensor:
+        """Return the true function of episode `index` at x (B, D); raises AttributeError where its family has none."""
+        name = list(self.sources)[int(self.family(split, torch.tensor(index)))]
+        values: Tensor = self.sources[name].curve(split, index, x)  # type: ignore[attr-defined]
+        return values
+
+    def _compare(self) -> dict[tuple[str, str], bool]:
+        """Check that all sources deal the same shapes; return, by split and role, whether any of them pads."""
+        masked = {}
+        for split in SPLITS:
+            probes = {name: source.episode(split, 0) for name, source in self.sources.items()}
+            for role in ("support", "query"):
+                parts = {name: getattr(probe, role) for name, probe in probes.items()}
+                for field_ in ("x", "y"):
+                    shapes = {name: tuple(getattr(part, field_).shape) for name, part in parts.items()}
+                    if len(set(shapes.values())) > 1:
+                        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+                        raise UserError(
+                            f"the sources of a mixture must deal the same shapes; the {split} {role} {field_} are {told}. "
+                            "Set the same shots, queries and sizes for all."
+                        )
+                masked[split, role] = any(part.mask is not None for part in parts.values())
+        return masked
+
+
+def mixture(
+    *,
+    sources: Mapping[str, TaskSource | None],
+    weights: Mapping[str, float] | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    train_shots: int | None = None,
+    train_queries: int | None = None,
+    seed: int = 0,
+    eval_seed: int = 0,
+) -> Mixture:
+    """Return the source that mixes `sources`; one that is None (set to null in an override) is left out.
+
+    shots, queries, train_shots, train_queries: where given, those of every source, in place of its own. The two seeds are
+    those of the sources too.
+    """
+    shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries}
+    given = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
+    adjusted = {name: _adjust(name, source, given) for name, source in sources.items() if source is not None}
+    return Mixture(adjusted, weights, seed, eval_seed)
+
+
+def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
+    """Return the source with these fields replaced; a user's own source need not have seeds, but must have a size that is asked for."""
+    fields: list[str] = [each.name for each in dataclasses.fields(source) if each.init] if dataclasses.is_dataclass(source) else []
+    for key in values:
+        if key not in fields and key not in ("seed", "eval_seed"):
+            raise UserError(
+                f"the source '{name}' of the mixture has no field '{key}' to set; give task.{key}=null and set it in the source."
+            )
+    changes = {key: value for key, value in values.items() if key in fields}
+    return dataclasses.replace(source, **changes) if changes else source  # type: ignore[type-var]
+
+
+def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
+    """Return the upper ends, (F - 1,), of all families' shares of [0, 1) but the last."""
+    values = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
+    for name in values:
+        if name not in names:
+            raise UserError(f"task.weights names '{name}', which is not among the sources {', '.join(names)}.{nearest(name, names)}")
+    for name in names:
+        if name not in values:
+            raise UserError(f"task.weights has no weight for the source '{name}'; give all of them or none.")
+        if not isinstance(values[name], int | float) or not 0 <= values[name] < float("inf"):
+            raise UserError(f"task.weights.{name}={values[name]} must be a number of at least 0.")
+    shares = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
+    if shares.sum() <= 0:
+        raise UserError("task.weights are all 0; at least one must be above.")
+    return (shares.cumsum(0) / shares.sum())[:-1]
+
+
+def _mask(examples: Examples, rows: torch.Size) -> Tensor:
+    return torch.ones(rows, dtype=torch.bool) if examples.mask is None else examples.mask

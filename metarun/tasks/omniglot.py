@@ -1,0 +1,216 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake, Salakhutdinov and Tenenbaum, Science 2015).
+
+Ink is 1 and paper 0 (inverted), resized from 105x105 by Lanczos as in MAML's published preparation. Images turned by 90, 180
+and 270 degrees (anticlockwise) count as new classes where a split has them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.tasks.images import ImageFiles, cache_folder, find_images, read_images
+from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
+
+PARTS = {"images_background": 964, "images_evaluation": 659}
+"""The two official archives and their characters."""
+
+DRAWINGS = 20
+
+LAKE_VALIDATION = ("Balinese", "Bengali", "Burmese_(Myanmar)", "Cyrillic", "Tagalog")
+"""The background alphabets held back for validation: the first 5 of the permutation of the 30 sorted ones by (0, "omniglot", "lake")."""
+
+COUNTS = {"train": 1100, "val": 100, "test": 423}
+"""Characters of each split of `random1200`: Matching Networks' 1200/423 with 100 of the 1200 held back, as in MAML's code."""
+
+
+class Character(NamedTuple):
+    """One class: a character, its quarter turns (0 to 3, anticlockwise), and where its 20 drawings start in the tensor."""
+
+    alphabet: str
+    name: str
+    turns: int
+    row: int
+
+    @property
+    def label(self) -> str:
+        """The class as the Vinyals lists call it."""
+        return f"{self.alphabet}/{self.name}/rot{90 * self.turns:03d}"
+
+    @property
+    def group(self) -> str:
+        """The alphabet; a turned one is an alphabet of its own."""
+        return self.alphabet if self.turns == 0 else f"{self.alphabet}/rot{90 * self.turns:03d}"
+
+
+def omniglot(
+    *,
+    root: str | None = None,
+    download: bool = False,
+    split: str = "random1200",
+    split_seed: int = 1,
+    image_size: int = 28,
+    rotations: Mapping[str, bool] | None = None,
+    **sampling: Any,
+) -> FewShot:
+    """Deal episodes of Omniglot, images (1, image_size, image_size).
+
+    root: a folder with images_background and images_evaluation, each as the official zip or extracted; by default
+        $METARUN_DATA/omniglot, else what `download` fetched into the cache folder through torchvision.
+    split: "random1200", a permutation of the sorted characters under `split_seed` into 1100/100/423; "lake", the background
+        set without the alphabets of `LAKE_VALIDATION`, these, and the evaluation set; "vinyals", the lists of classes with
+        their rotations in root/splits_vinyals/{train,val,test}.txt (lines such as Angelic/character01/rot090).
+    rotations: split -> whether the three turned copies of each character are classes too (by default in every split, as in
+        MAML); with "vinyals" the lists say so, and False leaves the turned ones out.
+    sampling: ways, shots, … of `FewShot`. The groups of `within_groups` are the alphabets, a turned alphabet being one of its
+        own; alphabets with fewer characters than the ways are left out.
+
+    Raises UserError where the data are absent or incomplete, and where a character would be in two splits.
+    """
+    if image_size < 1:
+        raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
+    turned = {"train": True, "val": True, "test": True} | dict(rotations or {})
+    if unknown := set(turned) - set(SPLITS):
+        raise UserError(f"task.rotations has no split '{min(unknown)}'; the splits are {', '.join(SPLITS)}.")
+    folder = _locate(root, download)
+    images, parts = _read(folder, image_size)
+    classes = _divide(split, folder, parts, split_seed, turned)
+    _refuse_overlap(split, classes)
+    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, **sampling)
+
+
+def _locate(root: str | None, download: bool) -> Path:
+    if root is not None:
+        folder = Path(root).expanduser()
+    elif data := os.environ.get("METARUN_DATA"):
+        folder = Path(data).expanduser() / "omniglot"
+    else:
+        folder = cache_folder() / "omniglot"
+    # torchvision puts its downloads one folder further down
+    for candidate in (folder, folder / "omniglot-py"):
+        if all(_part(candidate, part) for part in PARTS):
+            return candidate
+    if download:
+        _download(folder)
+        return _locate(str(folder), download=False)
+    raise UserError(
+        f"Omniglot is not in '{folder}', which should hold images_background and images_evaluation (zips or folders); "
+        "give task.root=DIR, or fetch it with pip install 'metarun[vision]' and task.download=true."
+    )
+
+
+def _part(folder: Path, part: str) -> Path | None:
+    return next((path for path in (folder / part, folder / f"{part}.zip") if path.exists()), None)
+
+
+def _download(folder: Path) -> None:
+    try:
+        from torchvision.datasets import Omniglot  # an extra: nothing else needs torchvision
+    except ImportError as error:
+        raise UserError("task.download=true needs torchvision; install it with pip install 'metarun[vision]'.") from error
+    try:
+        for background in (True, False):
+            Omniglot(str(folder), background=background, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"downloading Omniglot to '{folder}' failed ({error}); give task.root=DIR if you have a copy.") from error
+
+
+def _read(folder: Path, size: int) -> tuple[Tensor, dict[str, list[Character]]]:
+    """Return all drawings, uint8 (32460, 1, size, size), ink high, and the characters of each part, sorted."""
+    tensors, parts, row = [], {}, 0
+    for part, expected in PARTS.items():
+        path = _part(folder, part)
+        assert path is not None  # _locate has seen it
+        files = find_images(path)
+        parts[part] = _characters(files, row, expected)
+        tensors.append(read_images(files, size=size, channels=1, name="omniglot").bitwise_not_())
+        row += len(files.names)
+    return torch.cat(tensors), parts
+
+
+def _characters(files: ImageFiles, row: int, expected: int) -> list[Character]:
+    found: dict[tuple[str, str], list[int]] = {}
+    for index, name in enumerate(files.names):
+        alphabet, character = ["", "", *name.split("/")][-3:-1]
+        found.setdefault((alphabet, character), []).append(row + index)
+    if len(found) != expected:
+        raise UserError(f"'{files.root}' holds {len(found)} characters instead of {expected}; it is not the whole of it.")
+    for (alphabet, character), rows in found.items():
+        if len(rows) != DRAWINGS:
+            raise UserError(f"'{files.root}' holds {len(rows)} drawings of {alphabet}/{character} instead of {DRAWINGS}; it is incomplete.")
+    return [Character(alphabet, character, 0, rows[0]) for (alphabet, character), rows in sorted(found.items())]
+
+
+def _divide(
+    split: str, folder: Path, parts: Mapping[str, Sequence[Character]], split_seed: int, turned: Mapping[str, bool]
+) -> dict[str, list[Character]]:
+    if split == "vinyals":
+        everyone = {(one.alphabet, one.name): one for part in parts.values() for one in part}
+        lists = {name: _read_list(folder / "splits_vinyals" / f"{name}.txt", everyone) for name in SPLITS}
+        return {name: [one for one in classes if turned[name] or one.turns == 0] for name, classes in lists.items()}
+    if split == "random1200":
+        upright = random_split([one for part in parts.values() for one in part], split_seed)
+    elif split == "lake":
+        background, evaluation = parts.values()
+        upright = {
+            "train": [one for one in background if one.alphabet not in LAKE_VALIDATION],
+            "val": [one for one in background if one.alphabet in LAKE_VALIDATION],
+            "test": list(evaluation),
+        }
+    else:
+        known = ("random1200", "vinyals", "lake")
+        raise UserError(f"task.split={split} is unknown; the splits are {', '.join(known)}.{nearest(str(split), known)}")
+    return {name: [one._replace(turns=t) for one in classes for t in range(4 if turned[name] else 1)] for name, classes in upright.items()}
+
+
+def random_split(characters: Iterable[Character], split_seed: int) -> dict[str, list[Character]]:
+    """Divide the sorted characters by the permutation of `split_seed` into 1100/100/423."""
+    ordered = sorted(characters)
+    order = iter(draws.permutation(draws.key(split_seed, "omniglot", "random1200"), len(ordered)).tolist())
+    return {name: [ordered[next(order)] for _ in range(count)] for name, count in COUNTS.items()}
+
+
+def _read_list(path: Path, everyone: Mapping[tuple[str, str], Character]) -> list[Character]:
+    if not path.is_file():
+        raise UserError(f"task.split=vinyals needs the class list '{path}'; put the lists there or use task.split=random1200 or lake.")
+    classes = []
+    for line in path.read_text(encoding="utf-8").split():
+        alphabet, _, rest = line.partition("/")
+        character, _, rotation = rest.partition("/")
+        if (alphabet, character) not in everyone or rotation not in ("rot000", "rot090", "rot180", "rot270"):
+            raise UserError(f"'{path}' names '{line}', which is no character of Omniglot with a rotation (Angelic/character01/rot090).")
+        classes.append(everyone[alphabet, character]._replace(turns=int(rotation[3:]) // 90))
+    return classes
+
+
+def _refuse_overlap(split: str, classes: Mapping[str, Sequence[Character]]) -> None:
+    """Check that no character, turned or not, is in two splits."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, members in classes.items():
+        for one in members:
+            other = seen.setdefault((one.alphabet, one.name), name)
+            if other != name:
+                raise UserError(
+                    f"task.split={split} has the character {one.alphabet}/{one.name} in {other} and in {name}; it must be in one."
+                )
+
+
+def _pool(images: Tensor, classes: Sequence[Character]) -> ClassPool:
+    """Copy the drawings of the classes, turned where asked, upright alphabets first, each alphabet's classes together."""
+    classes = sorted(classes, key=lambda one: (one.turns, one.alphabet, one.name))
+    rows = torch.tensor([one.row for one in classes])[:, None] + torch.arange(DRAWINGS)
+    turns = torch.tensor([one.turns for one in classes])
+    drawings = [torch.rot90(images[rows[turns == t].flatten()], t, dims=(-2, -1)) for t in range(4)]
+    return ClassPool(
+        images=torch.cat(drawings),
+        counts=[DRAWINGS] * len(classes),
+        names=[one.label for one in classes],
+        groups=[one.group for one in classes],
+    )

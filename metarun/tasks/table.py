@@ -1,0 +1,300 @@
+"""A table of the user's own as regression tasks: one row an example, one column saying to which task it belongs.
+
+Tasks, not rows, are split into train, val and test, so that the score is that of tasks never seen before. Inputs and targets are
+standardised by the mean and standard deviation of the TRAIN tasks' rows; an mse of 1 is then about what predicting the train
+tasks' mean gives.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.tasks.functions import check_sizes, check_split, first_of, sizes
+from metarun.tasks.sampling import SPLITS
+from metarun.types import Episode, Examples
+
+log = logging.getLogger(__name__)
+
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What raw columns are standardised by: (raw - mean) / std; constant columns have std 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    @staticmethod
+    def of(rows: Tensor) -> Standard:
+        """Return the mean and standard deviation of each column of `rows` (M, D)."""
+        std, mean = torch.std_mean(rows, dim=0, correction=0)
+        return Standard(mean, torch.where(std > 0, std, 1.0))
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Return the standardised values in single precision."""
+        return ((raw - self.mean) / self.std).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class TableTasks:
+    """Regression episodes from the rows of tasks: K support and Q query rows of one task, all different.
+
+    x: (M, D), y: (M, D') all rows, those of one task next to each other, standardised.
+    tasks: split -> names of its tasks; given back as the argument `tasks` of `table`, it restores the split exactly.
+    skipped: split -> those of its tasks that are left out because they have too few rows. counts: task -> its number of rows, in
+        the order of the rows.
+    shots, queries: rows of an episode; `train_*` for the training split where it differs.
+    seed: of the training stream. eval_seed: of the "val" and "test" streams.
+    inputs, targets: how raw values were standardised, to turn predictions back.
+    """
+
+    x: Tensor
+    y: Tensor
+    tasks: Mapping[str, Sequence[str]]
+    counts: Mapping[str, int]
+    inputs: Standard
+    targets: Standard
+    shots: int = 10
+    queries: int = 10
+    train_shots: int | None = None
+    train_queries: int | None = None
+    skip_small: bool = False
+    seed: int = 0
+    eval_seed: int = 0
+    objective: str = "regression"
+    skipped: Mapping[str, Sequence[str]] = field(init=False)
+    _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_sizes(self.shots, self.queries, self.train_shots, self.train_queries)
+        small = {split: [name for name in self.tasks[split] if self.counts[name] < sum(sizes(self, split))] for split in SPLITS}
+        used = {split: [name for name in self.tasks[split] if self.counts[name] >= sum(sizes(self, split))] for split in SPLITS}
+        for split in SPLITS:
+            self._check(split, small[split], used[split])
+        object.__setattr__(self, "skipped", small)
+        ends = accumulate(self.counts.values())
+        start = {name: end - count for (name, count), end in zip(self.counts.items(), ends, strict=True)}
+        object.__setattr__(
+            self,
+            "_used",
+            {split: tuple(torch.tensor([of[name] for name in used[split]]) for of in (start, self.counts)) for split in SPLITS},
+        )
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Deal episode `index`: x (K, D) and y (K, D') of the support, (Q, D) and (Q, D') of the query."""
+        return first_of(self.batch(split, torch.tensor([index])))
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,) at once, with a leading axis T."""
+        check_split(split)
+        starts, counts = self._used[split]
+        shots, queries = sizes(self, split)
+        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+        task = draws.integers(draws.fold(key, "task"), size=len(starts))
+        rows = starts[task][:, None] + draws.distinct(draws.fold(key, "rows"), shots + queries, counts[task])
+        x, y = self.x[rows], self.y[rows]
+        return Episode(Examples(x[:, :shots], y[:, :shots]), Examples(x[:, shots:], y[:, shots:]))
+
+    def _check(self, split: str, small: Sequence[str], used: Sequence[str]) -> None:
+        shots, queries = sizes(self, split)
+        prefix = "train_" if split == "train" else ""
+        if small and not (self.skip_small and used):
+            name = min(small, key=lambda task: self.counts[task])
+            raise UserError(
+                f"{len(small)} of the {len(self.tasks[split])} {split} tasks have too few rows, '{name}' only {self.counts[name]}; "
+                f"{shots} shots + {queries} queries need {shots + queries}. Lower task.{prefix}shots or task.{prefix}queries"
+                + (", or leave such tasks out with task.skip_small=true." if used else ".")
+            )
+        if small:
+            log.warning(
+                "%d of the %d %s tasks have fewer than %d rows and are left out", len(small), len(self.tasks[split]), split, shots + queries
+            )
+
+
+def table(
+    *,
+    path: str,
+    task_column: str,
+    target: str | Sequence[str],
+    features: Sequence[str] | None = None,
+    categorical: Sequence[str] = (),
+    split: Sequence[float] = (0.7, 0.15, 0.15),
+    split_seed: int = 0,
+    tasks: Mapping[str, Sequence[str]] | None = None,
+    skip_small: bool = False,
+    shots: int = 10,
+    queries: int = 10,
+    train_shots: int | None = None,
+    train_queries: int | None = None,
+    seed: int = 0,
+    eval_seed: int = 0,
+) -> TableTasks:
+    """Read a CSV file with a header line as regression tasks; x (B, D) and y (B, number of targets), standardised.
+
+    task_column: whose value names the task of a row. target: one column or several. features: the input columns; None for all
+        others. categorical: those of the features that hold words, each turned into one 0/1 input per word of the train tasks.
+    split: shares of the tasks for train, val, test. split_seed: of the order in which tasks are dealt to them.
+    tasks: the names of each split's tasks as they are, instead of a drawn split.
+    skip_small: leave out tasks with fewer rows than an episode needs, rather than raise.
+
+    Raises `UserError` for columns that do not exist, values that are missing or no numbers (with line and column), and tasks
+    that are too small or too few.
+    """
+    targets = [target] if isinstance(target, str) else list(target)
+    lines = _read(path)
+    columns = _columns(list(lines[0]), task_column, targets, features, categorical)
+    rows_of = _group(lines, task_column)
+    chosen = _split(sorted(rows_of), split, split_seed) if tasks is None else _given(tasks, rows_of)
+    ordered = [(row, lines[row]) for rows in rows_of.values() for row in rows]
+    train = set(chosen["train"])
+    in_train = torch.tensor([name in train for name, rows in rows_of.items() for _ in rows])
+    raw_x = torch.cat([_inputs(ordered, name, name in categorical, in_train) for name in columns], dim=1)
+    raw_y = torch.cat([_numbers(ordered, name, "target") for name in targets], dim=1)
+    inputs, outputs = Standard.of(raw_x[in_train]), Standard.of(raw_y[in_train])
+    return TableTasks(
+        x=inputs(raw_x),
+        y=outputs(raw_y),
+        tasks=chosen,
+        counts={name: len(rows) for name, rows in rows_of.items()},
+        inputs=inputs,
+        targets=outputs,
+        shots=shots,
+        queries=queries,
+        train_shots=train_shots,
+        train_queries=train_queries,
+        skip_small=skip_small,
+        seed=seed,
+        eval_seed=eval_seed,
+    )
+
+
+def _read(path: str) -> list[dict[str, str]]:
+    """Return the lines below the header, by column."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"task.path={path}: there is no such file.")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            lines = list(reader)
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"task.path={path} cannot be read as a CSV file in UTF-8 ({error}).") from error
+    repeated = {name for name in header if header.count(name) > 1}
+    if repeated:
+        raise UserError(f"task.path={path} has more than one column '{min(repeated)}'; rename one of them.")
+    if not lines:
+        raise UserError(f"task.path={path} has no rows below its header line.")
+    for number, line in enumerate(lines):
+        if None in line or None in line.values():
+            raise UserError(f"row {_row(number)} of {path} does not have the {len(header)} columns of the header; add or remove commas.")
+    return lines
+
+
+def _columns(
+    header: list[str], task_column: str, targets: Sequence[str], features: Sequence[str] | None, categorical: Sequence[str]
+) -> list[str]:
+    """Return the input columns, having checked that every column named exists."""
+    named = {"task_column": [task_column], "target": targets, "features": features or [], "categorical": categorical}
+    for key, names in named.items():
+        for name in names:
+            if name not in header:
+                raise UserError(f"task.{key}: the table has no column '{name}'; it has {', '.join(header)}.{nearest(name, header)}")
+    columns = [name for name in header if name != task_column and name not in targets] if features is None else list(features)
+    taken = [name for name in columns if name in targets or name == task_column]
+    if taken:
+        raise UserError(f"task.features names '{taken[0]}', which is the task column or a target; leave it out.")
+    if not columns:
+        raise UserError("the table has no column left for the inputs; it needs one beside the task column and the target.")
+    stray = [name for name in categorical if name not in columns]
+    if stray:
+        raise UserError(f"task.categorical names '{stray[0]}', which is not among the inputs {', '.join(columns)}.")
+    return columns
+
+
+def _group(lines: Sequence[Mapping[str, str]], task_column: str) -> dict[str, list[int]]:
+    """Return the line numbers of each task, tasks in the order in which they first occur."""
+    rows_of: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        rows_of.setdefault(_text(line, task_column, number), []).append(number)
+    return rows_of
+
+
+def _row(number: int) -> int:
+    """Return the row as a spreadsheet counts it, the header being row 1."""
+    return number + 2
+
+
+def _text(line: Mapping[str, str], column: str, number: int) -> str:
+    value = line[column].strip()
+    if value.lower() in MISSING:
+        raise UserError(f"row {_row(number)} has no value in column '{column}'; fill it in or remove the row.")
+    return value
+
+
+def _inputs(lines: Sequence[tuple[int, Mapping[str, str]]], column: str, categorical: bool, in_train: Tensor) -> Tensor:
+    """Return one input column as numbers, (M, 1), or (M, categories) with one 0/1 column per category of the train tasks."""
+    if not categorical:
+        return _numbers(lines, column, "feature")
+    words = [_text(line, column, number) for number, line in lines]
+    known = sorted({word for word, train in zip(words, in_train.tolist(), strict=True) if train})
+    return torch.tensor([[float(word == each) for each in known] for word in words], dtype=torch.float64)
+
+
+def _numbers(lines: Sequence[tuple[int, Mapping[str, str]]], column: str, role: str) -> Tensor:
+    """Return a column as numbers, (M, 1) float64."""
+    return torch.tensor([[_number(_text(line, column, number), column, role, number)] for number, line in lines], dtype=torch.float64)
+
+
+def _number(text: str, column: str, role: str, number: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        remedy = "name it in task.categorical, or leave it out of task.features" if role == "feature" else "use a numeric target"
+        raise UserError(f"row {_row(number)} has '{text}' in the {role} column '{column}', which is not a number; correct it, {remedy}.")
+    return value
+
+
+def _split(names: Sequence[str], shares: Sequence[float], seed: int) -> dict[str, list[str]]:
+    """Deal the tasks, in a seeded order, to train, val and test by their shares; each gets at least one."""
+    numbers = [share for share in shares if isinstance(share, int | float)]
+    if len(shares) != 3 or len(numbers) != 3 or min(numbers) <= 0 or abs(sum(numbers) - 1) > 1e-6:
+        raise UserError(f"task.split={list(shares)} must be three shares above 0 that sum to 1, for example [0.7, 0.15, 0.15].")
+    if len(names) < 3:
+        raise UserError(f"the table has {len(names)} tasks; a split into train, val and test needs at least 3. Is task.task_column right?")
+    order = draws.permutation(draws.key(seed, "split"), len(names)).tolist()
+    val, test = (max(1, round(share * len(names))) for share in shares[1:])
+    train = max(1, len(names) - val - test)
+    edges = (0, train, len(names) - min(test, len(names) - train - 1), len(names))
+    return {split: [names[i] for i in order[a:b]] for split, a, b in zip(SPLITS, edges, edges[1:], strict=False)}
+
+
+def _given(tasks: Mapping[str, Sequence[str]], known: Mapping[str, object]) -> dict[str, list[str]]:
+    """Check a split that is given by name."""
+    if set(tasks) != set(SPLITS):
+        raise UserError(f"task.tasks has the splits {', '.join(tasks)}; it needs {', '.join(SPLITS)}.")
+    chosen = {split: [str(name) for name in tasks[split]] for split in SPLITS}
+    for name, times in Counter(name for names in chosen.values() for name in names).items():
+        if name not in known:
+            raise UserError(f"task.tasks names '{name}', which the table does not have; correct the name or use the table it came from.")
+        if times > 1:
+            raise UserError(f"task.tasks names '{name}' {times} times; a task belongs to one split.")
+    empty = [split for split in SPLITS if not chosen[split]]
+    if empty:
+        raise UserError(f"task.tasks has no task for {empty[0]}; each split needs at least one.")
+    return chosen

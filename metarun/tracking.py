@@ -1,0 +1,206 @@
+"""What a run leaves to look at: metrics.jsonl, TensorBoard, and the progress shown while it lasts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from metarun.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+TIME_KEYS = ("time", "tasks_per_second")
+"""The keys in which two equal runs may differ."""
+
+
+class Tracker:
+    """Writes numbers, pictures and hyperparameters of one run into its folder.
+
+    folder: of the run; it gets `metrics.jsonl` and, with `tensorboard`, `tensorboard/`.
+    resume_step: None for a new run; else what was logged after that step, by a run that was then killed, is taken back.
+
+    Raises UserError where the folder cannot be written, or where a new run would write over the metrics of another.
+    """
+
+    def __init__(self, folder: str | Path, *, tensorboard: bool = True, resume_step: int | None = None) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            kept = _cut_back(self.folder / METRICS, resume_step)
+            self._file = (self.folder / METRICS).open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write into the run folder {self.folder}: {error.strerror}.") from error
+        self._start = time.monotonic() - kept
+        self._writer = _tensorboard_writer(self.folder / "tensorboard", resume_step) if tensorboard else None
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line: the step, the values, and the seconds of training so far. A value that is not finite becomes null."""
+        numbers = {name: float(value) for name, value in values.items()}
+        line = {"step": step, **{name: value if math.isfinite(value) else None for name, value in numbers.items()}}
+        line["time"] = round(time.monotonic() - self._start, 3)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, step)
+
+    def figure(self, step: int, tag: str, figure: Figure) -> None:
+        """Add a picture to TensorBoard and close it; without TensorBoard, only close it."""
+        if self._writer is not None:
+            self._writer.add_figure(tag, figure, step)
+        figure.clear()
+
+    @property
+    def draws_figures(self) -> bool:
+        """Whether a figure would be seen, so that nobody draws one in vain."""
+        return self._writer is not None
+
+    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float], step: int = 0) -> None:
+        """Show the run in the HPARAMS tab: its config, flattened to scalars, beside its final metrics."""
+        if self._writer is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        # SummaryWriter.add_hparams would put these into a subfolder, and the tab would show a second run.
+        for summary in hparams(dict(flatten(config)), dict(metrics)):
+            self._writer._get_file_writer().add_summary(summary)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, float(value), step)
+
+    def sync(self) -> None:
+        """Force what was logged to the disk, so that no checkpoint written afterwards is ahead of it."""
+        os.fsync(self._file.fileno())
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is pending; a second call does nothing."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Progress:
+    """A bar on a terminal, lines elsewhere, both on stderr: the latest values, and the time left.
+
+    steps: of the whole run. start: the step from which it goes on. every: least seconds between two lines.
+    """
+
+    def __init__(self, steps: int, start: int = 0, *, every: float = 5.0, stream: TextIO | None = None) -> None:
+        self.steps, self.start, self.every = steps, start, every
+        self._stream = sys.stderr if stream is None else stream
+        self._shown: dict[str, Any] = {}
+        self._begun, self._printed = time.monotonic(), -math.inf
+        self._bar = self._make_bar() if self._stream.isatty() else None
+
+    def update(self, step: int, **shown: Any) -> None:
+        """Note that `step` steps are done, and the latest values: numbers are shown with 4 digits, text as it is."""
+        self._shown.update(shown)
+        if self._bar is not None:
+            if shown:
+                self._bar.set_postfix_str("  ".join(self._texts()), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif shown and (step >= self.steps or time.monotonic() - self._printed >= self.every):
+            self._printed = time.monotonic()
+            print("  ".join([f"step {step}/{self.steps}", *self._texts(), self._left(step)]), file=self._stream, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is and go to the next line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make_bar(self) -> Any:
+        from tqdm import tqdm
+
+        form = "{percentage:3.0f}% {bar} {n}/{total}  {postfix}  {remaining} left"
+        return tqdm(total=self.steps, initial=self.start, file=self._stream, dynamic_ncols=True, bar_format=form, mininterval=0.2)
+
+    def _texts(self) -> list[str]:
+        words = {name: value if isinstance(value, str) else f"{float(value):.4g}" for name, value in self._shown.items()}
+        return [f"{word} {name}" if name == "tasks/s" else f"{name} {word}" for name, word in words.items()]
+
+    def _left(self, step: int) -> str:
+        done = max(step - self.start, 1)
+        seconds = round((time.monotonic() - self._begun) / done * max(self.steps - step, 0))
+        hours, rest = divmod(seconds, 3600)
+        return (f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60:02}:{rest % 60:02}") + " left"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    """Yield the leaves of a nested config as ("algo.inner_lr", 0.4); a `_target_` gives its last word under its node's own name."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        elif key == "_target_":
+            yield prefix[:-1] or name, str(value).rsplit(".", 1)[-1]
+        elif isinstance(value, (bool, int, float, str)):
+            yield name, value
+        else:
+            yield name, "null" if value is None else str(value)
+
+
+def _cut_back(path: Path, resume_step: int | None) -> float:
+    """Drop the lines after `resume_step` in one rename; return the time in the last line kept."""
+    if not path.exists() or path.stat().st_size == 0:
+        return 0.0
+    if resume_step is None:
+        raise UserError(f"{path.parent} holds the metrics of another run; choose another folder, or go on with resume={path.parent}")
+    kept, seconds = [], 0.0
+    for line in path.read_bytes().splitlines(keepends=True):
+        entry = _entry(line)
+        if entry is not None and entry["step"] <= resume_step:
+            kept.append(line)
+            seconds = float(entry.get("time") or 0.0)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return seconds
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Parse one line; None for one that a kill cut short."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+
+
+def _tensorboard_writer(folder: Path, resume_step: int | None) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(f"TensorBoard cannot be imported ({error}); install it or choose logger=jsonl.") from error
+    return SummaryWriter(folder, purge_step=None if resume_step is None else resume_step + 1)

@@ -1,0 +1,98 @@
+"""Print a Markdown table of evaluations: scripts/results_table.py FOLDER_OR_REPORT.json ...
+
+A folder stands for every report.json below it that `metarun eval` wrote. Rows come in the order of the arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+HEADER = ("algorithm", "task", "setting", "norm", "inner steps", "episodes", "score", "diverged")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 2 where a path holds no report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a report.json, or a folder with some below it")
+    try:
+        reports = [report for path in parser.parse_args(arguments).paths for report in find(path)]
+    except (OSError, ValueError) as error:
+        print(f"results_table: {error}", file=sys.stderr)
+        return 2
+    print(table([row(report) for report in reports]))
+    return 0
+
+
+def find(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the reports that a path stands for; OSError or ValueError where it stands for none."""
+    if path.is_file():
+        report = read(path)
+        if report is None:
+            raise ValueError(f"'{path}' is not a report of metarun eval.")
+        yield report
+        return
+    reports = [report for file in sorted(path.rglob("report.json")) if (report := read(file)) is not None]
+    if not reports:
+        raise FileNotFoundError(f"there is no report of metarun eval in '{path}'.")
+    yield from reports
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """Read one report; None where it is not of `metarun eval` (training writes a report.json too)."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{file}' is not JSON: {error}.") from error
+    return report if isinstance(report, dict) and {"metric", "mean", "ci95", "config"} <= report.keys() else None
+
+
+def row(report: dict[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one report, in the order of `HEADER`."""
+    chosen = report["config"].get("chosen", {})
+    cells = (
+        chosen.get("algo"),
+        chosen.get("task"),
+        setting(report),
+        report.get("norm"),
+        report.get("inner_steps"),
+        report.get("episodes"),
+        score(report),
+        report.get("diverged") or None,
+    )
+    return tuple("" if cell is None else str(cell) for cell in cells)
+
+
+def setting(report: dict[str, Any]) -> str:
+    """Return "5-way 1-shot, 15 queries", without what the task does not have, and the split unless it is the test split."""
+    parts = [f"{report[key]}-{word}" for key, word in (("ways", "way"), ("shots", "shot")) if report.get(key) is not None]
+    queries = [f"{report['queries']} queries"] if report.get("queries") is not None else []
+    split = [f"{report['split']} split"] if report.get("split", "test") != "test" else []
+    return ", ".join([*([" ".join(parts)] if parts else []), *queries, *split])
+
+
+def score(report: dict[str, Any]) -> str:
+    """Return "97.31 % ± 0.22" for accuracy and "mse 0.431 ± 0.04" for anything else; one episode has no interval."""
+    mean, ci95 = report["mean"], report["ci95"]
+    if mean is None:
+        return "no finite episode"
+    if report["metric"] == "accuracy":
+        return f"{100 * mean:.2f} %" + ("" if ci95 is None else f" ± {100 * ci95:.2f}")
+    return f"{report['metric']} {mean:.3g}" + ("" if ci95 is None else f" ± {ci95:.2g}")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned Markdown, without the columns that are empty in every row."""
+    kept = [i for i in range(len(HEADER)) if any(cells[i] for cells in rows)]
+    lines = [[line[i] for i in kept] for line in (HEADER, *rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
+    head, *body = ("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

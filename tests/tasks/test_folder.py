@@ -1,0 +1,225 @@
+"""The user's own images: how classes are found and divided, how a split is restored, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from metarun.errors import UserError
+from metarun.tasks import folder as module
+from metarun.tasks.folder import class_split, folder
+from metarun.tasks.images import ImageFiles
+from metarun.tasks.sampling import SPLITS, FewShot
+
+FEW = {"ways": 2, "shots": 1, "queries": 1}
+GOLDEN_SPLIT = {"train": ["c1", "c3", "c4", "c7", "c8", "c9"], "val": ["c0", "c5"], "test": ["c2", "c6"]}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+
+
+def a_class(root: Path, name: str, shade: int, count: int = 3) -> None:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", (12, 10), (shade, number, 0)).save(root / name / f"{number}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Ten classes c0 to c9 of three images, the red of an image being its class."""
+    for number in range(10):
+        a_class(tmp_path / "set", f"c{number}", number)
+    return tmp_path / "set"
+
+
+def source(root: Path | None, **arguments: Any) -> FewShot:
+    return folder(**{"root": root and str(root), "image_size": 8, **FEW, **arguments})
+
+
+def test_fractions_and_numbers_of_classes_divide_the_classes_without_overlap(root: Path) -> None:
+    sizes = {
+        (0.64, 0.16, 0.20): [6, 2, 2],
+        (0.4, 0.3, 0.3): [4, 3, 3],
+        (0.2, 0.2, 0.2): [2, 2, 2],
+        (5.0, 3.0, 2.0): [5, 3, 2],
+        (2, 2, 3): [2, 2, 3],
+    }
+    for parts, expected in sizes.items():
+        chosen = class_split(source(root, split=parts))
+        assert [len(chosen[split]) for split in SPLITS] == expected
+        assert len({name for names in chosen.values() for name in names}) == sum(expected)
+
+
+def test_each_pool_holds_the_images_of_its_own_classes(root: Path) -> None:
+    a_class(root, "c3", 3, count=5)
+    for pool in source(root).pools.values():
+        assert pool.counts == [5 if name == "c3" else 3 for name in pool.names]
+        shades = [int(name[1:]) for name, count in zip(pool.names, pool.counts, strict=True) for _ in range(count)]
+        assert pool.images.shape == (sum(pool.counts), 3, 8, 8)
+        assert pool.images[:, 0, 4, 4].tolist() == shades
+
+
+def test_the_split_is_drawn_by_its_seed_and_pinned(root: Path) -> None:
+    assert class_split(source(root)) == class_split(source(root, seed=3)) == GOLDEN_SPLIT
+    assert class_split(source(root, split_seed=1)) != GOLDEN_SPLIT
+
+
+def test_the_draws_of_the_first_episodes_are_pinned(root: Path) -> None:
+    dealt = source(root)
+    assert {split: dealt.draw(split, torch.tensor([0]))[0][0].tolist() for split in SPLITS} == {
+        "train": [[9, 10], [3, 5]],
+        "val": [[0, 1], [4, 5]],
+        "test": [[2, 1], [4, 5]],
+    }
+
+
+def test_a_split_given_back_deals_the_same_episodes_after_classes_were_added(root: Path) -> None:
+    first = source(root)
+    saved = json.loads(json.dumps(class_split(first)))
+    a_class(root, "a_new_class", 99)
+    restored = source(root, classes=saved, split_seed=5)
+    assert class_split(restored) == saved
+    for split in SPLITS:
+        assert torch.equal(first.episode(split, 3).query.x, restored.episode(split, 3).query.x)
+
+
+def test_a_split_file_is_obeyed_and_may_leave_classes_out(root: Path, tmp_path: Path) -> None:
+    lists = {"note": "mine", "train": ["c5", "c1"], "val": ["c2", "c0"], "test": ["c9", "c8"]}
+    (tmp_path / "split.json").write_text(json.dumps(lists))
+    assert class_split(source(root, split_file=str(tmp_path / "split.json"))) == {split: lists[split] for split in SPLITS}
+
+
+@pytest.mark.parametrize("top", ["", "photos", "photos/inner"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path: Path, top: str, packed: bool) -> None:
+    base, place = tmp_path / "ready", tmp_path / "ready" / top
+    for split, names in (("train", "abc"), ("val", "de"), ("test", "fg")):
+        for shade, name in enumerate(names):
+            a_class(place / split, name, shade)
+    (place / "README.md").write_text("about")
+    Image.new("L", (4, 4)).save(place / "overview.png")
+    Image.new("L", (4, 4)).save(place / "train" / "overview.png")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "ready.zip", "w") as archive:
+            for path in base.rglob("*.*"):
+                archive.write(path, path.relative_to(base))
+        base = tmp_path / "ready.zip"
+    assert class_split(source(base)) == {"train": ["a", "b", "c"], "val": ["d", "e"], "test": ["f", "g"]}
+
+
+def test_classes_below_one_top_folder_are_found_with_all_images_below_them(tmp_path: Path) -> None:
+    for number in range(6):
+        a_class(tmp_path / "set" / "top", f"c{number}/2023", number, 1)
+        a_class(tmp_path / "set" / "top", f"c{number}/2024", number, 2)
+    Image.new("L", (4, 4)).save(tmp_path / "set" / "top" / "overview.png")
+    chosen = source(tmp_path / "set", split=[2, 2, 2])
+    assert sorted(name for names in class_split(chosen).values() for name in names) == [f"c{n}" for n in range(6)]
+    assert [count for pool in chosen.pools.values() for count in pool.counts] == [3] * 6
+
+
+def test_colour_becomes_grey_on_demand(root: Path) -> None:
+    assert source(root, channels=1).episode("train", 0).support.x.shape == (2, 1, 8, 8)
+
+
+def test_a_class_with_too_few_images_is_named_before_any_image_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_images", lambda *_, **__: pytest.fail("images were read"))
+    a_class(root, "oak", 0, count=1)
+    lists = {"train": ["oak", "c1"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
+    with pytest.raises(UserError, match="class 'oak' has 1 images; 1 shots \\+ 1 queries need 2"):
+        source(root, classes=lists)
+
+
+def test_more_ways_than_classes_are_refused_with_the_numbers(root: Path) -> None:
+    with pytest.raises(UserError, match="the val split has 2 classes; 5 ways need more"):
+        source(root, ways=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"root": None}, r"task=folder needs task\.root=DIR"),
+        ({"root": "nowhere"}, "there is no folder or zip 'nowhere'"),
+        ({"channels": 4}, r"task\.channels=4 must be 1 \(grey\) or 3 \(colour\)"),
+        ({"image_size": -1}, r"task\.image_size=-1 is too small"),
+        ({"split": [0.5, 0.5]}, "must be three positive numbers"),
+        ({"split": [0.5, 0.0, 0.5]}, "must be three positive numbers"),
+        ({"split": [0.9, 0.2, 0.2]}, r"adds up to 1\.3"),
+        ({"split": [0.8, 0.1, 0.1]}, "makes 8/1/1 of the 10 classes; each split needs at least 2"),
+        ({"split": [8, 2, 2]}, "makes 8/2/2 of the 10 classes; each split needs at least 2, all together at most 10"),
+        ({"split_file": "none.json"}, r"cannot read task\.split_file 'none\.json'"),
+        ({"classes": {"train": ["c1"]}}, "must have the three lists train, val and test"),
+        ({"classes": {"train": [1], "val": ["c1"], "test": ["c2"]}}, "must have the three lists train, val and test of class names"),
+        (
+            {"classes": {"train": ["c0", "c11"], "val": ["c2"], "test": ["c3"]}},
+            "class 'c11' in train, .* no such folder. Did you mean 'c1'?",
+        ),
+        ({"classes": {"train": ["c0", "c1"], "val": ["c2"], "test": ["c1"]}}, "class 'c1' in train and in test"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_sentence(root: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        source(**{"root": root, **arguments})
+
+
+def test_a_split_file_that_is_no_json_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text("train: a")
+    with pytest.raises(UserError, match="it must be JSON with the lists train, val and test"):
+        source(root, split_file=str(tmp_path / "split.json"))
+
+
+@pytest.mark.parametrize("content", [[], ["notes.txt"], ["loose.png"], ["oak/1.png"]])
+def test_a_folder_without_two_classes_is_refused_with_the_number(tmp_path: Path, content: list[str]) -> None:
+    (tmp_path / "set").mkdir()
+    for name in content:
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(b"")
+    found = 1 if content == ["oak/1.png"] else 0
+    with pytest.raises(UserError, match=f"holds {found} class folders with images; it needs one folder per class and at least 2"):
+        source(tmp_path / "set")
+
+
+def test_a_ready_split_without_validation_classes_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in "ab":
+            a_class(tmp_path / "set" / split, split + name, 0)
+    with pytest.raises(UserError, match="holds test, train; a ready split needs the folders train, val and test"):
+        source(tmp_path / "set")
+
+
+def test_a_class_in_two_ready_splits_is_refused(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "cd"), ("test", "ae")):
+        for name in names:
+            a_class(tmp_path / "set" / split, name, 0)
+    with pytest.raises(UserError, match="class 'a' in train and in test"):
+        source(tmp_path / "set")
+
+
+def test_an_unreadable_image_is_named(root: Path) -> None:
+    (root / "c4" / "broken.jpg").write_bytes(b"not a jpeg")
+    with pytest.raises(UserError, match=r"cannot read 'c4/broken\.jpg'"):
+        source(root)
+
+
+@pytest.mark.skipif(
+    not Path(os.environ.get("METARUN_DATA", "/nonexistent"), "caltech101").is_dir(), reason="METARUN_DATA names no caltech101/"
+)
+def test_the_photographs_are_divided_as_their_split_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without their pixels, which take seconds to read."""
+
+    def blank(files: ImageFiles, *, size: int, channels: int, name: str) -> torch.Tensor:
+        return torch.zeros(len(files.names), channels, 1, 1, dtype=torch.uint8)
+
+    monkeypatch.setattr(module, "read_images", blank)
+    data = Path(os.environ["METARUN_DATA"], "caltech101")
+    photographs = folder(root=str(data / "caltech101_84x84.zip"), split_file=str(data / "splits_64_16_20.json"), shots=5)
+    assert {split: len(pool.names) for split, pool in photographs.pools.items()} == {"train": 64, "val": 16, "test": 20}
+    assert sum(len(pool.images) for pool in photographs.pools.values()) == 8677 - 435  # without Faces_easy

@@ -1,0 +1,174 @@
+"""Reading images from folders and zips, and the cache."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metarun.errors import UserError
+from metarun.tasks.images import cache_folder, cached, decode, find_images, read_images
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def a_file(root: Path, name: str, data: bytes = b"") -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(data)
+
+
+def test_a_zip_and_the_folder_it_was_made_of_give_the_same_images(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for i, name in enumerate(["b/2.png", "a/1.png", "a/10.jpg"]):
+            data = encode(Image.new("RGB", (9, 7), (10 * i, 20, 30)), "JPEG" if name.endswith("jpg") else "PNG")
+            a_file(tmp_path / "set", name, data)
+            archive.writestr(name, data)
+    folder, packed = find_images(tmp_path / "set"), find_images(tmp_path / "set.zip")
+    assert folder.names == packed.names == ("a/1.png", "a/10.jpg", "b/2.png")
+    images = read_images(folder, size=5, channels=3, name="set")
+    assert images.shape == (3, 3, 5, 5)
+    assert images[2, :, 2, 2].tolist() == [0, 20, 30]
+    assert torch.equal(images, read_images(packed, size=5, channels=3, name="set"))
+
+
+def test_hidden_files_and_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
+    names = [
+        ".DS_Store",
+        "a/.hidden.png",
+        "__MACOSX/a/._1.png",
+        ".git/x.png",
+        "a/notes.TXT",
+        "a/Thumbs.db",
+        "a/1.png",
+        "a/photo",
+        "a/2.heic",
+    ]
+    for name in names:
+        a_file(tmp_path / "set", name)
+    assert find_images(tmp_path / "set").names == ("a/1.png", "a/2.heic", "a/photo")
+
+
+def test_the_shorter_side_is_resized_and_the_middle_cut_out() -> None:
+    """Of a 30x10 image of three 10x10 squares, size 10 keeps the middle square."""
+    pixels = np.repeat(np.array([[0, 100, 200]], dtype=np.uint8), 10, axis=1).repeat(10, axis=0)
+    assert (decode(encode(Image.fromarray(pixels)), size=10, channels=1) == 100).all()
+    assert (decode(encode(Image.fromarray(pixels.T.copy())), size=10, channels=1) == 100).all()
+
+
+def test_the_orientation_in_the_exif_data_is_honoured() -> None:
+    """Orientation 6 says: turn by 90 degrees clockwise to show; the left half then comes to the top."""
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = decode(encode(Image.fromarray(pixels), exif=exif), size=8, channels=1)[..., 0]
+    assert (shown[:4] == 255).all()
+    assert (shown[4:] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_grey_or_colour(mode: str, channels: int) -> None:
+    image = Image.fromarray(np.full((6, 6), 0x8040, dtype=np.uint16)) if mode == "I;16" else Image.new("L", (6, 6), 128).convert(mode)
+    decoded = decode(encode(image, "TIFF" if mode == "CMYK" else "PNG"), size=6, channels=channels)
+    assert decoded.shape == (6, 6, channels)
+    assert abs(float(decoded.mean()) - 128) < (2 if mode != "1" else 20)
+
+
+def test_transparent_pixels_are_white() -> None:
+    assert (decode(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 0))), size=4, channels=3) == 255).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", encode(Image.new("RGB", (64, 64)))[:60]], ids=["empty", "text", "truncated"])
+def test_an_unreadable_image_is_named(tmp_path: Path, data: bytes) -> None:
+    a_file(tmp_path / "set", "oak/bad.png", data)
+    with pytest.raises(UserError, match=r"cannot read 'oak/bad\.png' of '.*set' as an image"):
+        read_images(find_images(tmp_path / "set"), size=8, channels=3, name="set")
+
+
+def test_a_root_that_is_missing_or_no_zip_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder or zip"):
+        find_images(tmp_path / "nowhere")
+    a_file(tmp_path, "broken.zip", b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match="neither a folder nor a whole zip file"):
+        find_images(tmp_path / "broken.zip")
+
+
+def test_the_second_call_reads_the_cache_and_a_changed_file_makes_a_new_one(tmp_path: Path, cache: Path) -> None:
+    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4), 10)))
+
+    def read() -> int:
+        return int(read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set").max())
+
+    assert read() == read() == 10
+    assert len(list(cache.iterdir())) == 1
+    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4), 20)))
+    os.utime(tmp_path / "set" / "a" / "1.png", ns=(1, 1))
+    assert read() == 20
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_what_is_cached_comes_back_bit_by_bit_without_being_made_again() -> None:
+    images = torch.arange(24, dtype=torch.uint8).reshape(2, 1, 3, 4)
+    assert torch.equal(cached("x", ["facts"], lambda: images), images)
+    assert torch.equal(cached("x", ["facts"], lambda: pytest.fail("made again")), images)
+    assert torch.equal(cached("x", ["other facts"], lambda: images + 1), images + 1)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])
+def test_a_damaged_cache_file_is_made_anew_with_one_warning(cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    cached("x", [], lambda: images)
+    (path,) = cache.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes({"flip": bytes(data), "truncate": path.read_bytes()[:100], "empty": b"", "text": b"hello " * 50}[damage])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(cached("x", [], lambda: images.clone()), images)
+    assert len(caplog.records) == 1
+    assert torch.equal(cached("x", [], lambda: pytest.fail("not repaired")), images)
+
+
+def test_a_cache_that_cannot_be_written_costs_one_warning_only(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache.write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING):
+        assert cached("x", [], lambda: torch.ones(1, dtype=torch.uint8)).item() == 1
+    assert len(caplog.records) == 1
+    assert "cannot write the cache file" in caplog.text
+
+
+def test_a_failed_write_leaves_no_file_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    cached("x", [], lambda: torch.ones(1, dtype=torch.uint8))
+    assert list(cache.iterdir()) == []
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METARUN_CACHE", "/one")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/two")
+    assert cache_folder() == Path("/one")
+    monkeypatch.delenv("METARUN_CACHE")
+    assert cache_folder() == Path("/two/metarun")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/three")
+    assert cache_folder() == Path("/three/.cache/metarun")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from metarun.errors import UserError
+from metarun.tasks.curves import line, quadratic
+from metarun.tasks.mixture import mixture
+from metarun.tasks.regression import regression
+from metarun.tasks.sampling import ClassPool, FewShot
+from metarun.tasks.sinusoid import sinusoid
+from metarun.types import Episode, Examples
+
+
+def curves(**options):
+    return mixture(sources={"sinusoid": sinusoid(), "line": line(), "quadratic": quadratic()}, **options)
+
+
+def few_shot(images: int = 8, **options) -> FewShot:
+    pool = ClassPool(torch.arange(6 * images, dtype=torch.uint8).reshape(-1, 1, 1, 1), [images] * 6, list("abcdef"))
+    return FewShot({"train": pool, "val": pool, "test": pool}, ways=3, shots=2, queries=2, **options)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A user's own source: no batch, no seeds, a mask where asked."""
+
+    value: float
+    masked: bool = False
+    objective: str = "regression"
+
+    def episode(self, split: str, index: int) -> Episode:
+        part = Examples(
+            torch.full((2, 1), self.value), torch.full((2, 1), float(index)), torch.tensor([True, False]) if self.masked else None
+        )
+        return Episode(part, part)
+
+
+def test_every_episode_is_the_same_number_of_the_family_that_is_drawn_for_it():
+    source, parts, indices = curves(seed=5), [sinusoid(seed=5), line(seed=5), quadratic(seed=5)], torch.tensor([9, 2, 40, 3, 3, 17, 8, 0])
+    batch, families = source.batch("train", indices), source.family("train", indices)
+    assert len(families.unique()) == 3
+    for place, (family, index) in enumerate(zip(families.tolist(), indices.tolist(), strict=True)):
+        for mixed, alone, single in zip(batch, parts[family].episode("train", index), source.episode("train", index), strict=True):
+            assert torch.equal(mixed.x[place], alone.x)
+            assert torch.equal(mixed.y[place], alone.y)
+            assert torch.equal(single.y, alone.y)
+
+
+def test_families_come_equally_often_without_weights():
+    counts = curves().family("train", torch.arange(30_000)).bincount()
+    assert (counts / 30_000 - 1 / 3).abs().max() < 0.015
+
+
+def test_families_come_by_their_weights():
+    drawn = curves(weights={"sinusoid": 0, "line": 3, "quadratic": 1}).family("val", torch.arange(20_000)).bincount(minlength=3)
+    assert drawn[0] == 0
+    assert drawn[1].item() / 20_000 == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_last_family_of_weight_zero_never_comes():
+    assert curves(weights={"sinusoid": 1, "line": 1, "quadratic": 0}).family("test", torch.arange(20_000)).max() == 1
+
+
+def test_the_draw_of_families_is_pinned():
+    source = curves(seed=7)
+    assert source.family("train", torch.arange(12)).tolist() == [1, 0, 1, 2, 0, 1, 0, 2, 0, 0, 1, 1]
+    assert source.family("val", torch.arange(12)).tolist() == [1, 2, 0, 2, 0, 1, 0, 2, 0, 2, 1, 0]
+
+
+def test_the_seed_changes_training_only():
+    a, b, indices = curves(), curves(seed=1), torch.arange(100)
+    assert not torch.equal(a.family("train", indices), b.family("train", indices))
+    assert not torch.equal(a.batch("train", indices).query.x, b.batch("train", indices).query.x)
+    assert torch.equal(a.batch("test", indices).query.y, b.batch("test", indices).query.y)
+
+
+def test_shared_sizes_replace_those_of_the_sources():
+    source = curves(shots=5, queries=7, train_queries=3)
+    assert [len(part.x) for part in source.episode("train", 0)] == [5, 3]
+    assert [len(part.x) for part in source.episode("val", 0)] == [5, 7]
+
+
+def test_a_source_set_to_null_is_left_out():
+    assert list(mixture(sources={"sinusoid": sinusoid(), "line": None}).sources) == ["sinusoid"]
+
+
+def test_the_curve_is_that_of_the_family():
+    source = curves()
+    for index in range(8):
+        query = source.episode("test", index).query
+        torch.testing.assert_close(source.curve("test", index, query.x), query.y)
+
+
+def test_masks_are_filled_in_where_only_some_families_pad():
+    source = mixture(sources={"plain": Slow(0.0), "padded": Slow(1.0, masked=True)})
+    for index in range(10):
+        support = source.episode("train", index).support
+        assert support.mask.tolist() == ([True, False] if support.x[0] == 1.0 else [True, True])
+        assert support.y[0] == index
+    assert mixture(sources={"plain": Slow(0.0)}).episode("train", 0).support.mask is None
+
+
+def test_classification_sources_mix_with_variable_and_fixed_ways():
+    source = mixture(sources={"fixed": few_shot(), "variable": few_shot(min_ways=2)})
+    assert source.objective == "classification"
+    batch = source.batch("train", torch.arange(40))
+    assert batch.support.x.shape == (40, 6, 1, 1, 1)
+    fixed = source.family("train", torch.arange(40)) == 0
+    assert batch.support.mask[fixed].all()
+    assert not batch.support.mask[~fixed].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sources": {}}, "task.sources is empty"),
+        ({"sources": {"a": sinusoid(), "b": few_shot()}}, "must share one objective; here a is regression, b is classification"),
+        ({"sources": {"a": sinusoid(), "b": regression(shots=10)}}, r"train support x are a \(10, 1\), b \(10, 10\)"),
+        ({"sources": {"a": sinusoid(shots=3), "b": line()}}, r"train support x are a \(3, 1\), b \(10, 1\). Set the same shots"),
+        ({"sources": {"a": sinusoid()}, "weights": {"b": 1}}, "task.weights names 'b', which is not among the sources a"),
+        ({"sources": {"a": sinusoid(), "b": line()}, "weights": {"a": 1}}, "has no weight for the source 'b'"),
+        ({"sources": {"a": sinusoid()}, "weights": {"a": -1}}, "task.weights.a=-1 must be a number of at least 0"),
+        ({"sources": {"a": sinusoid()}, "weights": {"a": "much"}}, "task.weights.a=much must be a number"),
+        ({"sources": {"a": sinusoid()}, "weights": {"a": 0}}, "task.weights are all 0"),
+        ({"sources": {"a": Slow(0.0)}, "shots": 3}, "source 'a' of the mixture has no field 'shots' to set; give task.shots=null"),
+        ({"sources": {"a": sinusoid()}, "shots": 0}, "task.shots=0 must be a whole number"),
+    ],
+)
+def test_bad_arguments_are_told_in_a_sentence(options: dict, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        mixture(**options)

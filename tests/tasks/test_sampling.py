@@ -1,0 +1,221 @@
+"""The sampler's facts: what an episode holds, on what it depends, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from metarun.errors import UserError
+from metarun.tasks.sampling import SPLITS, ClassPool, FewShot, pool_of
+from metarun.types import Episode
+
+CLASSES, IMAGES = 12, 20
+
+
+def a_pool(counts: list[int] | None = None, groups: list[str] | None = None) -> ClassPool:
+    """Make a pool whose image k of class c has the two pixels (c, k), so that every image tells where it comes from."""
+    counts = counts or [IMAGES] * CLASSES
+    pixels = [[c, k] for c, count in enumerate(counts) for k in range(count)]
+    return ClassPool(
+        torch.tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 1, 2), counts, [f"class {c}" for c in range(len(counts))], groups
+    )
+
+
+def a_source(pool: ClassPool | None = None, **sampling: Any) -> FewShot:
+    return FewShot({split: pool or a_pool() for split in SPLITS}, **sampling)
+
+
+def origins(x: torch.Tensor) -> torch.Tensor:
+    """Return (class, image) of each row of x (…, 1, 1, 2)."""
+    return (x * 255).round().to(torch.int64).flatten(-3)
+
+
+def same(first: Episode, second: Episode) -> bool:
+    return all(
+        (a is None and b is None) or torch.equal(a, b)
+        for one, other in zip(first, second, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("ways", [2, 5, 12])
+@pytest.mark.parametrize(("shots", "queries"), [(1, 1), (1, 15), (5, 15)])
+def test_an_episode_has_exactly_its_ways_shots_and_queries(ways: int, shots: int, queries: int) -> None:
+    source = a_source(ways=ways, shots=shots, queries=queries)
+    for index in range(20):
+        support, query = source.episode("test", index)
+        assert support.mask is None
+        assert query.mask is None
+        for examples, count in ((support, shots), (query, queries)):
+            assert examples.x.shape == (ways * count, 1, 1, 2)
+            assert examples.y.shape == (ways * count, ways)
+            by_way = origins(examples.x)[:, 0].reshape(ways, count)
+            assert (by_way == by_way[:, :1]).all()
+            assert len(set(by_way[:, 0].tolist())) == ways
+
+
+def test_support_and_query_share_no_image_and_hold_none_twice() -> None:
+    source = a_source(ways=5, shots=5, queries=15)
+    for index in range(50):
+        support, query = source.episode("train", index)
+        rows = [tuple(row) for examples in (support, query) for row in origins(examples.x).tolist()]
+        assert len(set(rows)) == 5 * 20
+
+
+def test_labels_are_one_hot_and_the_same_way_means_the_same_class_in_support_and_query() -> None:
+    support, query = a_source(ways=4, shots=2, queries=3).episode("val", 7)
+    assert torch.equal(support.y, torch.eye(4).repeat_interleave(2, dim=0))
+    assert torch.equal(query.y, torch.eye(4).repeat_interleave(3, dim=0))
+    assert torch.equal(origins(support.x)[::2, 0], origins(query.x)[::3, 0])
+
+
+def test_the_same_index_is_the_same_episode_whatever_was_dealt_before() -> None:
+    source = a_source()
+    fresh = a_source().episode("train", 1234)
+    for index in (3, 1, 1234, 2):
+        source.episode("test", index)
+        source.batch("train", torch.tensor([index, 5]))
+    assert same(source.episode("train", 1234), fresh)
+    assert not same(source.episode("train", 1235), fresh)
+    assert not same(source.episode("val", 1234), fresh)
+
+
+@pytest.mark.parametrize("varying", [{}, {"min_ways": 2, "min_shots": 1, "shots": 5}])
+def test_a_batch_equals_its_episodes_one_by_one(varying: dict[str, int]) -> None:
+    source = a_source(**varying)
+    indices = torch.tensor([9, 0, 9, 100_000_000])
+    batch = source.batch("train", indices)
+    for place, index in enumerate(indices.tolist()):
+        alone = source.episode("train", index)
+        for together, one in zip(batch, alone, strict=True):
+            assert torch.equal(together.x[place], one.x)
+            assert torch.equal(together.y[place], one.y)
+            assert (together.mask is None) == (one.mask is None) == (not varying)
+            if one.mask is not None:
+                assert torch.equal(together.mask[place], one.mask)
+
+
+def test_the_seed_moves_training_only_and_eval_seed_the_others() -> None:
+    plain, seeded, moved = a_source(), a_source(seed=1), a_source(eval_seed=1)
+    assert not same(plain.episode("train", 0), seeded.episode("train", 0))
+    assert same(plain.episode("train", 0), moved.episode("train", 0))
+    for split in ("val", "test"):
+        assert same(plain.episode(split, 0), seeded.episode(split, 0))
+        assert not same(plain.episode(split, 0), moved.episode(split, 0))
+
+
+def test_training_may_have_ways_shots_and_queries_of_its_own() -> None:
+    source = a_source(ways=5, shots=1, queries=15, train_ways=10, train_shots=2, train_queries=4)
+    assert source.episode("train", 0).support.y.shape == (20, 10)
+    assert source.episode("train", 0).query.y.shape == (40, 10)
+    assert source.episode("val", 0).support.y.shape == (5, 5)
+    assert source.episode("test", 0).query.y.shape == (75, 5)
+
+
+def test_every_class_and_every_image_comes_up_equally_often() -> None:
+    """20,000 draws of 3 of 12 classes: each 5000 times, deviation 61; each image of a class 1 time in 20 per place."""
+    rows, _, _ = a_source(ways=3, shots=1, queries=1).draw("train", torch.arange(20_000))
+    per_class = torch.bincount((rows[..., 0] // IMAGES).flatten(), minlength=CLASSES)
+    assert (per_class - 5000).abs().max() < 5 * 61
+    per_image = torch.bincount((rows[..., 1] % IMAGES).flatten(), minlength=IMAGES)
+    assert (per_image - 3000).abs().max() < 5 * 54
+
+
+def test_varying_ways_and_shots_fill_their_ranges_and_mask_what_is_not_used() -> None:
+    source = a_source(ways=5, shots=4, queries=3, min_ways=2, min_shots=2)
+    support, query = source.batch("val", torch.arange(400))
+    assert support.mask is not None
+    assert query.mask is not None
+    shots, queries = support.mask.reshape(400, 5, 4).sum(-1), query.mask.reshape(400, 5, 3).sum(-1)
+    ways = (shots > 0).sum(-1)
+    assert set(ways.tolist()) == {2, 3, 4, 5}
+    assert set(shots.flatten().tolist()) == {0, 2, 3, 4}
+    assert set(queries.flatten().tolist()) == {0, 3}
+    assert torch.equal(shots > 0, queries > 0)
+    assert torch.equal(shots > 0, torch.arange(5) < ways[:, None])
+
+
+def test_used_rows_of_a_varying_episode_are_different_images_also_in_small_classes() -> None:
+    counts = [4, 5, 6, 7, 20, 4]
+    source = a_source(a_pool(counts), ways=4, shots=5, queries=3, min_ways=2, min_shots=1)
+    support, query = source.batch("train", torch.arange(500))
+    assert support.mask is not None
+    assert query.mask is not None
+    for place in range(500):
+        parts = ((support, support.mask), (query, query.mask))
+        rows = [tuple(row) for examples, mask in parts for row in origins(examples.x[place])[mask[place]].tolist()]
+        assert len(set(rows)) == len(rows)
+        shown = support.mask[place].reshape(4, 5).sum(-1)
+        classes = origins(support.x[place])[::5, 0]
+        room = torch.tensor([counts[c] - 3 for c in classes.tolist()])
+        assert (shown <= room).all()
+
+
+def test_within_groups_takes_all_classes_of_an_episode_from_one_group_that_is_large_enough() -> None:
+    groups = ["small"] * 3 + ["middle"] * 4 + ["large"] * 5
+    source = a_source(a_pool(groups=groups), ways=4, within_groups=True)
+    seen = set()
+    for classes in origins(source.batch("test", torch.arange(200)).query.x)[..., 0].tolist():
+        members = {groups[c] for c in classes}
+        assert len(members) == 1
+        seen |= members
+    assert seen == {"middle", "large"}
+
+
+def test_the_draws_of_the_first_episodes_are_pinned() -> None:
+    """Changing these numbers would change the episodes of every published seed."""
+    rows, present, shots = a_source(ways=3, shots=1, queries=2).draw("train", torch.arange(2))
+    assert rows.tolist() == [[[126, 128, 137], [212, 206, 200], [75, 71, 74]], [[239, 237, 229], [68, 74, 70], [80, 96, 92]]]
+    assert present.all()
+    assert (shots == 1).all()
+    rows, present, shots = a_source(ways=3, shots=3, queries=1, min_ways=2, min_shots=1).draw("test", torch.arange(2))
+    assert rows.tolist() == [
+        [[120, 122, 126, 136], [74, 73, 70, 68], [220, 223, 234, 231]],
+        [[33, 20, 35, 22], [18, 12, 13, 11], [98, 84, 94, 90]],
+    ]
+    assert present.tolist() == [[True, True, True], [True, True, True]]
+    assert shots.tolist() == [[3, 1, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"shots": 6, "train_shots": 1}, "class 'class 0' has 20 images; 6 shots + 15 queries need 21. Lower task.queries or task.shots."),
+        ({"train_queries": 20}, "class 'class 0' has 20 images; 1 shots + 20 queries need 21. Lower task.train_queries or "),
+        ({"ways": 13, "train_ways": 5}, "the val split has 12 classes; 13 ways need more. Lower task.ways to 12 or less."),
+        ({"train_ways": 60}, "the train split has 12 classes; 60 ways need more. Lower task.train_ways to 12 or less."),
+        ({"ways": 1}, "task.ways=1"),
+        ({"shots": 0}, "task.shots=0"),
+        ({"shots": -1}, "task.shots=-1"),
+        ({"queries": 0}, "task.queries=0"),
+        ({"min_ways": 6}, "task.min_ways=6 must lie between 1 and task.ways=5."),
+        ({"min_shots": 0}, "task.min_shots=0 must lie between 1 and task.shots=1."),
+        ({"within_groups": True}, "this data has no groups of classes; set task.within_groups=false."),
+    ],
+)
+def test_an_impossible_episode_is_refused_with_the_class_and_the_numbers(sampling: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        a_source(**sampling)
+
+
+def test_a_class_that_is_too_small_is_named() -> None:
+    with pytest.raises(UserError, match="class 'class 2' has 12 images; 5 shots \\+ 15 queries need 20"):
+        a_source(a_pool([20, 20, 12, 20, 20]), shots=5)
+
+
+def test_groups_that_are_all_too_small_are_refused_with_the_largest() -> None:
+    with pytest.raises(UserError, match=r"no group of the train split has 5 classes \(the largest has 4\); lower task\.ways to 4"):
+        a_source(a_pool(groups=["a"] * 4 + ["b"] * 4 + ["c"] * 4), within_groups=True)
+
+
+def test_a_pool_whose_groups_are_scattered_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="next to each other"):
+        a_pool([1, 1, 1], groups=["a", "b", "a"])
+
+
+def test_an_unknown_split_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no split 'tset'; this task has train, val, test\. Did you mean 'test'\?"):
+        pool_of(a_source().pools, "tset")

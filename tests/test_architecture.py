@@ -1,0 +1,208 @@
+"""The rules that keep the code base readable: who may import whom, what stays out of where, what every config file says."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "metarun"
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+LAYERS = {
+    "ground": ["metarun", "metarun.errors", "metarun.draws"],
+    "types": ["metarun.objectives", "metarun.types"],
+    "networks and functions": ["metarun.functional", "metarun.norm", "metarun.network"],
+    "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
+    "engine": [
+        "metarun.checkpoint",
+        "metarun.device",
+        "metarun.engine",
+        "metarun.evaluation",
+        "metarun.instantiate",
+        "metarun.interrupt",
+        "metarun.optimizer",
+        "metarun.pictures",
+        "metarun.showing",
+        "metarun.testing",
+        "metarun.tracking",
+    ],
+    "build": ["metarun.build", "metarun.commands"],
+    "shell": [
+        "metarun.arguments",
+        "metarun.completion",
+        "metarun.folders",
+        "metarun.hydra_errors",
+        "metarun.jobs",
+        "metarun.listing",
+    ],
+    "command line": ["metarun.cli", "metarun.__main__"],
+}
+"""From the lowest to the highest. A module imports from its own layer or from lower ones, and nowhere in a circle."""
+
+SIBLINGS = ("metarun.algorithms", "metarun.tasks", "metarun.backbones")
+"""These three know nothing of one another: any algorithm runs on any task with any backbone."""
+
+OUTSIDE = {
+    "metarun.algorithms": {"torch"},
+    "metarun.backbones": {"torch"},
+    "metarun.tasks": {"torch", "numpy", "PIL", "matplotlib", "torchvision"},
+}
+"""What may be imported from outside the standard library and metarun."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> Iterator[str]:
+    """Yield every module that `name` imports, inside functions too, but not what is for type checkers only."""
+    for node in ast.walk(without_type_checking(ast.parse(MODULES[name].read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+def without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
+    return tree
+
+
+def layer(name: str) -> int:
+    fitting = [i for i, patterns in enumerate(LAYERS.values()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    assert len(fitting) == 1, f"{name} must be in exactly one layer of tests/test_architecture.py"
+    return fitting[0]
+
+
+def below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_from_its_own_layer_and_lower_ones(name: str) -> None:
+    above = [other for other in imported(name) if below(other, "metarun") and layer(other) > layer(name)]
+    assert not above, f"{name} imports from a higher layer: {above}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(SIBLINGS)])
+def test_algorithms_tasks_and_backbones_do_not_know_one_another(name: str) -> None:
+    own = next(package for package in SIBLINGS if below(name, package))
+    others = [other for other in imported(name) if other.startswith(SIBLINGS) and not below(other, own)]
+    assert not others, f"{name} imports {others}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(SIBLINGS)])
+def test_domain_code_imports_little_from_outside(name: str) -> None:
+    own = next(package for package in SIBLINGS if below(name, package))
+    outside = {other.split(".")[0] for other in imported(name)} - {"metarun", *sys.stdlib_module_names}
+    assert outside <= OUTSIDE[own], f"{name} imports {outside - OUTSIDE[own]}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graph = {name: {other for other in imported(name) if other in MODULES and other not in (name, "metarun")} for name in MODULES}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+
+def test_everything_imported_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["vision"]]
+    declared = {re.split(r"[<>=!~;\[ ]", requirement)[0].lower() for requirement in wanted}
+    provided = metadata.packages_distributions()
+    tops = {top for name in MODULES for other in imported(name) if (top := other.split(".")[0]) not in sys.stdlib_module_names}
+    undeclared = {top for top in tops - {"metarun"} if not declared & {name.lower() for name in provided.get(top, [top])}}
+    assert not undeclared
+
+
+@pytest.mark.parametrize("package", SIBLINGS)
+def test_importing_domain_code_loads_no_shell(package: str) -> None:
+    names = [name for name in MODULES if below(name, package)]
+    unwanted = ("hydra", "omegaconf", "tensorboard", "torch.utils.tensorboard", "tqdm", "matplotlib")
+    code = f"""
+import importlib, sys, torch
+before = set(sys.modules)  # torch loads tqdm by itself
+for name in {names}:
+    importlib.import_module(name)
+print([name for name in {unwanted} if name in set(sys.modules) - before])
+"""
+    assert python(code) == "[]"
+
+
+def test_the_command_line_imports_no_torch_before_a_job_runs() -> None:
+    code = "import sys, metarun.cli; print([n for n in ('torch', 'hydra', 'numpy') if n in sys.modules])"
+    assert python(code) == "[]"
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return done.stdout.strip()
+
+
+GLOBAL_DRAW = re.compile(
+    r"torch\.(rand|randn|randint|randperm|bernoulli|multinomial|normal|manual_seed)(_like)?|(np|numpy)\.random|random\.(?!fork_rng)\w+"
+)
+"""`torch.random.fork_rng` is not matched: it restores the generator that a backbone's own `__init__` draws its weights from."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_product_code_draws_nothing_from_a_global_generator(name: str) -> None:
+    attributes = [node for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
+    used = {text for node in attributes if GLOBAL_DRAW.fullmatch(text := ast.unparse(node))}
+    if name == "metarun.build":
+        used -= {"torch.manual_seed"}  # inside fork_rng, for the initial weights of the network
+    assert not used, f"{name} uses {used}; draw with metarun.draws"
+
+
+def test_no_file_names_a_path_of_some_machine() -> None:
+    folders = ("metarun", "configs", "scripts", ".github")
+    files = [
+        file for folder in folders for file in sorted((ROOT / folder).rglob("*")) if file.is_file() and "__pycache__" not in file.parts
+    ]
+    files += [ROOT / name for name in ("pyproject.toml", "constraints.txt", "CONTRIBUTING.md", "CHANGELOG.md")]
+    machine = re.compile(r"(?<![\w.$}])/(home|root|tmp|work|Users|mnt|opt)/|file://|\bshared/")
+    named = [f"{file.relative_to(ROOT)}: {hit.group()}" for file in files for hit in machine.finditer(file.read_text(encoding="utf-8"))]
+    assert not named
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT / "configs")))
+def test_a_config_file_opens_with_a_sentence_about_itself(file: Path) -> None:
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+    assert re.match(r"# \w.{10,}", lines[0]), f"{file.name} must open with a comment whose first sentence says what it is"
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT / "configs")))
+def test_a_config_file_names_only_targets_that_exist(file: Path) -> None:
+    for target in re.findall(r"^\s*_target_:\s*(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+        module, _, name = target.rpartition(".")
+        assert module in MODULES, f"{target}: metarun has no module {module}"
+        defined = {node.name for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body if hasattr(node, "name")}
+        assert name in defined, f"{target}: {module} defines no {name}"
+
+
+def test_every_package_of_the_tree_ships() -> None:
+    """setuptools is given lists, because configs/ does not lie where its package does; a folder missing there would be left out."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    code = {".".join(file.parent.relative_to(ROOT).parts) for file in PACKAGE.rglob("*.py")}
+    config = {".".join(("metarun", *file.parent.relative_to(ROOT).parts)) for file in CONFIGS}
+    assert set(tool["packages"]) == code | config
+    assert {name for name, patterns in tool["package-data"].items() if "*.yaml" in patterns} == config

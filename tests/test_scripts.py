@@ -1,0 +1,170 @@
+"""The shell scripts' set-up and the table of results."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHELL = ["scripts/setup.sh", "scripts/test", "scripts/quickstart", ".ci/run"]
+
+
+@pytest.fixture(scope="module")
+def results_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "scripts" / "results_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(file: Path, **changes: Any) -> Path:
+    report = {
+        "metric": "accuracy",
+        "mean": 0.97314,
+        "ci95": 0.00216,
+        "episodes": 600,
+        "diverged": 0,
+        "split": "test",
+        "ways": 5,
+        "shots": 1,
+        "queries": 15,
+        "norm": "batch",
+        "inner_steps": 3,
+        "config": {"chosen": {"algo": "maml", "task": "omniglot"}},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**report, **changes}), encoding="utf-8")
+    return file
+
+
+def cells(printed: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
+
+
+def test_an_accuracy_is_printed_in_percent_with_its_interval(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results_table.main([str(write(tmp_path / "report.json"))]) == 0
+    head, _, row = cells(capsys.readouterr().out)
+    assert head == ["algorithm", "task", "setting", "norm", "inner steps", "episodes", "score"]
+    assert row == ["maml", "omniglot", "5-way 1-shot, 15 queries", "batch", "3", "600", "97.31 % ± 0.22"]
+
+
+def test_a_mean_squared_error_and_its_diverged_episodes_are_printed(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "report.json", metric="mse", mean=0.43128, ci95=0.0402, ways=None, shots=10, queries=100, norm=None, diverged=4)
+    assert results_table.main([str(tmp_path)]) == 0
+    head, _, row = cells(capsys.readouterr().out)
+    assert head == ["algorithm", "task", "setting", "inner steps", "episodes", "score", "diverged"]
+    assert row == ["maml", "omniglot", "10-shot, 100 queries", "3", "600", "mse 0.431 ± 0.04", "4"]
+
+
+def test_rows_come_in_the_order_of_the_arguments(results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b", "a"):
+        write(tmp_path / name / "report.json", config={"chosen": {"algo": name, "task": "glyphs"}})
+    assert results_table.main([str(tmp_path / "b"), str(tmp_path / "a")]) == 0
+    assert [row[0] for row in cells(capsys.readouterr().out)[2:]] == ["b", "a"]
+
+
+def test_the_report_that_training_writes_is_passed_over(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report.json").write_text('{"split": "val", "metric": "accuracy"}', encoding="utf-8")
+    write(tmp_path / "eval" / "report.json")
+    assert results_table.main([str(tmp_path)]) == 0
+    assert len(cells(capsys.readouterr().out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "there is no report of metarun eval"), ("{", "is not JSON"), ('{"metric": "accuracy"}', "there is no report of metarun eval")],
+)
+def test_a_folder_without_a_report_is_a_sentence_and_exit_2(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, sentence: str
+) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content, encoding="utf-8")
+    assert results_table.main([str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", SHELL)
+def test_a_shell_script_parses(script: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("script", ["scripts/test", "scripts/quickstart", ".ci/run"])
+def test_a_script_can_be_started_by_its_name(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+    assert (ROOT / script).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Make a folder whose .venv records what it is asked to do instead of doing it."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@" >> asked\n', encoding="utf-8")
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    return tmp_path
+
+
+def set_up(clone: Path, extras: str = "") -> list[str]:
+    """Source setup.sh and return the words of each install that it did."""
+    asked = clone / "asked"
+    asked.unlink(missing_ok=True)
+    subprocess.run(["bash", "-euc", f"extras={extras}; source {ROOT}/scripts/setup.sh"], cwd=clone, check=True, capture_output=True)
+    return asked.read_text(encoding="utf-8").splitlines() if asked.exists() else []
+
+
+def test_the_second_call_installs_nothing(clone: Path) -> None:
+    (first,) = set_up(clone, "dev")
+    assert first.endswith("-c constraints.txt -e .[dev]")
+    assert set_up(clone, "dev") == []
+
+
+def test_what_the_tests_need_serves_the_quickstart_and_not_the_other_way_round(clone: Path) -> None:
+    assert len(set_up(clone, "dev")) == 1
+    assert set_up(clone) == []
+    (clone / ".venv" / ".installed").unlink()
+    assert len(set_up(clone)) == 1
+    assert len(set_up(clone, "dev")) == 1
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_a_change_of_the_requirements_installs_again(clone: Path, name: str) -> None:
+    set_up(clone, "dev")
+    (clone / name).write_text("torch==0\n", encoding="utf-8")
+    assert len(set_up(clone, "dev")) == 1
+
+
+def test_without_a_new_enough_python_the_scripts_say_so(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": "/nowhere/python3.12"}
+    done = subprocess.run(
+        ["bash", "-euc", f"source {ROOT}/scripts/setup.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "PYTHON=/path/to/python3.12" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["maml", "scratch", "nearest"])
+def test_the_quickstart_experiment_runs_with_each_algorithm_that_the_script_compares(algo: str, tmp_path: Path) -> None:
+    """The baselines take the settings of experiment=quickstart, so that file must set no key that only MAML has."""
+    words = ["train", "experiment=quickstart", f"algo={algo}", "steps=0", "eval_episodes=2", f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run([sys.executable, "-m", "metarun", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
