@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
-from metarun.device import Device, choose_device
+from metarun.device import Device, choose_device, place
 from metarun.engine import Position, Settings
 from metarun.errors import UserError
 from metarun.instantiate import instantiate, locate
@@ -63,16 +63,15 @@ def build_source(config: dict[str, Any], trust: Sequence[str] | None) -> TaskSou
         if not hasattr(source, name):
             raise UserError(f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source.")
     for key in ("classes", "tasks"):
-        if key in config["task"] and config["task"][key] is None and hasattr(source, "splits"):
-            config["task"][key] = source.splits()
+        if key in config["task"] and config["task"][key] is None:
+            config["task"][key] = getattr(source, key)
     return source
 
 
 def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
     """Return the position before the first step, and the optimizer of its parameters."""
     params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
-    device = settings.device
-    position = Position(0, {name: value.to(device) for name, value in params.items()}, {name: value.to(device) for name, value in state.items()})
+    position = Position(0, place(params, settings.device), place(state, settings.device))
     return position, build_optimizer(parts.config, position.params, settings.steps)
 
 

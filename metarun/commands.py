@@ -6,7 +6,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from metarun import checkpoint
 from metarun.build import Parts, build, build_optimizer, build_settings, start
 from metarun.checkpoint import Checkpoint
-from metarun.device import choose_device
+from metarun.device import choose_device, place
 from metarun.engine import Position, Settings, train as run_engine
 from metarun.errors import UserError, nearest
 from metarun.evaluation import Report, evaluate as run_evaluation
@@ -57,9 +56,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
         print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
         print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")
-    device = settings.device
-    params = {name: value.to(device) for name, value in stored.params.items()}
-    state = {name: value.to(device) for name, value in stored.state.items()}
+    params, state = place(stored.params, settings.device), place(stored.state, settings.device)
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
@@ -154,8 +151,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     with Progress(episodes) as progress:
         report = run_evaluation(
             parts.algorithm,
-            {name: value.to(device.name) for name, value in params.items()},
-            {name: value.to(device.name) for name, value in state.items()},
+            place(params, device.name),
+            place(state, device.name),
             parts.source,
             split=split,
             episodes=episodes,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metarun.errors import UserError
 from metarun.types import Episode
@@ -42,6 +43,12 @@ def choose_device(config: Mapping[str, Any], episode: Episode, tasks_per_step: i
     chunk = config.get("task_chunk", "auto")
     chunk = _auto_chunk(name, episode, tasks_per_step) if chunk == "auto" else _whole("device.task_chunk", chunk)
     return Device(name, chunk, torch.get_num_threads())
+
+
+def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Return parameters or state on the device, convolution weights with their channels last, which the processor's kernels prefer."""
+    moved = {name: value.to(device) for name, value in tensors.items()}
+    return {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value for name, value in moved.items()}
 
 
 def keep_freed_memory() -> None:

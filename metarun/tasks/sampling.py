@@ -13,6 +13,8 @@ from metarun.errors import UserError, nearest
 from metarun.types import Episode, Examples
 
 SPLITS = ("train", "val", "test")
+LEAST = {"ways": 2, "shots": 1, "queries": 1}
+"""The smallest episode: its keys, their `train_` and `min_` forms included, may not be below these."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class FewShot:
         for split in self.pools:
             self._check(split)
 
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """The names of the classes of each split: what a checkpoint keeps of a split that was drawn."""
+        return {split: list(pool.names) for split, pool in self.pools.items()}
+
     def shape(self, split: str) -> _Shape:
         """Return ways, shots and queries of a split."""
         train = split == "train"
@@ -103,10 +110,7 @@ class FewShot:
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`: support x (N*K, C, H, W), query x (N*Q, C, H, W), values in [0, 1]; class by class."""
         support, query = self.batch(split, torch.tensor([index]))
-        return Episode(
-            Examples(*(None if field is None else field[0] for field in support)),
-            Examples(*(None if field is None else field[0] for field in query)),
-        )
+        return Episode(first(support), first(query))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
@@ -178,23 +182,36 @@ class FewShot:
         return torch.tensor([first for first, _ in enough]), torch.tensor([size for _, size in enough])
 
     def _check(self, split: str) -> None:
+        self._check_numbers()
         shape, pool = self.shape(split), self.pools[split]
-        prefix = "train_" if split == "train" else ""
-        for name, value, least in (("ways", shape.ways, 2), ("shots", shape.shots, 1), ("queries", shape.queries, 1)):
-            if value < least:
-                raise UserError(f"task.{name}={value} of the {split} split is too small; it must be at least {least}.")
+        key = {name: f"task.train_{name}" if split == "train" and getattr(self, f"train_{name}") is not None else f"task.{name}" for name in LEAST}
         for name, low, high in (("ways", self.min_ways, self.ways), ("shots", self.min_shots, self.shots)):
             if low is not None and not 1 <= low <= high:
                 raise UserError(f"task.min_{name}={low} must lie between 1 and task.{name}={high}.")
         if shape.ways > len(pool.names):
-            raise UserError(f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower task.{prefix}ways to {len(pool.names)} or less.")
+            raise UserError(f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower {key['ways']} to {len(pool.names)} or less.")
         needed = shape.min_shots + shape.queries
         for name, count in zip(pool.names, pool.counts, strict=True):
             if count < needed:
                 raise UserError(
                     f"class '{name}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
-                    f"Lower task.{prefix}queries or task.{prefix}shots."
+                    f"Lower {key['queries']} or {key['shots']}."
                 )
+
+    def _check_numbers(self) -> None:
+        """Refuse what is no number: a source passes its sampling keys on without looking at them."""
+        for name, least in LEAST.items():
+            for key in (name, f"train_{name}", f"min_{name}"):
+                value = getattr(self, key, None)
+                if value is None and key != name:
+                    continue
+                if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                    raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
+
+
+def first(batch: Examples) -> Examples:
+    """Return the first task of a batch."""
+    return Examples(batch.x[0], batch.y[0], None if batch.mask is None else batch.mask[0])
 
 
 def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
