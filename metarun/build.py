@@ -19,7 +19,7 @@ from metarun.backbones.classifier import Classifier
 from metarun.device import Device, choose_device, place
 from metarun.engine import Position, Settings
 from metarun.errors import UserError
-from metarun.instantiate import instantiate, locate
+from metarun.instantiate import check_targets, instantiate, locate
 from metarun.network import Network
 from metarun.objectives import Objective, objective
 from metarun.optimizer import OuterOptimizer
@@ -40,28 +40,33 @@ class Parts:
     """The first training episode, by which shapes were found."""
 
 
-def build(config: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
+def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
     """Build the task source, the network and the algorithm of a config.
 
-    trust: None for a config that the user typed; for one out of a checkpoint, the packages that it may name beside metarun's own.
+    typed: the config; it stays as it is. trust: None where the user typed it; where it came out of a checkpoint, the packages that
+        it may name beside metarun's own.
     Raises UserError where the parts do not fit each other.
     """
-    config = copy.deepcopy(dict(config))
+    if trust is not None:
+        check_targets(typed, trust)
+    config: dict[str, Any] = copy.deepcopy(dict(typed))
     for group in ("task", "algo", "backbone", "device"):
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
-    source = build_source(config, trust)
+    source = build_source(config)
     episodes = {split: source.episode(split, 0) for split in ("train", "val")}
-    algorithm = _build_algorithm(config, source, episodes, trust)
+    algorithm = _build_algorithm(config, source, episodes)
     return Parts(config, source, algorithm, choose_device(config["device"], episodes["train"], config["tasks_per_step"]), episodes["train"])
 
 
-def build_source(config: dict[str, Any], trust: Sequence[str] | None) -> TaskSource:
+def build_source(config: dict[str, Any]) -> TaskSource:
     """Build the task source, and write the split that it drew into the config, so that a checkpoint restores exactly that one."""
-    source: TaskSource = instantiate(config["task"], name="task", trust=trust)
+    source: TaskSource = instantiate(config["task"], name="task")
     for name in ("objective", "episode"):
         if not hasattr(source, name):
-            raise UserError(f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source.")
+            raise UserError(
+                f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source."
+            )
     for key in ("classes", "tasks"):
         if key in config["task"] and config["task"][key] is None:
             config["task"][key] = getattr(source, key)
@@ -86,22 +91,23 @@ def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps:
 def build_settings(config: Mapping[str, Any], device: Device) -> Settings:
     """Return the engine's settings from the top-level keys."""
     settings: Settings = instantiate(
-        {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}, name="train", chunk=device.chunk, device=device.name
+        {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}},
+        name="train",
+        chunk=device.chunk,
+        device=device.name,
     )
     return settings
 
 
-def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode], trust: Sequence[str] | None) -> Algorithm:
+def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:
     node = {key: value for key, value in config["algo"].items() if key != "recipe"}
-    if trust is not None:
-        from metarun.instantiate import check_targets
-
-        check_targets(config, trust)
     kind = locate(node.get("_target_", ""))
     goal = objective(source.objective)
     allowed = getattr(kind, "objectives", (goal.kind,))
     if goal.kind not in allowed:
-        raise UserError(f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task.")
+        raise UserError(
+            f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task."
+        )
     extra: dict[str, Any] = {"objective": goal}
     if "network" in inspect.signature(kind).parameters:
         extra["network"] = _build_network(config, episodes, goal, head=getattr(kind, "head", True), algorithm=kind.__name__)

@@ -15,9 +15,11 @@ from metarun import checkpoint
 from metarun.build import Parts, build, build_optimizer, build_settings, start
 from metarun.checkpoint import Checkpoint
 from metarun.device import choose_device, place
-from metarun.engine import Position, Settings, train as run_engine
+from metarun.engine import Position, Settings
+from metarun.engine import train as run_engine
 from metarun.errors import UserError, nearest
-from metarun.evaluation import Report, evaluate as run_evaluation
+from metarun.evaluation import Report
+from metarun.evaluation import evaluate as run_evaluation
 from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
 from metarun.showing import Showing
@@ -45,9 +47,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     path = checkpoint.resolve(config["resume"], default=checkpoint.LAST)
     stored = checkpoint.load(path)
     merged = resume_config(stored, config["overrides"], config["groups"])
-    trust = merged.get("trust") or []
-    check_targets(stored.config, trust)
-    parts = build(merged, trust=trust)
+    parts = build(merged, trust=merged.get("trust") or [])
     settings = build_settings(parts.config, parts.device)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
@@ -100,7 +100,15 @@ def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterO
         write_splits(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
         end = run_engine(
-            parts.algorithm, parts.source, position, optimizer, settings, tracker=tracker, progress=progress, save=save, on_evaluation=showing.show
+            parts.algorithm,
+            parts.source,
+            position,
+            optimizer,
+            settings,
+            tracker=tracker,
+            progress=progress,
+            save=save,
+            on_evaluation=showing.show,
         )
         best = end.best or {"score": math.nan, "step": end.step}
         if end.step < settings.steps:
@@ -196,10 +204,10 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     if config.get("norm") is not None:
         merged = put(merged, "backbone.norm", config["norm"])
     if config.get("inner_steps") is not None:
-        key = next((key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]), None)
-        if key is None:
+        keys = [key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]]
+        if not keys:
             raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
-        merged = put(merged, f"algo.{key}", config["inner_steps"])
+        merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged
@@ -231,7 +239,9 @@ def _fit_params(stored: Checkpoint, parts: Parts) -> tuple[dict[str, torch.Tenso
     wanted, _ = parts.algorithm.init(torch.tensor(0))
     for name, value in wanted.items():
         if name not in stored.params:
-            raise UserError(f"the checkpoint has no parameter '{name}', which this config needs; evaluate it with the network it was trained with.")
+            raise UserError(
+                f"the checkpoint has no parameter '{name}', which this config needs; evaluate it with the network it was trained with."
+            )
         if stored.params[name].shape != value.shape:
             was, now = tuple(stored.params[name].shape), tuple(value.shape)
             hint = "its head has a fixed number of ways" if name.startswith("head.") else "the network was trained for other inputs"

@@ -46,7 +46,14 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("tasks_per_step", 1), ("eval_every", 0), ("eval_episodes", 1), ("save_every", 0), ("log_every", 1)):
+        for name, least in (
+            ("steps", 0),
+            ("tasks_per_step", 1),
+            ("eval_every", 0),
+            ("eval_episodes", 1),
+            ("save_every", 0),
+            ("log_every", 1),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} is too small; it must be at least {least}.")
 

@@ -35,6 +35,8 @@ def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
         remaining = iter(parts)
         return function(*tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec))
 
+    if tensors[0].shape[0] == 1:  # as it is: batching rules cost time, and convolutions with shared weights keep their fast layout
+        return tree_map_only(Tensor, lambda leaf: leaf[None], one(*(tensor[0] for tensor in tensors)))
     return vmap(one)(*tensors)
 
 
@@ -42,7 +44,10 @@ def stack(episodes: list[Episode]) -> Episode:
     """Stack episodes of equal shapes along a new first axis T."""
 
     def join(parts: list[Examples]) -> Examples:
-        return Examples(*(None if field[0] is None else torch.stack(field) for field in zip(*parts, strict=True)))
+        masks = [part.mask for part in parts if part.mask is not None]
+        return Examples(
+            torch.stack([part.x for part in parts]), torch.stack([part.y for part in parts]), torch.stack(masks) if masks else None
+        )
 
     return Episode(join([episode.support for episode in episodes]), join([episode.query for episode in episodes]))
 
@@ -63,7 +68,7 @@ class Moments(NamedTuple):
 
     first: Params
     second: Params
-    count: Tensor
+    updates: Tensor
 
     @staticmethod
     def zero(params: Params) -> Moments:
@@ -79,9 +84,9 @@ def adam(
 
     Kingma and Ba 2015, https://arxiv.org/abs/1412.6980; that form, which TensorFlow uses too, adds eps to the uncorrected root.
     """
-    count = moments.count + 1
+    updates = moments.updates + 1
     first = {name: beta1 * moments.first[name] + (1 - beta1) * grad for name, grad in grads.items()}
     second = {name: beta2 * moments.second[name] + (1 - beta2) * grad.square() for name, grad in grads.items()}
-    rate = lr * (1 - beta2**count).sqrt() / (1 - beta1**count)
+    rate = lr * (1 - beta2**updates).sqrt() / (1 - beta1**updates)
     stepped = {name: params[name] - rate * first[name] / (second[name].sqrt() + eps) for name in grads}
-    return {**params, **stepped}, Moments(first, second, count)
+    return {**params, **stepped}, Moments(first, second, updates)

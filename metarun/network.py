@@ -106,7 +106,7 @@ class Network:
     def on_query(self, fitted: Fitted, x: Tensor, mask: Tensor | None = None, *, collect: bool = False) -> tuple[Tensor, Statistics]:
         """Return outputs on queries x (B, ...), absent classes at -1e9, and the pass's own statistics where `collect` asks."""
         if fitted.support is not None:
-            outputs, statistics = self._each_with_support(fitted, x, collect)
+            outputs, statistics = self._each_with_support(fitted, x, mask, collect)
         else:
             how = self.norm if self.norm in PER_EXAMPLE else "given" if fitted.statistics else "own"
             now = NormPass(how, mask, fitted.statistics, collect)
@@ -129,19 +129,20 @@ class Network:
             return NormPass("given", given=running_statistics(state))
         return NormPass("own", mask)
 
-    def _each_with_support(self, fitted: Fitted, x: Tensor, collect: bool) -> tuple[Tensor, Statistics]:
+    def _each_with_support(self, fitted: Fitted, x: Tensor, mask: Tensor | None, collect: bool) -> tuple[Tensor, Statistics]:
         """Pass each query through the network in a batch with the whole support set, as Reptile's released code does."""
         support = fitted.support
         assert support is not None
-        mask = None if support.mask is None else torch.cat([support.mask, support.mask.new_ones(1)])
+        used = None if support.mask is None else torch.cat([support.mask, support.mask.new_ones(1)])
 
         def one(query: Tensor) -> tuple[Tensor, Statistics]:
-            now = NormPass("own", mask, collect=collect)
+            now = NormPass("own", used, collect=collect)
             outputs = self.forward(fitted.params, torch.cat([support.x, query[None]]), now)
             return outputs[-1], now.collected
 
         outputs, statistics = vmap(one)(x)
-        return outputs, {name: value.mean(dim=0) for name, value in statistics.items()}
+        weight = x.new_full((len(x),), 1 / len(x)) if mask is None else mask.to(x.dtype) / mask.sum().clamp(min=1)
+        return outputs, {name: weight @ value for name, value in statistics.items()}
 
 
 def running_statistics(state: State) -> Statistics:

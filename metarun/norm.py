@@ -70,7 +70,11 @@ class Norm(nn.Module):
         return self._scale(x, mean, var)
 
     def _fused(self, x: Tensor, now: NormPass) -> Tensor:
-        """Normalise by the pass's own statistics in one kernel; it returns them too, as constants."""
+        """Normalise by the pass's own statistics in one kernel; it returns them too, as constants.
+
+        First and second derivatives are exact, which is what an outer gradient through inner gradients takes. torch's third ones are
+        not, as they leave out that the saved statistics depend on x; an algorithm that needs them sets `differentiable`.
+        """
         out, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
         if now.collect:
             var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0.0)
@@ -108,7 +112,7 @@ def replace_batch_norm(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         momentum = 0.1 if module.momentum is None else module.momentum
         norm = Norm(module.num_features, eps=module.eps, momentum=momentum, affine=module.affine)
-        norm.load_state_dict({name: value for name, value in module.named_parameters()})
+        norm.load_state_dict(dict(module.named_parameters()))
         return norm
     for name, child in module.named_children():
         setattr(module, name, replace_batch_norm(child))

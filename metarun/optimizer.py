@@ -85,7 +85,7 @@ class OuterOptimizer:
         gradients = [grads[name] for name in self._params]
         norm = torch.nn.utils.get_total_norm(gradients)
         for parameter, gradient in zip(self._params.values(), self._clip(gradients, norm), strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_as(parameter, gradient)
         for group in self._torch.param_groups:
             group["lr"] = self.lr_at(step)
         self._torch.step()
@@ -109,6 +109,13 @@ class OuterOptimizer:
             scale = (self.clip_norm / norm).clamp(max=1.0)
             gradients = [gradient * scale for gradient in gradients]
         return gradients
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient with the parameter's strides: fused kernels walk through both in memory order, whatever their shapes say."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[str, Any]) -> torch.optim.Optimizer | None:

@@ -1,6 +1,7 @@
 """Print a Markdown table of evaluations: scripts/results_table.py FOLDER_OR_REPORT.json ...
 
 A folder stands for every report.json below it that `metarun eval` wrote. Rows come in the order of the arguments.
+With --figure FILE, draw the scores by inner step too, a line for each report (a .png, .svg or .pdf file).
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ HEADER = ("algorithm", "task", "setting", "norm", "inner steps", "episodes", "sc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 where a path holds no report."""
+    """Print the table; 2 where a path holds no report, or where the reports make no figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a report.json, or a folder with some below it")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the scores by inner step into this file")
+    options = parser.parse_args(arguments)
     try:
-        reports = [report for path in parser.parse_args(arguments).paths for report in find(path)]
+        reports = [report for path in options.paths for report in find(path)]
+        if options.figure is not None:
+            draw(reports, options.figure)
     except (OSError, ValueError) as error:
         print(f"results_table: {error}", file=sys.stderr)
         return 2
@@ -83,6 +89,30 @@ def score(report: dict[str, Any]) -> str:
     if report["metric"] == "accuracy":
         return f"{100 * mean:.2f} %" + ("" if ci95 is None else f" ± {100 * ci95:.2f}")
     return f"{report['metric']} {mean:.3g}" + ("" if ci95 is None else f" ± {ci95:.2g}")
+
+
+def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw the score before adaptation and after each inner step; ValueError where the reports do not share a metric."""
+    from metarun.pictures import adaptation_figure  # matplotlib is slow to import, and the table needs none of it
+
+    metrics = sorted({report["metric"] for report in reports})
+    if len(metrics) > 1:
+        raise ValueError(f"a figure has one metric, and these reports have {' and '.join(metrics)}.")
+    curves: dict[str, list[float]] = {}
+    for report in reports:
+        # JSON has no NaN: an inner step after which no episode was finite is null.
+        curves[label(report, curves)] = [float("nan") if score is None else score for score in report["by_step"]]
+    settings = {setting(report) for report in reports}
+    tasks = {report["config"].get("chosen", {}).get("task") for report in reports}
+    title = f"{tasks.pop()}, {settings.pop()}" if len(tasks) == len(settings) == 1 else ""
+    adaptation_figure(curves, metrics[0], title).savefig(file)
+
+
+def label(report: dict[str, Any], taken: Collection[str]) -> str:
+    """Return the name of a line: the algorithm, with norm or a number behind it where that is taken already."""
+    name = str(report["config"].get("chosen", {}).get("algo"))
+    names = chain([name, f"{name}, norm={report.get('norm')}"], (f"{name} ({i})" for i in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -135,3 +135,13 @@ def test_the_name_of_an_optimizer_may_be_written_in_lower_case() -> None:
     weight = torch.zeros(1)
     OuterOptimizer({"w": weight}, 1, name="sgd", lr=1.0).update({"w": torch.ones(1)}, 0)
     assert float(weight) == -1.0
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "AdamW"])
+def test_a_gradient_in_another_memory_format_steps_the_right_entries(name: str) -> None:
+    """Convolution weights lie with their channels last, and their gradients may not: entry by entry both must step alike."""
+    weight, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    plain, last = weight.clone(), weight.clone(memory_format=torch.channels_last)
+    for parameter in (plain, last):
+        OuterOptimizer({"w": parameter}, 1, name=name, lr=0.1).update({"w": gradient}, 0)
+    assert torch.equal(plain, last.contiguous())

@@ -111,7 +111,5 @@ class Maml:
         """Return the parameters that the inner loop changes."""
         held = set() if self.adapt_norm else self.network.norm_params
         return {
-            name: value
-            for name, value in params.items()
-            if name not in held and any(fnmatchcase(name, pattern) for pattern in self.adapts)
+            name: value for name, value in params.items() if name not in held and any(fnmatchcase(name, pattern) for pattern in self.adapts)
         }

@@ -78,8 +78,7 @@ class ProtoNet:
         return self.network.update_running(state, aux)
 
     def _joint_pass(self, params: Params, support: Examples, query: Examples) -> tuple[Prototypes, Tensor, dict[str, Tensor]]:
-        mask = None if support.mask is None or query.mask is None else torch.cat([support.mask, query.mask])
-        now = NormPass("own", mask, collect=True)
+        now = NormPass("own", _joint_mask(support, query), collect=True)
         embeddings = self.network.forward(params, torch.cat([support.x, query.x]), now)
         split = support.x.shape[0]
         centres = prototypes(embeddings[:split], support.y, support.mask)
@@ -88,3 +87,13 @@ class ProtoNet:
 
     def _logits(self, adapted: Prototypes, embeddings: Tensor) -> Tensor:
         return hide_absent(-squared_distances(embeddings, adapted.centres), adapted.classes)
+
+
+def _joint_mask(support: Examples, query: Examples) -> Tensor | None:
+    """Return the mask of support and query behind each other, None where nothing in either is padded."""
+    if support.mask is None and query.mask is None:
+        return None
+    parts = [
+        torch.ones(len(part.x), dtype=torch.bool, device=part.x.device) if part.mask is None else part.mask for part in (support, query)
+    ]
+    return torch.cat(parts)

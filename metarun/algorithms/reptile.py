@@ -29,7 +29,7 @@ from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
 
-SECOND, COUNT = "inner_second.", "inner_count"
+SECOND, UPDATES = "inner_second.", "inner_updates"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Reptile:
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
         """Track the running statistics of the last mini-batches, and merge the inner moments by their mean over tasks."""
         state = self.network.update_running(state, aux)
-        moments = {name: value.mean(dim=0) for name, value in aux.items() if name.startswith(SECOND) or name == COUNT}
+        moments = {name: value.mean(dim=0) for name, value in aux.items() if name.startswith(SECOND) or name == UPDATES}
         return state | moments
 
     def _inner_loop(
@@ -96,7 +96,7 @@ class Reptile:
         steps, size = (self.inner_steps, self.inner_batch) if training else (self.test_inner_steps, self.test_inner_batch)
         batches = mini_batches(support, key, steps, size)
         second = {name: state[SECOND + name] for name in params}
-        moments = Moments({name: torch.zeros_like(value) for name, value in params.items()}, second, state[COUNT])
+        moments = Moments({name: torch.zeros_like(value) for name, value in params.items()}, second, state[UPDATES])
         classes, path = self._classes(support), [params]
         metrics: dict[str, Tensor] = {}
         statistics: State = {}
@@ -136,4 +136,4 @@ def mini_batches(support: Examples, key: Tensor, count: int, size: int) -> list[
 
 def _as_state(moments: Moments) -> State:
     """Return what of the moments is carried over: with β1 = 0 the first ones are the gradient itself and need no memory."""
-    return {SECOND + name: value for name, value in moments.second.items()} | {COUNT: moments.count}
+    return {SECOND + name: value for name, value in moments.second.items()} | {UPDATES: moments.updates}

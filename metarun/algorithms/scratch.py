@@ -35,7 +35,9 @@ class Scratch:
 
     def __post_init__(self) -> None:
         if not self.inner_lrs or self.max_inner_steps < 1:
-            raise UserError(f"algo.inner_lrs={list(self.inner_lrs)} and algo.max_inner_steps={self.max_inner_steps} leave nothing to choose from.")
+            raise UserError(
+                f"algo.inner_lrs={list(self.inner_lrs)} and algo.max_inner_steps={self.max_inner_steps} leave nothing to choose from."
+            )
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the random weights, and the first learning rate with all steps until `choose` has chosen."""

@@ -34,7 +34,9 @@ class ClassPool:
 
     def __post_init__(self) -> None:
         if not (len(self.counts) == len(self.names) and sum(self.counts) == len(self.images)):
-            raise ValueError(f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {len(self.images)} images do not fit")
+            raise ValueError(
+                f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {len(self.images)} images do not fit"
+            )
         if self.groups is not None:
             runs = 1 + sum(a != b for a, b in zip(self.groups, self.groups[1:], strict=False))
             if runs != len(set(self.groups)):
@@ -184,12 +186,17 @@ class FewShot:
     def _check(self, split: str) -> None:
         self._check_numbers()
         shape, pool = self.shape(split), self.pools[split]
-        key = {name: f"task.train_{name}" if split == "train" and getattr(self, f"train_{name}") is not None else f"task.{name}" for name in LEAST}
+        key = {
+            name: f"task.train_{name}" if split == "train" and getattr(self, f"train_{name}") is not None else f"task.{name}"
+            for name in LEAST
+        }
         for name, low, high in (("ways", self.min_ways, self.ways), ("shots", self.min_shots, self.shots)):
             if low is not None and not 1 <= low <= high:
                 raise UserError(f"task.min_{name}={low} must lie between 1 and task.{name}={high}.")
         if shape.ways > len(pool.names):
-            raise UserError(f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower {key['ways']} to {len(pool.names)} or less.")
+            raise UserError(
+                f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower {key['ways']} to {len(pool.names)} or less."
+            )
         needed = shape.min_shots + shape.queries
         for name, count in zip(pool.names, pool.counts, strict=True):
             if count < needed:

@@ -1,0 +1,135 @@
+"""Things small enough to compute with in float64 in a moment: a network with batch norms, image episodes, and composed configs."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from metarun import draws
+from metarun.backbones.classifier import Classifier
+from metarun.instantiate import instantiate, locate
+from metarun.jobs import register_resolvers
+from metarun.network import Network
+from metarun.objectives import objective
+from metarun.tasks.sampling import ClassPool, FewShot
+from metarun.types import Algorithm, Episode, Examples
+
+
+class SmallConv(nn.Module):
+    """Two convolutions with batch norms; images (B, C, 8, 8), (B, C, 4, 4) … to 3 values per remaining pixel."""
+
+    def __init__(self, channels: int = 1, filters: int = 3, side: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, filters, 3, stride=2, padding=1)
+        self.first_norm = nn.BatchNorm2d(filters)
+        self.second = nn.Conv2d(filters, filters, 3, stride=2, padding=1)
+        self.second_norm = nn.BatchNorm2d(filters)
+        self.out_features = filters * (side // 4) ** 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first_norm(self.first(x)))  # smooth, so that second derivatives exist everywhere
+        return torch.tanh(self.second_norm(self.second(x))).flatten(1)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Regression tasks y = W x with W of its own for each episode: x (B, 4), y (B, 2)."""
+
+    shots: int = 6
+    queries: int = 5
+    seed: int = 0
+    objective: str = "regression"
+
+    def episode(self, split: str, index: int) -> Episode:
+        key = draws.key(self.seed, split, index)
+        x = draws.normal(draws.fold(key, "x"), self.shots + self.queries, 4)
+        y = x @ draws.normal(draws.fold(key, "W"), 4, 2)
+        return Episode(Examples(x[: self.shots], y[: self.shots]), Examples(x[self.shots :], y[self.shots :]))
+
+
+def few_shot(**sampling: Any) -> FewShot:
+    """Return 8x8 grey images of 9 classes a split, 10 each: a class's own pattern under noise, so that there is something to learn."""
+
+    def pool(split: str) -> ClassPool:
+        key = draws.key(3, split)
+        patterns = draws.uniform(draws.fold(key, "pattern"), 9, 1, 1, 8, 8)
+        noise = draws.uniform(draws.fold(key, "noise"), 9, 10, 1, 8, 8)
+        images = (255 * (0.6 * patterns + 0.4 * noise)).to(torch.uint8).flatten(0, 1)
+        return ClassPool(images, [10] * 9, [f"{split}{i}" for i in range(9)])
+
+    return FewShot({split: pool(split) for split in ("train", "val", "test")}, **{"ways": 3, "shots": 2, "queries": 3, **sampling})
+
+
+def small_images(**sampling: Any) -> FewShot:
+    """Return the same source under a name that a config may have as its `_target_`."""
+    return few_shot(**sampling)
+
+
+def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:
+    """Return a small convolutional network, with a head where `outputs` are given; scales and shifts of its norms are random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = SmallConv()
+        for layer in (backbone.first_norm, backbone.second_norm):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.5)
+        return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
+
+
+def dense_network(outputs: int = 2, seed: int = 0) -> Network:
+    """Return a 4-5-`outputs` perceptron with tanh."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = nn.Sequential(nn.Linear(4, 5), nn.Tanh())
+        backbone.out_features = 5  # type: ignore[assignment]
+        return Network(Classifier(backbone, outputs))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """Return the resolved config of `metarun train` with these overrides."""
+    return copy.deepcopy(_composed(*overrides))
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict[str, Any]:
+    register_resolvers(claiming=False)
+    with initialize_config_module("metarun.configs", version_base="1.3"):
+        config: DictConfig = compose("train", overrides=list(overrides))
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def algorithm_of(option: str, kind: str = "classification", norm: str = "batch", outputs: int = 3) -> Algorithm:
+    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with long inner loops cut to 3 steps."""
+    node = {key: value for key, value in composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"].items() if key != "recipe"}
+    for key, value in node.items():
+        if key.endswith("inner_steps") and value is not None:
+            node[key] = min(value, 3)
+    extra: dict[str, Any] = {"objective": objective(kind)}
+    if wants_network(option):
+        head = getattr(locate(node["_target_"]), "head", True)
+        extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network()
+    algorithm: Algorithm = instantiate(node, name="algo", **extra)
+    return algorithm
+
+
+def wants_network(option: str) -> bool:
+    """Return whether the algorithm has a network."""
+    return "network" in locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"]).__dataclass_fields__
+
+
+def kinds_of(option: str) -> tuple[str, ...]:
+    """Return the kinds of task that an algorithm does."""
+    return getattr(
+        locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"]),
+        "objectives",
+        ("classification", "regression"),
+    )

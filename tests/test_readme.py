@@ -1,0 +1,145 @@
+"""The README and docs: their commands work, their links lead somewhere, their tables name what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from metarun.norm import MODES
+
+if TYPE_CHECKING:
+    from command_line import Answer, CommandLine
+
+pytest_plugins = ("command_line",)
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+}
+
+TINY = {
+    "train": ["steps=2", "tasks_per_step=2", "eval_every=0", "eval_episodes=2", "logger=jsonl"],
+    "resume": ["steps=3"],
+    "eval": ["episodes=2"],
+    "list": [],
+}
+"""What makes a command quick, by its kind."""
+
+
+def fences(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Return the words after `metarun` of each line that begins so."""
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["metarun"]]
+
+
+ALL = [(page, words) for page, text in PAGES.items() for block in fences(text, "bash") for words in commands(block)]
+RUN_BLOCKS = [commands(block) for block in re.findall(r"<!-- run -->\n```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)]
+EXAMPLES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Fill the working folder with the README's example files, photographs and a table."""
+    for name, text in EXAMPLES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for number in range(40):
+        kind = tmp_path / "photos" / f"class{number:02}"
+        kind.mkdir(parents=True)
+        for shade in range(16):
+            Image.new("RGB", (4, 4), (6 * number, 16 * shade, 0)).save(kind / f"{shade}.bmp")
+    (tmp_path / "table.csv").write_text(
+        "city,size,price\n" + "".join(f"city{i % 5},{i},{i * i % 7}\n" for i in range(200)), encoding="utf-8"
+    )
+    return tmp_path
+
+
+def filled(words: list[str], run: str = "run") -> list[str]:
+    """Put real names in the place of RUN, DIR and FILE.csv."""
+    return [word.replace("RUN", run).replace("DIR", "photos").replace("FILE.csv", "table.csv") for word in words]
+
+
+def tiny(words: list[str]) -> list[str]:
+    kind = "resume" if any(word.startswith("resume=") for word in words) else words[0]
+    narrow = [] if kind != "train" else ["backbone.width=4"] if "backbone=wide" in words else ["backbone.filters=4"]
+    return [*words, *TINY[kind], *narrow]
+
+
+def said(answer: Answer, what: str) -> str:
+    """Return the path that was printed after these words."""
+    found = re.search(rf"{what} (\S+)", answer.out)
+    assert found is not None, answer
+    return found[1]
+
+
+@pytest.mark.parametrize(("page", "words"), ALL, ids=[f"{page}: {' '.join(words)}" for page, words in ALL])
+def test_every_command_composes(page: str, words: list[str], command_line: CommandLine, folder: Path) -> None:
+    inspect = [] if words[0] == "list" or any(word.startswith("resume=") for word in words) else ["--cfg", "job"]
+    sweeps = "-m" in words
+    choices = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word != "-m"] if sweeps else words
+    if inspect or words[0] == "list":
+        answer = command_line(*filled(choices), *inspect)
+        assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("block", RUN_BLOCKS, ids=lambda block: block[0][1])
+def test_the_commands_of_the_readme_run_one_after_the_other(block: list[list[str]], command_line: CommandLine, folder: Path) -> None:
+    run = ""
+    for words in block:
+        answer = command_line(*tiny(filled(words, run)))
+        assert answer.code == 0, f"metarun {' '.join(words)}: {answer.err}"
+        if words[0] == "train" and not run:
+            run = said(answer, "run folder")
+        if words[0] == "eval":
+            report = json.loads(Path(said(answer, "report:")).read_text(encoding="utf-8"))
+            unexplained = [key for key in report if f"`{key}`" not in PAGES["docs/protocol.md"]]
+            assert not unexplained, "docs/protocol.md should say what these mean"
+
+
+def test_both_blocks_of_the_readme_are_run() -> None:
+    assert [len(block) for block in RUN_BLOCKS] == [5, 3]
+
+
+def test_the_readers_own_parts_are_listed_with_their_headers(command_line: CommandLine, folder: Path) -> None:
+    listed = command_line("list", "--config-dir", "conf").out
+    for name in ("ridge", "patterns", "wide"):
+        assert re.search(rf"^  {name} +\w", listed, flags=re.MULTILINE), listed
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if "://" not in target]
+    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
+    assert not missing
+
+
+def test_the_file_tree_names_what_exists() -> None:
+    (tree,) = fences(README.split("## What is where")[1], "")
+    names = []
+    for line in tree.splitlines():
+        inside = "metarun/" if line.startswith("  ") else ""
+        names += [inside + name for name in re.match(r" *((?:[\w.]+(?:/|\.py) ?)+)", line)[1].split()]  # type: ignore[index]
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_every_experiment_has_a_row_among_the_results() -> None:
+    table = README.split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    experiments = {file.stem for file in (ROOT / "configs/experiment").glob("*.yaml")} - {"smoke"}
+    assert experiments <= set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
+
+
+def test_the_table_of_modes_is_complete() -> None:
+    table = PAGES["docs/normalisation.md"].split("## Measured")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` +\|", table, flags=re.MULTILINE)[1:]) == MODES
