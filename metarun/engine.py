@@ -113,8 +113,10 @@ def train(
                 _log(position, optimizer, tracker, progress, clock)
             if _due(position.step, settings.eval_every) or finished:
                 validate()
-            if _due(position.step, settings.save_every) or finished or interrupt.stopped:
+            if _due(position.step, settings.save_every) or finished:
                 save(position, "last.pt")
+        if interrupt.stopped:
+            save(position, "last.pt")
     return position
 
 
@@ -214,6 +216,7 @@ def _track_validation(position: Position, report: Report, algorithm: Algorithm, 
 def _log(position: Position, optimizer: OuterOptimizer, tracker: Tracker, progress: Progress, clock: Clock) -> None:
     steps = position.window.pop("steps")
     values = {f"train/{name}": total / steps for name, total in position.window.items()}
+    values["train/tasks"] = steps * clock.tasks_per_step  # how many tasks these means are over
     speed = clock.tasks_per_second(int(steps))
     tracker.log(position.step, values | {"train/lr": optimizer.lr_at(position.step - 1), "tasks_per_second": speed})
     progress.update(position.step, loss=values["train/loss"], **{"tasks/s": speed})

@@ -147,7 +147,7 @@ def summarise(objective: Objective, scored: dict[str, Tensor]) -> Report:
         metric=objective.metric,
         mean=_mean(last),
         ci95=1.96 * std / math.sqrt(max(len(finite), 1)),
-        median=float(finite.median()) if len(finite) else math.nan,
+        median=float(finite.quantile(0.5)) if len(finite) else math.nan,  # torch's own median takes the lower of two middle ones
         std=std,
         episodes=len(last),
         diverged=int(diverged.sum()),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +18,16 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
+from metarun.engine import Position, Settings, train
 from metarun.instantiate import instantiate, locate
 from metarun.jobs import register_resolvers
 from metarun.network import Network
 from metarun.objectives import objective
+from metarun.optimizer import OuterOptimizer
 from metarun.tasks.sampling import ClassPool, FewShot
-from metarun.types import Algorithm, Episode, Examples
+from metarun.testing import double, start
+from metarun.tracking import Progress, Tracker
+from metarun.types import Algorithm, Episode, Examples, TaskSource
 
 
 class SmallConv(nn.Module):
@@ -67,9 +75,67 @@ def few_shot(**sampling: Any) -> FewShot:
     return FewShot({split: pool(split) for split in ("train", "val", "test")}, **{"ways": 3, "shots": 2, "queries": 3, **sampling})
 
 
+@dataclass(frozen=True)
+class Double:
+    """Another source's episodes in float64."""
+
+    source: TaskSource
+
+    @property
+    def objective(self) -> str:
+        return self.source.objective
+
+    def episode(self, split: str, index: int) -> Episode:
+        episode: Episode = double(self.source.episode(split, index))
+        return episode
+
+
+@dataclass
+class Run:
+    """What a run of the engine leaves: where it ended, the names that it saved with their steps, and the lines of its metrics."""
+
+    position: Position
+    saved: list[tuple[str, int]]
+    lines: list[dict[str, Any]]
+
+
+def run_engine(
+    folder: Path,
+    algorithm: Algorithm,
+    source: TaskSource,
+    *,
+    position: Position | None = None,
+    optimizer: dict[str, Any] | None = None,
+    on_save: Callable[[Position, str], None] = lambda position, name: None,
+    **settings: Any,
+) -> Run:
+    """Run the engine in float64 from the algorithm's own beginning, with plain gradient descent at 0.1 unless told otherwise."""
+    chosen = Settings(**{"steps": 3, "tasks_per_step": 2, "eval_every": 0, "eval_episodes": 2, "save_every": 0, "log_every": 1, **settings})
+    position = position or Position(0, *start(algorithm, chosen.seed))
+    outer = OuterOptimizer(position.params, max(chosen.steps, 1), **(optimizer or {"name": "SGD", "lr": 0.1}))
+    saved: list[tuple[str, int]] = []
+
+    def save(position: Position, name: str) -> None:
+        saved.append((name, position.step))
+        on_save(position, name)
+
+    with Tracker(folder, tensorboard=False) as tracker:
+        progress = Progress(chosen.steps, stream=io.StringIO())
+        end = train(algorithm, Double(source), position, outer, chosen, tracker=tracker, progress=progress, save=save)
+    return Run(end, saved, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+
+
 def small_images(**sampling: Any) -> FewShot:
     """Return the same source under a name that a config may have as its `_target_`."""
     return few_shot(**sampling)
+
+
+def split_images(classes: dict[str, list[str]] | None = None, **sampling: Any) -> FewShot:
+    """Return the same source in the form of one that draws its class split, unless `classes` gives it."""
+    source = few_shot(**sampling)
+    if classes is not None and classes != source.classes:
+        raise ValueError("this source has one split only")
+    return source
 
 
 def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:

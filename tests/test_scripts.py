@@ -99,6 +99,22 @@ def test_a_folder_without_a_report_is_a_sentence_and_exit_2(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_figure_is_drawn_with_a_line_for_each_report(results_table: ModuleType, tmp_path: Path) -> None:
+    maml = write(tmp_path / "a" / "report.json", by_step=[0.2, None, 0.93])
+    nearest = write(tmp_path / "b" / "report.json", by_step=[0.52], config={"chosen": {"algo": "nearest", "task": "omniglot"}})
+    assert results_table.main([str(maml), str(nearest), str(maml), "--figure", str(tmp_path / "curve.svg")]) == 0
+    drawn = (tmp_path / "curve.svg").read_text(encoding="utf-8")
+    for text in ("maml  93.0 %", "maml, norm=batch  93.0 %", "nearest  52.0 %", "omniglot, 5-way 1-shot, 15 queries"):
+        assert f"<!-- {text} -->" in drawn
+
+
+def test_a_figure_of_two_metrics_is_refused(results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write(tmp_path / name / "report.json", metric=name, by_step=[0.5]) for name in ("accuracy", "mse")]
+    assert results_table.main([*map(str, files), "--figure", str(tmp_path / "curve.png")]) == 2
+    assert "a figure has one metric, and these reports have accuracy and mse." in capsys.readouterr().err
+    assert not (tmp_path / "curve.png").exists()
+
+
 @pytest.mark.parametrize("script", SHELL)
 def test_a_shell_script_parses(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
