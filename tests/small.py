@@ -62,13 +62,13 @@ class Lines:
         return Episode(Examples(x[: self.shots], y[: self.shots]), Examples(x[self.shots :], y[self.shots :]))
 
 
-def few_shot(**sampling: Any) -> FewShot:
+def few_shot(side: int = 8, **sampling: Any) -> FewShot:
     """Return 8x8 grey images of 9 classes a split, 10 each: a class's own pattern under noise, so that there is something to learn."""
 
     def pool(split: str) -> ClassPool:
         key = draws.key(3, split)
-        patterns = draws.uniform(draws.fold(key, "pattern"), 9, 1, 1, 8, 8)
-        noise = draws.uniform(draws.fold(key, "noise"), 9, 10, 1, 8, 8)
+        patterns = draws.uniform(draws.fold(key, "pattern"), 9, 1, 1, side, side)
+        noise = draws.uniform(draws.fold(key, "noise"), 9, 10, 1, side, side)
         images = (255 * (0.6 * patterns + 0.4 * noise)).to(torch.uint8).flatten(0, 1)
         return ClassPool(images, [10] * 9, [f"{split}{i}" for i in range(9)])
 
@@ -128,6 +128,11 @@ def run_engine(
 def small_images(**sampling: Any) -> FewShot:
     """Return the same source under a name that a config may have as its `_target_`."""
     return few_shot(**sampling)
+
+
+def large_images() -> FewShot:
+    """Return them at 28x28, for backbones that pool four times."""
+    return few_shot(side=28)
 
 
 def split_images(classes: dict[str, list[str]] | None = None, **sampling: Any) -> FewShot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -168,7 +168,8 @@ def test_the_chunk_changes_no_score():
     reports = [evaluate(algorithm, params, state, Double(few_shot()), split="test", episodes=5, chunk=chunk) for chunk in (1, 2, 5, 8)]
     for report in reports[1:]:
         assert report.scores == pytest.approx(reports[0].scores, abs=1e-12)
-        assert replace(report, scores=[]).summary() == pytest.approx(replace(reports[0], scores=[]).summary(), abs=1e-9)
+        for name, value in report.summary().items():
+            assert value == (pytest.approx(reports[0].summary()[name], abs=1e-9) if name != "metric" else "accuracy"), name
 
 
 @pytest.mark.parametrize("norm", ["batch", "running"])

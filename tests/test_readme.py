@@ -99,6 +99,7 @@ def test_every_command_composes(words: list[str], command_line: CommandLine, con
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", RUN_BLOCKS, ids=lambda block: block[0][1])
 def test_the_commands_of_the_readme_run_one_after_the_other(
     block: list[list[str]], command_line: CommandLine, belongings: Path, monkeypatch: pytest.MonkeyPatch
