@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +16,14 @@ from metarun.device import choose_device, place
 from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
 from metarun.errors import UserError, nearest
-from metarun.evaluation import Report
 from metarun.evaluation import evaluate as run_evaluation
 from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
+from metarun.overrides import evaluation_config, resume_config
+from metarun.report_files import sentence, write_json, write_scores, write_splits
 from metarun.showing import Showing
 from metarun.tracking import Progress, Tracker
 
-MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
-"""What may differ from the checkpoint when a run is resumed; the first four are keys, the others groups."""
 SPLITS = ("train", "val", "test")
 
 
@@ -62,29 +59,6 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
     return _run(parts, settings, position, optimizer, folder, resume_step=stored.step)
-
-
-def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a checkpoint with those overrides that may change; UserError for any other that differs from it."""
-    config = dict(stored.config)
-    device = dict(config["device"])
-    for key in ("task_chunk", "threads"):  # what `auto` chose then is used again
-        if device.get(key) == "auto":
-            device[key] = stored.choices.get({"task_chunk": "chunk", "threads": "threads"}[key], "auto")
-    config["device"] = device
-    for key, value in overrides.items():
-        group = key.split(".")[0]
-        if group not in MAY_CHANGE:
-            before = stored.config.get("chosen", {}).get(key) if key in stored.config.get("chosen", {}) else look_up(stored.config, key)
-            if before != value:
-                raise UserError(
-                    f"{key}={value} differs from the run's {before}; on resume only {', '.join(MAY_CHANGE)} may change. Start a new run for it."
-                )
-        elif key in groups:
-            config[key] = groups[key]
-        else:
-            config = put(config, key, value)
-    return config
 
 
 def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer, folder: Path, resume_step: int | None) -> float:
@@ -189,31 +163,6 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return summary
 
 
-def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint's config with what `metarun eval` was told to change; UserError for a key that it does not have."""
-    merged = dict(stored)
-    chosen = config.get("chosen", {})
-    for group in ("task", "algo", "backbone", "device"):
-        given = config.get(group) or {}
-        if group == "device" or chosen.get(group) is not None:
-            merged[group] = dict(given) if given else dict(merged[group])
-            if chosen.get(group) is not None:
-                merged["chosen"] = {**merged.get("chosen", {}), group: chosen[group]}
-            continue
-        for key, value in leaves(given):
-            merged = put(merged, f"{group}.{key}", value)
-    if config.get("norm") is not None:
-        merged = put(merged, "backbone.norm", config["norm"])
-    if config.get("inner_steps") is not None:
-        keys = [key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]]
-        if not keys:
-            raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
-        merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
-    if "eval_seed" in merged["task"]:
-        merged = put(merged, "task.eval_seed", config["seed"])
-    return merged
-
-
 def _check_request(config: Mapping[str, Any]) -> tuple[str, int]:
     split, episodes, seed = config["split"], config["episodes"], config["seed"]
     if split not in SPLITS:
@@ -253,75 +202,3 @@ def _fit_params(stored: Checkpoint, parts: Parts) -> tuple[dict[str, torch.Tenso
 def _norm_of(parts: Parts) -> str | None:
     network = getattr(parts.algorithm, "network", None)
     return network.norm if network is not None and network.norms else None
-
-
-def sentence(report: Report, facts: Mapping[str, Any]) -> str:
-    """Return the result as one line for a person."""
-    if report.metric == "accuracy":
-        score = f"accuracy {100 * report.mean:.2f} % ± {100 * report.ci95:.2f}"
-        task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
-    else:
-        score = f"{report.metric} {report.mean:.4f} ± {report.ci95:.4f} (median {report.median:.4f}, mean predictor {report.baseline:.4f})"
-        task = f"{facts['shots']} shots, {facts['queries']} queries"
-    norm = f"norm={facts['norm']}, " if facts["norm"] else ""
-    diverged = f", {report.diverged} diverged" if report.diverged else ""
-    return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}]"
-
-
-def look_up(config: Mapping[str, Any], dotted: str) -> Any:
-    """Return the value at a dotted key; UserError with the nearest key where there is none."""
-    node: Any = config
-    for part in dotted.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{nearest(dotted, known_keys(config))}")
-        node = node[part]
-    return node
-
-
-def put(config: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """Return the config with one existing key set to another value; the original stays as it is."""
-    look_up(config, dotted)
-    first, _, rest = dotted.partition(".")
-    return {**config, first: put(config[first], rest, value) if rest else value}
-
-
-def leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the leaves of nested dictionaries as (dotted key, value)."""
-    found: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return found
-
-
-def known_keys(config: Mapping[str, Any]) -> list[str]:
-    """Return every dotted key of a config."""
-    return [key for key, _ in leaves(config)]
-
-
-def write_splits(config: Mapping[str, Any], folder: Path) -> None:
-    """Write the classes or tasks of each split beside the run, where the source drew them from the user's own data."""
-    for key in ("classes", "tasks"):
-        if config["task"].get(key):
-            write_json(folder / f"{key}.json", config["task"][key])
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file; numbers that are not finite become null, as JSON has none."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
-
-
-def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["episode", report.metric])
-        writer.writerows(enumerate(report.scores))

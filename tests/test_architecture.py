@@ -29,6 +29,7 @@ LAYERS = {
         "metarun.device",
         "metarun.engine",
         "metarun.evaluation",
+        "metarun.fitting",
         "metarun.instantiate",
         "metarun.interrupt",
         "metarun.optimizer",
@@ -37,7 +38,7 @@ LAYERS = {
         "metarun.testing",
         "metarun.tracking",
     ],
-    "build": ["metarun.build", "metarun.commands"],
+    "build": ["metarun.build", "metarun.commands", "metarun.overrides", "metarun.report_files"],
     "shell": [
         "metarun.arguments",
         "metarun.completion",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import composed, few_shot
 
-from metarun import checkpoint, commands
+from metarun import checkpoint, commands, overrides, report_files
 from metarun.errors import UserError
 from metarun.evaluation import Report
 from metarun.testing import assert_same
@@ -126,7 +126,7 @@ def test_an_evaluation_changes_nothing_in_the_run(maml_run: Path, tmp_path: Path
 
 def test_per_episode_scores_go_into_a_csv(maml_run: Path, tmp_path: Path):
     report = evaluate(maml_run, tmp_path / "report", save=str(tmp_path / "scores.csv"), episodes=5)
-    rows = list(csv.reader((tmp_path / "scores.csv").open()))
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
     assert rows[0] == ["episode", "accuracy"]
     assert [int(row[0]) for row in rows[1:]] == [0, 1, 2, 3, 4]
     assert sum(float(row[1]) for row in rows[1:]) / 5 == pytest.approx(report["mean"])
@@ -208,16 +208,16 @@ def test_equal_configs_train_equal_weights_and_another_seed_others(tmp_path: Pat
 def test_a_sentence_counts_diverged_episodes():
     report = Report("mse", 1.0, 0.1, 0.9, 0.5, 10, 2, [1.0], [0], None, None, 3.0, [])
     facts = {"ways": None, "shots": 5, "queries": 10, "norm": None, "inner_steps": 1, "split": "test", "seed": 0}
-    assert commands.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
+    assert report_files.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
-    commands.write_json(tmp_path / "deep/report.json", {"a": math.nan, "b": [1.0, math.inf], "c": {"d": -math.inf, "e": "text"}})
+    report_files.write_json(tmp_path / "deep/report.json", {"a": math.nan, "b": [1.0, math.inf], "c": {"d": -math.inf, "e": "text"}})
     assert json.loads((tmp_path / "deep/report.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "text"}}
 
 
 def test_setting_a_key_leaves_the_original_alone():
     config = {"task": {"shots": 1, "rotations": {"train": True}}}
-    assert commands.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
+    assert overrides.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
     assert config["task"]["rotations"] == {"train": True}
-    assert commands.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]
+    assert overrides.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]

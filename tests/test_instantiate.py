@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pytest
 
 from metarun.errors import UserError
-from metarun.instantiate import check_targets, config_folder, fit, instantiate, locate, shipped_targets
+from metarun.fitting import fit
+from metarun.instantiate import check_targets, config_folder, instantiate, locate, shipped_targets
 
 
 @dataclass(frozen=True)

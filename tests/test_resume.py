@@ -17,7 +17,7 @@ import pytest
 import torch
 from small import composed
 
-from metarun import checkpoint, commands, engine
+from metarun import checkpoint, commands, engine, overrides
 from metarun.errors import UserError
 from metarun.testing import assert_same
 from metarun.tracking import TIME_KEYS
@@ -243,7 +243,7 @@ def test_a_chosen_chunk_is_used_again(tmp_path: Path):
     commands.train(first, tmp_path / "run")
     stored = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
     assert stored.config["device"]["task_chunk"] == "auto"
-    assert commands.resume_config(stored, {}, {})["device"]["task_chunk"] == stored.choices["chunk"] == 2
+    assert overrides.resume_config(stored, {}, {})["device"]["task_chunk"] == stored.choices["chunk"] == 2
 
 
 def test_a_checkpoint_cannot_vouch_for_the_code_that_it_names(tmp_path: Path):

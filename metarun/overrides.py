@@ -1,0 +1,90 @@
+"""A checkpoint's config, and what the user may change of it to resume a run or to evaluate it. Plain dictionaries in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from metarun.checkpoint import Checkpoint
+from metarun.errors import UserError, nearest
+
+MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
+"""What may differ from the checkpoint when a run is resumed; the first four are keys, the others groups."""
+
+
+def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a checkpoint with those overrides that may change; UserError for any other that differs from it."""
+    config = dict(stored.config)
+    device = dict(config["device"])
+    for key in ("task_chunk", "threads"):  # what `auto` chose then is used again
+        if device.get(key) == "auto":
+            device[key] = stored.choices.get({"task_chunk": "chunk", "threads": "threads"}[key], "auto")
+    config["device"] = device
+    for key, value in overrides.items():
+        group = key.split(".")[0]
+        if group not in MAY_CHANGE:
+            before = stored.config.get("chosen", {}).get(key) if key in stored.config.get("chosen", {}) else look_up(stored.config, key)
+            if before != value:
+                raise UserError(
+                    f"{key}={value} differs from the run's {before}; on resume only {', '.join(MAY_CHANGE)} may change. Start a new run for it."
+                )
+        elif key in groups:
+            config[key] = groups[key]
+        else:
+            config = put(config, key, value)
+    return config
+
+
+def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint's config with what `metarun eval` was told to change; UserError for a key that it does not have."""
+    merged = dict(stored)
+    chosen = config.get("chosen", {})
+    for group in ("task", "algo", "backbone", "device"):
+        given = config.get(group) or {}
+        if group == "device" or chosen.get(group) is not None:
+            merged[group] = dict(given) if given else dict(merged[group])
+            if chosen.get(group) is not None:
+                merged["chosen"] = {**merged.get("chosen", {}), group: chosen[group]}
+            continue
+        for key, value in leaves(given):
+            merged = put(merged, f"{group}.{key}", value)
+    if config.get("norm") is not None:
+        merged = put(merged, "backbone.norm", config["norm"])
+    if config.get("inner_steps") is not None:
+        keys = [key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]]
+        if not keys:
+            raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
+        merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
+    if "eval_seed" in merged["task"]:
+        merged = put(merged, "task.eval_seed", config["seed"])
+    return merged
+
+
+def look_up(config: Mapping[str, Any], dotted: str) -> Any:
+    """Return the value at a dotted key; UserError with the nearest key where there is none."""
+    node: Any = config
+    for part in dotted.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{nearest(dotted, known_keys(config))}")
+        node = node[part]
+    return node
+
+
+def put(config: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """Return the config with one existing key set to another value; the original stays as it is."""
+    look_up(config, dotted)
+    first, _, rest = dotted.partition(".")
+    return {**config, first: put(config[first], rest, value) if rest else value}
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the leaves of nested dictionaries as (dotted key, value)."""
+    found: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return found
+
+
+def known_keys(config: Mapping[str, Any]) -> list[str]:
+    """Return every dotted key of a config."""
+    return [key for key, _ in leaves(config)]
