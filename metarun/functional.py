@@ -85,7 +85,7 @@ def adam(
     Kingma and Ba 2015, https://arxiv.org/abs/1412.6980; that form, which TensorFlow uses too, adds eps to the uncorrected root.
     """
     updates = moments.updates + 1
-    first = {name: beta1 * moments.first[name] + (1 - beta1) * grad for name, grad in grads.items()}
+    first = {name: beta1 * moments.first[name] + (1 - beta1) * grad for name, grad in grads.items()} if beta1 else dict(grads)
     second = {name: beta2 * moments.second[name] + (1 - beta2) * grad.square() for name, grad in grads.items()}
     rate = lr * (1 - beta2**updates).sqrt() / (1 - beta1**updates)
     stepped = {name: params[name] - rate * first[name] / (second[name].sqrt() + eps) for name in grads}
