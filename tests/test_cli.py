@@ -76,7 +76,7 @@ def test_train_receives_the_resolved_config_and_its_folder(command_line: Command
     [(config, folder)] = calls.train
     assert config["task"]["shots"] == 5
     assert config["task"]["seed"] == config["seed"] == 3
-    assert config["steps"] == 2000
+    assert config["steps"] == config["algo"]["recipe"]["steps"] == 1000
     assert config["resume"] is None
     assert config["trust"] == []
     assert config["chosen"].keys() == GROUPS

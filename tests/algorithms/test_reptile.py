@@ -114,7 +114,7 @@ def test_evaluation_starts_from_the_trained_moments_and_changes_nothing(tmp_path
     state: State = {name: value.clone() for name, value in trained.state.items()}
     params: Params = {name: value.clone() for name, value in trained.params.items()}
     support = testing.double(source.episode("val", 0)).support
-    fresh = algorithm.adapt(params, algorithm.init(draws.key(0))[1], support, draws.key(1)).params
+    fresh = algorithm.adapt(params, testing.start(algorithm)[1], support, draws.key(1)).params
     from_trained = algorithm.adapt(params, state, support, draws.key(1)).params
     assert all((fresh[name] - from_trained[name]).abs().max() > 1e-3 for name in params), "zero moments make the first steps larger"
     evaluate(algorithm, params, state, Double(source), split="val", episodes=3)
@@ -187,8 +187,8 @@ def test_the_order_hangs_on_the_key_alone():
 
 
 def test_every_row_is_drawn_first_about_equally_often():
-    firsts = torch.tensor([int(mini_batches(rows_of(5), draws.key(seed), 1, 1)[0]) for seed in range(1000)])
-    assert torch.bincount(firsts, minlength=5).min() > 150  # expected 200, standard deviation 12.6
+    firsts = torch.tensor([int(mini_batches(rows_of(5), draws.key(seed), 1, 1)[0]) for seed in range(400)])
+    assert torch.bincount(firsts, minlength=5).min() > 50  # expected 80, standard deviation 8
 
 
 def test_padding_changes_no_order():

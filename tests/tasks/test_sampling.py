@@ -192,7 +192,7 @@ def test_the_draws_of_the_first_episodes_are_pinned() -> None:
         ({"shots": -1}, "task.shots=-1"),
         ({"queries": 0}, "task.queries=0"),
         ({"min_ways": 6}, "task.min_ways=6 must lie between 1 and task.ways=5."),
-        ({"min_shots": 0}, "task.min_shots=0 must lie between 1 and task.shots=1."),
+        ({"min_shots": 0}, "task.min_shots=0 must be a whole number of at least 1."),
         ({"within_groups": True}, "this data has no groups of classes; set task.within_groups=false."),
     ],
 )
