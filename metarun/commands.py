@@ -45,7 +45,8 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     stored = checkpoint.load(path)
     merged = resume_config(stored, config["overrides"], config["groups"])
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
-    parts = build(merged, trust=config["overrides"].get("trust") or [])
+    check_targets(stored.config, config["overrides"].get("trust") or [])
+    parts = build(merged)
     settings = build_settings(parts.config, parts.device)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
