@@ -142,6 +142,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             episodes=episodes,
             seed=config["seed"],
             chunk=device.chunk,
+            thin=config.get("by_step", "all") == "thin",
             device=device.name,
             progress=progress.update,
         )
@@ -168,6 +169,8 @@ def _check_request(config: Mapping[str, Any]) -> tuple[str, int]:
     split, episodes, seed = config["split"], config["episodes"], config["seed"]
     if split not in SPLITS:
         raise UserError(f"split={split} is unknown; it must be one of {', '.join(SPLITS)}.{nearest(str(split), SPLITS)}")
+    if (by_step := config.get("by_step", "all")) not in ("all", "thin"):
+        raise UserError(f"by_step={by_step} is unknown; it must be all or thin.")
     for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}={value} must be a whole number of at least {least}.")

@@ -139,6 +139,7 @@ RUN_ROWS = [
     ("eval checkpoint=run task.shotss=5", "Did you mean 'task.shots'?"),
     ("eval checkpoint=run task.shots=-5", "-5"),
     ("eval checkpoint=run inner_steps=-1", "inner_steps"),
+    ("eval checkpoint=run by_step=some", "by_step=some is unknown"),
     ("eval checkpoint=run norm=bacth", "Did you mean 'batch'?"),
     ("eval checkpoint=run save=nowhere/scores.csv", "nowhere"),
     ("eval checkpoint=run backbone.widths=[7]", "shape"),

@@ -221,3 +221,13 @@ def test_setting_a_key_leaves_the_original_alone():
     assert overrides.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
     assert config["task"]["rotations"] == {"train": True}
     assert overrides.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]
+
+
+def test_a_thin_evaluation_scores_the_same_last_step(maml_run: Path, tmp_path: Path):
+    """Of 12 inner steps it scores 0, 1, 2, 5, 10 and 12; the episodes are the same, and so is the score."""
+    every = evaluate(maml_run, tmp_path / "every", inner_steps=12, episodes=3)
+    thin = evaluate(maml_run, tmp_path / "thin", inner_steps=12, episodes=3, by_step="thin")
+    assert every["steps"] == list(range(13))
+    assert thin["steps"] == [0, 1, 2, 5, 10, 12]
+    assert thin["mean"] == every["mean"]
+    assert thin["by_step"] == [every["by_step"][step] for step in thin["steps"]]
