@@ -6,6 +6,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,26 @@ class Answer:
 CommandLine = Callable[..., Answer]
 
 
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Close the log files that Hydra opens for a run, and put back the handlers that were there."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def keep_logging() -> Callable[[], AbstractContextManager[None]]:
+    """Return `logging_restored`, for fixtures that run a command line once for many tests."""
+    return logging_restored
+
+
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[CommandLine]:
     """Return a function that runs `metarun WORDS` in an empty folder; what it changes in the process is put back."""
@@ -35,8 +56,6 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def run(*words: object) -> Answer:
         capsys.readouterr()
@@ -47,11 +66,8 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest
         out, err = capsys.readouterr()
         return Answer(int(code or 0), out, err)
 
-    yield run
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_restored():
+        yield run
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,10 @@ TRAIN = "train task=sinusoid backbone=mlp backbone.widths=[4] logger=jsonl steps
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
+def honest(tmp_path_factory: pytest.TempPathFactory, keep_logging: Callable[[], AbstractContextManager[None]]) -> checkpoint.Checkpoint:
     """A checkpoint of a run of two steps."""
     folder = tmp_path_factory.mktemp("honest")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, keep_logging():
         patch.chdir(folder)
         assert cli.main(TRAIN.split(" ")) == 0
     return checkpoint.load(folder / "run/checkpoints/last.pt")
