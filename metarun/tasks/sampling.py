@@ -116,9 +116,9 @@ class FewShot:
 
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
+        images = pool_of(self.pools, split).images
         rows, present, shots = self.draw(split, indices)
         shape = self.shape(split)
-        images = self.pools[split].images
         labels = torch.eye(shape.ways).expand(len(indices), -1, -1)
 
         def examples(rows: Tensor, used: Tensor) -> Examples:
