@@ -6,6 +6,7 @@ The config is a plain, resolved dictionary, from Hydra or out of a checkpoint; i
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
-from metarun.device import Device, choose_device, place
+from metarun.device import Device, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
 from metarun.errors import UserError
 from metarun.instantiate import check_targets, instantiate, locate
@@ -38,6 +39,8 @@ class Parts:
     device: Device
     shown: Episode
     """The first training episode, by which shapes were found."""
+    work: dict[str, Work]
+    """What a task asks of the device, by split ("train", "val")."""
 
 
 def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
@@ -56,7 +59,10 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     source = build_source(config)
     episodes = {split: source.episode(split, 0) for split in ("train", "val")}
     algorithm = _build_algorithm(config, source, episodes)
-    return Parts(config, source, algorithm, choose_device(config["device"], episodes["train"], config["tasks_per_step"]), episodes["train"])
+    network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
+    module = network.module if isinstance(network, Network) else None
+    work = {split: work_of(module, episode, inner_steps) for split, episode in episodes.items()}
+    return Parts(config, source, algorithm, choose_device(config["device"]), episodes["train"], work)
 
 
 def build_source(config: dict[str, Any]) -> TaskSource:
@@ -88,15 +94,14 @@ def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps:
     return optimizer
 
 
-def build_settings(config: Mapping[str, Any], device: Device) -> Settings:
-    """Return the engine's settings from the top-level keys."""
-    settings: Settings = instantiate(
-        {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}},
-        name="train",
-        chunk=device.chunk,
-        device=device.name,
-    )
-    return settings
+def build_settings(parts: Parts) -> Settings:
+    """Return the engine's settings from the top-level keys, and how the device runs a step and a validation."""
+    config, device = parts.config, parts.device
+    keys = {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}
+    settings: Settings = instantiate(keys, name="train", device=device.name)
+    plan = device.plan(parts.work["train"], settings.tasks_per_step, steps=settings.steps)
+    validation = dataclasses.replace(device.plan(parts.work["val"], settings.eval_episodes, most=plan.chunk), compile=False)
+    return dataclasses.replace(settings, plan=plan, eval_plan=validation)
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:

@@ -35,8 +35,7 @@ class Checkpoint:
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
     best: {"score": float, "step": int} of the best validation so far, None before the first.
     window: running sums for the next log line. config: resolved, read literally and never interpolated.
-    choices: what the engine chose by itself (chunk, threads, torch version). splits: class names by split, None where a task has none.
-    version: of the metarun that wrote it. format: of the file.
+    choices: what the engine chose by itself (chunk, threads, torch version). version: of the metarun that wrote it. format: of the file.
     """
 
     step: int
@@ -47,28 +46,42 @@ class Checkpoint:
     window: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, Any] = field(default_factory=dict)
-    splits: dict[str, Any] | None = None
     version: str = metarun.__version__
     format: int = FORMAT
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that a kill at any instant leaves a whole one behind.
+    """Write a checkpoint so that a kill at any instant leaves a whole one behind; raises what `encode` and `write` raise."""
+    write(path, encode(checkpoint))
 
-    The bytes go to a temporary name in the same folder and are moved into place in one rename. A file called `last.pt` is
-    first kept as `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
 
-    Raises TypeError, naming the place, where something is neither a plain value nor a tensor, and UserError where the
-    disk refuses (full, read-only); the files already there are then as they were.
+def snapshot(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a copy on the CPU, strides kept, that shares nothing with a run that goes on; raises TypeError as `encode` does."""
+    return Checkpoint(**_content(checkpoint, copy=True))
+
+
+def encode(checkpoint: Checkpoint) -> memoryview:
+    """Return the bytes of the file.
+
+    Raises TypeError, naming the place, where something is neither a plain value nor a tensor.
+    """
+    buffer = io.BytesIO()
+    torch.save(_content(checkpoint), buffer)
+    return buffer.getbuffer()
+
+
+def write(path: str | Path, content: memoryview) -> None:
+    """Put the bytes into a temporary name in the same folder, and move that into place in one rename.
+
+    A file called `last.pt` is first kept as `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
+
+    Raises UserError where the disk refuses (full, read-only); the files already there are then as they were.
     """
     path = Path(path)
-    content = {f.name: _plain(getattr(checkpoint, f.name), f.name) for f in dataclasses.fields(checkpoint)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, buffer.getbuffer())
+        _write(temporary, content)
         if path.name == LAST and _is_whole(path):
             _keep(path, path.with_name(PREVIOUS))
         os.replace(temporary, path)
@@ -120,26 +133,30 @@ class _DamagedError(UserError):
     """The file is missing, cut short or changed, so that an older one is the remedy."""
 
 
-def _plain(value: Any, where: str) -> Any:
-    """Return a copy of plain containers with tensors detached and on the CPU; raise TypeError for anything else."""
+def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
+    return {f.name: _plain(getattr(checkpoint, f.name), f.name, copy=copy) for f in dataclasses.fields(checkpoint)}
+
+
+def _plain(value: Any, where: str, *, copy: bool = False) -> Any:
+    """Return a copy of plain containers with tensors detached and on the CPU, with `copy` copied too; raise TypeError for anything else."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Tensor):
-        return _plain_tensor(value, where)
+        return _plain_tensor(value, where, copy=copy)
     if type(value) is dict:
         wrong = [key for key in value if type(key) not in (str, int)]
         if wrong:
             raise TypeError(f"{where} has the key {wrong[0]!r}; keys are strings or integers")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _plain(item, f"{where}.{key}", copy=copy) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+        return type(value)(_plain(item, f"{where}[{i}]", copy=copy) for i, item in enumerate(value))
     raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds plain values and tensors only")
 
 
-def _plain_tensor(tensor: Tensor, where: str) -> Tensor:
+def _plain_tensor(tensor: Tensor, where: str, *, copy: bool) -> Tensor:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         raise TypeError(f"{where} is not a dense tensor")
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().to("cpu", copy=copy)
     # torch.save writes whole storages: a small view of a large tensor would take the large one along.
     return tensor if _fills_storage(tensor) else tensor.clone()
 
@@ -228,7 +245,8 @@ def _parse(path: Path, content: Any) -> Checkpoint:
             f"this is metarun {metarun.__version__}, which reads format {FORMAT}: use metarun {content['version']}."
         )
     try:
-        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items()})
+        # `splits` was always None; files from before it went still have it.
+        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items() if key != "splits"})
     except (TypeError, RecursionError) as error:
         raise strange from error
     if not _well_typed(checkpoint):
@@ -243,7 +261,7 @@ def _well_typed(checkpoint: Checkpoint) -> bool:
         type(checkpoint.step) is int
         and checkpoint.step >= 0
         and all(type(mapping) is dict for mapping in mappings + tensors)
-        and all(type(optional) in (dict, type(None)) for optional in (checkpoint.best, checkpoint.splits))
+        and type(checkpoint.best) in (dict, type(None))
         and all(_named_tensors(mapping) for mapping in tensors)
     )
 

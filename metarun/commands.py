@@ -12,7 +12,7 @@ import torch
 from metarun import checkpoint
 from metarun.build import Parts, build, build_optimizer, build_settings, start
 from metarun.checkpoint import Checkpoint
-from metarun.device import choose_device, place
+from metarun.device import Plan, place
 from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
 from metarun.errors import UserError, nearest
@@ -21,6 +21,8 @@ from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
 from metarun.overrides import evaluation_config, resume_config
 from metarun.report_files import sentence, write_json, write_scores, write_splits
+from metarun.running import Runner
+from metarun.saving import Saver
 from metarun.showing import Showing
 from metarun.tracking import Progress, Tracker
 
@@ -35,7 +37,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     if config.get("resume"):
         return _resume(config, folder)
     parts = build(config)
-    settings = build_settings(parts.config, parts.device)
+    settings = build_settings(parts)
     position, optimizer = start(parts, settings)
     return _run(parts, settings, position, optimizer, folder, resume_step=None)
 
@@ -47,10 +49,10 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
     check_targets(stored.config, config["overrides"].get("trust") or [])
     parts = build(merged)
-    settings = build_settings(parts.config, parts.device)
+    settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
-    if stored.choices != (now := choices(parts)):
+    if stored.choices != (now := choices(parts, settings)):
         changed = ", ".join(f"{key} {stored.choices.get(key)} -> {now[key]}" for key in now if stored.choices.get(key) != now[key])
         print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
@@ -63,15 +65,14 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
 
 
 def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer, folder: Path, resume_step: int | None) -> float:
-    chosen, metric = choices(parts), parts.algorithm.objective.metric
+    chosen, metric = choices(parts, settings), parts.algorithm.objective.metric
     tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=resume_step)
-    with tracker, Progress(settings.steps, position.step) as progress:
+    with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
-        progress.say(f"metarun: {size:,} parameters, {chosen['threads']} threads, {chosen['chunk']} tasks at once; run folder {folder}")
+        progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
 
         def save(position: Position, name: str) -> None:
-            tracker.sync()
-            checkpoint.save(folder / "checkpoints" / name, _checkpoint(parts, position, optimizer, chosen))
+            saver.save(folder / "checkpoints" / name, _checkpoint(parts, position, optimizer, chosen))
 
         write_splits(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
@@ -86,6 +87,7 @@ def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterO
             save=save,
             on_evaluation=showing.show,
         )
+        saver.flush()
         best = end.best or {"score": math.nan, "step": end.step}
         if end.step < settings.steps:
             progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
@@ -104,15 +106,30 @@ def _checkpoint(parts: Parts, position: Position, optimizer: OuterOptimizer, cho
         state=position.state,
         optimizer=optimizer.state_dict(),
         best=position.best,
-        window=dict(position.window),
+        window={name: float(total) for name, total in position.window.items()},
         config=parts.config,
         choices=chosen,
     )
 
 
-def choices(parts: Parts) -> dict[str, Any]:
+def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
     """Return what decides whether two runs agree bit for bit and stands in no key of the config."""
-    return {"device": parts.device.name, "chunk": parts.device.chunk, "threads": parts.device.threads, "torch": str(torch.__version__)}
+    return {
+        "device": settings.device,
+        "threads": parts.device.threads,
+        "chunk": settings.plan.chunk,
+        "compile": settings.plan.compile,
+        "torch": str(torch.__version__),
+    }
+
+
+def describe(plan: Plan, device: str) -> str:
+    """Say how a step is run."""
+    tasks = "1 task" if plan.chunk == 1 else f"{plan.chunk} tasks"
+    team = f"{plan.workers} workers with " if plan.workers > 1 else ""
+    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    where = f"{team}{threads}" if device == "cpu" else device
+    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}"
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -131,19 +148,19 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     parts = build(merged)
     params, state = _fit_params(stored, parts)
     shown = parts.source.episode(split, 0)
-    device = choose_device(merged["device"], shown, tasks_per_step=16)
-    with Progress(episodes) as progress:
+    device = parts.device.name
+    with Progress(episodes) as progress, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
         report = run_evaluation(
             parts.algorithm,
-            place(params, device.name),
-            place(state, device.name),
+            place(params, device),
+            place(state, device),
             parts.source,
             split=split,
             episodes=episodes,
             seed=config["seed"],
-            chunk=device.chunk,
+            runner=runner,
             thin=config.get("by_step", "all") == "thin",
-            device=device.name,
+            device=device,
             progress=progress.update,
         )
     ways = shown.support.y.shape[-1] if report.metric == "accuracy" else None

@@ -1,34 +1,93 @@
-"""Where a run computes, and in which portions: chosen by rule from shapes, never by timing."""
+"""Where a run computes, and in which portions: chosen by rule from shapes, never by timing, so that a rerun chooses the same."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from metarun.errors import UserError
 from metarun.types import Episode
 
-CHUNK_VALUES = 2_000_000
-"""Input values times an allowance for activations that one chunk may hold on a processor: beyond that its caches are left."""
+CHUNK_FLOPS = 3e7
+"""Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more leave its caches."""
+TEAM_FLOPS = 2e8
+"""Forward operations of a whole step below which a second thread costs more than it does."""
+COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
+"""A compiled step pays off where kernels are small (forward operations of a step) and the run is long (outer steps)."""
+MEMORY_SHARE = 0.5
+"""Of the device's memory, for the activations of the tasks that are mapped at once."""
+
+
+_STOCK_THREADS = torch.get_num_threads()
+"""As torch found it, before any run of this process chose for itself."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one task asks of a device. flops: operations of one forward pass over all its examples. values: numbers kept on the way."""
+
+    flops: float
+    values: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch of tasks is run.
+
+    chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
+    """
+
+    chunk: int = 8
+    workers: int = 1
+    threads: int = 1
+    compile: bool = False
 
 
 @dataclass(frozen=True)
 class Device:
-    """name: for torch. chunk: tasks that are mapped at once. threads: of the processor."""
+    """name: for torch. threads: of the processor, in all. chunk, compile: as the config says, None where it leaves them to the rule."""
 
     name: str
-    chunk: int
     threads: int
+    chunk: int | None = None
+    compile: bool | None = None
+
+    def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
+        """Return how to run batches of so many tasks. steps: how often, in training. most: no larger chunk than this."""
+        chunk = self.chunk or max(1, min(tasks, self._fitting(work)))
+        chunk = min(chunk, most or chunk)
+        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
+        compile = small if self.compile is None else self.compile
+        if self.name != "cpu":
+            return Plan(chunk, compile=compile)
+        if work.flops * tasks < TEAM_FLOPS:
+            return Plan(chunk, compile=compile)
+        workers = min(self.threads, -(-tasks // chunk))
+        return Plan(chunk, workers, max(1, self.threads // workers), compile)
+
+    def _fitting(self, work: Work) -> int:
+        """Return how many tasks fit into the memory, and on a processor into its caches."""
+        fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
+        return min(fitting, int(CHUNK_FLOPS / max(work.flops, 1))) if self.name == "cpu" else fitting
+
+    def _memory(self) -> float:
+        if self.name != "cpu":
+            return float(torch.cuda.get_device_properties(self.name).total_memory)
+        if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+            return 4e9
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / self.threads
 
 
-def choose_device(config: Mapping[str, Any], episode: Episode, tasks_per_step: int) -> Device:
-    """Return the device that the config names, with what it leaves to `auto` chosen; sets the number of threads."""
+def choose_device(config: Mapping[str, Any]) -> Device:
+    """Return the device that the config names, and prepare the process for it."""
     name = config.get("name", "auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,13 +95,40 @@ def choose_device(config: Mapping[str, Any], episode: Episode, tasks_per_step: i
         raise UserError(f"device.name={name} is unknown; it must be auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch finds no CUDA device here; use device=cpu.")
+    compile = _auto(config, "compile")
+    if compile is not None and not isinstance(compile, bool):
+        raise UserError(f"device.compile={compile} must be auto, true or false.")
+    precision = config.get("precision", "float32")
+    if precision not in ("float32", "tf32"):
+        raise UserError(f"device.precision={precision} is unknown; it must be float32 or tf32.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     keep_freed_memory()
-    threads = config.get("threads", "auto")
-    if threads != "auto":
-        torch.set_num_threads(_whole("device.threads", threads))
-    chunk = config.get("task_chunk", "auto")
-    chunk = _auto_chunk(name, episode, tasks_per_step) if chunk == "auto" else _whole("device.task_chunk", chunk)
-    return Device(name, chunk, torch.get_num_threads())
+    threads = _whole("device.threads", _auto(config, "threads"))
+    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile)
+
+
+def work_of(module: nn.Module | None, episode: Episode, inner_steps: int) -> Work:
+    """Return what one task asks for, from one pass of the support set through the module."""
+    support, query = len(episode.support.x), len(episode.query.x)
+    if module is None:
+        values = float(episode.support.x.numel() + episode.query.x.numel())
+        return Work(2 * values, 2 * values)
+    kept = 0
+
+    def count(layer: nn.Module, args: Any, out: Any) -> None:
+        nonlocal kept
+        kept += out.numel() if isinstance(out, Tensor) else 0
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if not list(layer.children())]
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(episode.support.x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # An inner step keeps about three forward passes for its second derivative, the query pass one for its first.
+    passes = support * (1 + 3 * inner_steps) + 2 * query
+    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes)
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
@@ -62,16 +148,15 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: below a GiB, from the heap
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never give the heap back
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, since others are cut into pieces of 64 MiB
 
 
-def _auto_chunk(name: str, episode: Episode, tasks_per_step: int) -> int:
-    if name != "cpu":
-        return tasks_per_step
-    values = (episode.support.x.numel() + episode.query.x.numel()) * 8
-    return max(1, min(tasks_per_step, CHUNK_VALUES // max(values, 1)))
+def _auto(config: Mapping[str, Any], key: str) -> Any:
+    value = config.get(key, "auto")
+    return None if value == "auto" else value
 
 
-def _whole(key: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _whole(key: str, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise UserError(f"{key}={value} must be auto or a whole number of at least 1.")
     return value

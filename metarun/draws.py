@@ -8,65 +8,81 @@ sees the same episodes and the same noise as one that never stopped. The mixing 
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 
 import torch
 from torch import Tensor
 
+_WORD = (1 << 64) - 1
+_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
 
-
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_MIX1 = _signed(0xBF58476D1CE4E5B9)
-_MIX2 = _signed(0x94D049BB133111EB)
+def _signed(word: int) -> int:
+    """Return 64 bits, of which Python may give more, as the int64 that they are."""
+    word &= _WORD
+    return word - (1 << 64) if word >= 1 << 63 else word
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Shift logically, as if z were unsigned."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    """Shift logically, as if z were unsigned; z stays as it is."""
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _MIX1
-    z = (z ^ _shift_right(z, 27)) * _MIX2
-    return z ^ _shift_right(z, 31)
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_signed(_MIX1))
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_signed(_MIX2))
+    return _shift_right(z, 31).bitwise_xor_(z)
+
+
+def _mix_word(z: int) -> int:
+    """Return what `_mix` does to one number; where no tensor is involved, Python's own are many times as fast."""
+    z = (z ^ (z >> 30)) * _MIX1 & _WORD
+    z = (z ^ (z >> 27)) * _MIX2 & _WORD
+    return z ^ (z >> 31)
+
+
+def _number(data: int | str) -> int:
+    return zlib.crc32(data.encode()) if isinstance(data, str) else data
 
 
 def fold(key: Tensor, data: int | str | Tensor) -> Tensor:
     """Derive a new key from a key and a number, a name or a tensor of numbers (broadcast against the key)."""
-    if isinstance(data, str):
-        data = zlib.crc32(data.encode())
-    return _mix(key + (data + 1) * torch.tensor(_GOLDEN))
+    return _mix(key + ((data + 1) * _signed(_GOLDEN) if isinstance(data, Tensor) else _signed((_number(data) + 1) * _GOLDEN)))
 
 
 def key(seed: int, *path: int | str | Tensor) -> Tensor:
     """Return the key of (seed, *path): `key(seed, "train", indices, "classes")` has the shape of `indices`."""
-    out = _mix(torch.tensor(seed, dtype=torch.int64) + _GOLDEN)
-    for part in path:
-        out = fold(out, part)
-    return out
+    word = _mix_word((seed + _GOLDEN) & _WORD)
+    for place, part in enumerate(path):
+        if isinstance(part, Tensor):
+            return functools.reduce(fold, path[place:], torch.tensor(_signed(word), device=part.device))
+        word = _mix_word((word + (_number(part) + 1) * _GOLDEN) & _WORD)
+    return torch.tensor(_signed(word))
 
 
 def bits(key: Tensor, *shape: int) -> Tensor:
     """Return random int64 of shape (*key.shape, *shape), all 64 bits random."""
     slots = torch.arange(1, math.prod(shape) + 1, device=key.device).reshape(shape)
-    return _mix(key.reshape(key.shape + (1,) * len(shape)) + slots * _GOLDEN)
+    return _mix(key.reshape(key.shape + (1,) * len(shape)) + slots * _signed(_GOLDEN))
 
 
 def uniform(key: Tensor, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return uniform draws in [low, high) of shape (*key.shape, *shape)."""
+    return _unit(bits(key, *shape), dtype).mul_(high - low).add_(low)
+
+
+def _unit(random: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return random bits as numbers in [0, 1)."""
     mantissa = 53 if dtype == torch.float64 else 24
-    unit = _shift_right(bits(key, *shape), 64 - mantissa).to(dtype) * 2.0**-mantissa
-    return low + (high - low) * unit
+    return _shift_right(random, 64 - mantissa).to(dtype).mul_(2.0**-mantissa)
 
 
 def normal(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return standard normal draws of shape (*key.shape, *shape), by the inverse of the distribution function."""
-    unit = (_shift_right(bits(key, *shape), 12).to(torch.float64) + 0.5) * 2.0**-52
-    return (math.sqrt(2.0) * torch.erfinv(2.0 * unit - 1.0)).to(dtype)
+    unit = _shift_right(bits(key, *shape), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
+    return unit.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0)).to(dtype)
 
 
 def integers(key: Tensor, *shape: int, size: int | Tensor) -> Tensor:
@@ -82,13 +98,29 @@ def permutation(key: Tensor, count: int) -> Tensor:
 def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
     """Return `count` different integers in [0, size) in random order, shape (*key.shape, count); `size` has the key's shape.
 
-    Floyd's algorithm, so the cost depends on `count` and not on `size`: a class pool may have any number of classes.
+    Floyd's algorithm, so the cost depends on `count` and not on `size`: a class pool may have any number of classes. In turn i it draws a
+    candidate from 0 … last, last = size - count + i, and takes `last` itself, which is new, where it has the candidate already.
     """
-    draws = uniform(fold(key, "set"), count, dtype=torch.float64)
-    chosen = torch.empty(draws.shape, dtype=torch.int64)
-    for i in range(count):
-        last = size - count + i
-        candidate = (draws[..., i] * (last + 1)).to(torch.int64)
-        taken = (chosen[..., :i] == candidate[..., None]).any(dim=-1)
-        chosen[..., i] = torch.where(taken, last, candidate)
-    return chosen.gather(-1, permutation(fold(key, "order"), count))
+    names = torch.tensor([_number("set"), _number("order")], device=key.device)
+    chance, order = bits(fold(key[..., None], names), count).unbind(dim=-2)
+    turn = torch.arange(count, device=key.device)
+    last = (size - count)[..., None] + turn
+    candidate = (_unit(chance, torch.float64) * (last + 1)).to(torch.int64)
+    chosen = torch.where(_taken(candidate, candidate - last + turn), last, candidate)
+    return chosen.gather(-1, order.argsort(dim=-1, stable=True))
+
+
+def _taken(candidate: Tensor, as_last: Tensor) -> Tensor:
+    """Say which candidates (…, count) are in the set when their turn comes, for all turns at once.
+
+    as_last: the turn whose `last` equals the candidate; negative where none does. A candidate is in the set if an earlier turn had the
+    same one, or if it is the `last` of an earlier turn whose own candidate was in the set. Such chains are followed by doubling.
+    """
+    count = candidate.shape[-1]
+    value, turn = candidate.sort(dim=-1, stable=True)
+    taken = torch.zeros_like(candidate, dtype=torch.bool).scatter_(-1, turn[..., 1:], value[..., 1:] == value[..., :-1])
+    before = torch.where(as_last < 0, torch.arange(count, device=candidate.device), as_last)  # oneself, where the chain ends
+    for _ in range((count - 1).bit_length()):
+        taken = taken | taken.gather(-1, before)
+        before = before.gather(-1, before)
+    return taken

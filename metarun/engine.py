@@ -3,6 +3,10 @@
 The engine knows no algorithm. It maps `loss`, written for one task, over the tasks of a step in chunks, differentiates the mean,
 steps the outer optimizer, and lets the algorithm update its state once per step. Every draw hangs on (seed, split, index), and the
 checkpoint holds everything else, so a run that was stopped and resumed is the run that was never stopped.
+
+Nothing in a step waits for the device: episodes are dealt ahead by another thread, and figures stay where they were computed until they
+are logged. Only a processor, where it costs nothing, looks at each step's loss; elsewhere a loss that is not finite is found when the
+next line is logged.
 """
 
 from __future__ import annotations
@@ -17,14 +21,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
-from metarun import draws
+from metarun.dealing import Dealer
+from metarun.device import Plan
 from metarun.errors import UserError
-from metarun.evaluation import Report, chunks, evaluate
-from metarun.functional import deal, map_tasks
+from metarun.evaluation import Report, evaluate
+from metarun.functional import map_tasks
 from metarun.interrupt import Interrupt
 from metarun.optimizer import OuterOptimizer
+from metarun.running import Runner
 from metarun.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource
+
+_GRADIENT_NOT_FINITE = "the gradient of step {} is not finite, though its loss is; the last checkpoint is kept. Lower algo.inner_lr or set optimizer.clip_norm."
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Settings:
     """The top-level keys of `train.yaml`, and what was chosen for the device.
 
     steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 is never, except that the last step is always evaluated and
-    saved. eval_episodes: validation episodes. chunk: tasks that are mapped at once.
+    saved. eval_episodes: validation episodes. plan, eval_plan: how the tasks of a step and of a validation are run.
     """
 
     seed: int = 0
@@ -42,7 +50,8 @@ class Settings:
     eval_episodes: int = 200
     save_every: int = 500
     log_every: int = 50
-    chunk: int = 8
+    plan: Plan = field(default_factory=Plan)
+    eval_plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -62,14 +71,14 @@ class Settings:
 class Position:
     """Where a run stands: everything that a step changes, and so everything that a checkpoint holds.
 
-    window: sums of the metrics since the last log line, and under "steps" how many they are.
+    window: sums of the metrics since the last log line, and under "steps" how many they are; scalars on the device.
     """
 
     step: int
     params: Params
     state: State
     best: dict[str, Any] | None = None
-    window: dict[str, float] = field(default_factory=dict)
+    window: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -90,27 +99,38 @@ def train(
     improves. Raises UserError where a loss is not finite, the last checkpoint kept.
     """
     clock = Clock(settings.tasks_per_step)
+    training, validating = Runner(settings.plan), Runner(settings.eval_plan)
+    dealer = Dealer(
+        source,
+        "train",
+        first_step=position.step,
+        steps=settings.steps,
+        tasks_per_step=settings.tasks_per_step,
+        seed=settings.seed,
+        device=settings.device,
+    )
 
     def validate() -> None:
-        report = _validate(algorithm, source, position, settings)
+        with dealer.lock:
+            report = _validate(algorithm, source, position, settings, validating)
         if _track_validation(position, report, algorithm, tracker, progress):
             save(position, "best.pt")
         if on_evaluation is not None:
             on_evaluation(position, report)
         clock.pause()
 
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, training, validating, dealer:
         if position.step == 0:
             save(position, "last.pt")
         if settings.steps == 0:  # nothing for the outer loop to learn; there may be something to choose
             validate()
             save(position, "last.pt")
         while position.step < settings.steps and not interrupt.stopped:
-            _step(algorithm, source, position, optimizer, settings)
+            _step(algorithm, dealer, position, optimizer, settings, training)
             finished = position.step == settings.steps
             progress.update(position.step)
             if _due(position.step, settings.log_every) or finished:
-                _log(position, optimizer, tracker, progress, clock)
+                _log(position, optimizer, tracker, progress, clock, dealer)
             if _due(position.step, settings.eval_every) or finished:
                 validate()
             if _due(position.step, settings.save_every) or finished:
@@ -120,33 +140,37 @@ def train(
     return position
 
 
-def _step(algorithm: Algorithm, source: TaskSource, position: Position, optimizer: OuterOptimizer, settings: Settings) -> None:
+def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: OuterOptimizer, settings: Settings, runner: Runner) -> None:
     """Take one outer step in place."""
-    first = position.step * settings.tasks_per_step
+    batch, keys, indices = dealer.next()
     step = torch.tensor(position.step, device=settings.device)
     total: Params = {}
+    losses: list[Tensor] = []
     auxes: list[Aux] = []
-    for indices in chunks(first, settings.tasks_per_step, settings.chunk):
-        batch = deal(source, "train", indices, settings.device)
-        keys = draws.key(settings.seed, "train", indices).to(settings.device)
-        gradients, losses, aux = gradients_of(algorithm, position.params, position.state, batch, keys, step)
-        if not torch.isfinite(losses).all():
-            _explain_not_finite(algorithm, position, batch, keys, indices, losses)
-        total = {name: total[name] + gradient for name, gradient in gradients.items()} if total else gradients
+
+    def gradients(shared: tuple[Params, State, Tensor], part: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
+        params, state, step = shared
+        return gradients_of(algorithm, params, state, *part, step)
+
+    shared = (position.params, position.state, step)
+    for gradient, loss, aux in runner.map("gradients", gradients, shared, (batch, keys), times=settings.steps):
+        total = {name: total[name] + part for name, part in gradient.items()} if total else gradient
+        losses.append(loss)
         auxes.append(aux)
+    looking = settings.device == "cpu"
+    if looking and not (every := torch.cat(losses)).isfinite().all():
+        _explain_not_finite(algorithm, position, batch, keys, indices, every)
     mean = {name: gradient / settings.tasks_per_step for name, gradient in total.items()}
     norm = optimizer.update(mean, position.step)
-    if not torch.isfinite(norm):
-        raise UserError(
-            f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept. "
-            "Lower algo.inner_lr or set optimizer.clip_norm."
-        )
+    if looking and not norm.isfinite():
+        raise UserError(_GRADIENT_NOT_FINITE.format(position.step + 1))
     aux = tree_map(lambda *parts: torch.cat(parts), *auxes)
     position.state = algorithm.update_state(position.state, aux.state)
     position.step += 1
-    position.window["steps"] = position.window.get("steps", 0) + 1
-    for name, values in (aux.metrics | {"gradient_norm": torch.as_tensor(norm)}).items():
-        position.window[name] = position.window.get(name, 0.0) + float(values.mean())
+    window = position.window
+    window["steps"] = window.get("steps", 0) + 1
+    for name, values in (aux.metrics | {"gradient_norm": norm}).items():
+        window[name] = window.get(name, 0.0) + values.mean().double()
 
 
 def gradients_of(
@@ -182,10 +206,33 @@ def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode
     )
 
 
-def _validate(algorithm: Algorithm, source: TaskSource, position: Position, settings: Settings) -> Report:
+def _check_window(window: dict[str, Any], step: int) -> None:
+    """Raise a sentence where the figures since the last log line are not finite."""
+    for name in ("loss", "gradient_norm"):
+        if name in window and not math.isfinite(window[name]):
+            first = step - window["steps"] + 1
+            raise UserError(
+                f"{name.replace('_', ' ')} is not finite in the steps {first} to {step}; the last checkpoint is kept. "
+                "Lower algo.inner_lr or optimizer.lr, or set optimizer.clip_norm."
+            )
+
+
+def _validate(algorithm: Algorithm, source: TaskSource, position: Position, settings: Settings, runner: Runner) -> Report:
+    times = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
+
     def run(state: State) -> Report:
-        episodes, chunk, device = settings.eval_episodes, settings.chunk, settings.device
-        return evaluate(algorithm, position.params, state, source, split="val", episodes=episodes, chunk=chunk, device=device, thin=True)
+        return evaluate(
+            algorithm,
+            position.params,
+            state,
+            source,
+            split="val",
+            episodes=settings.eval_episodes,
+            runner=runner,
+            device=settings.device,
+            thin=True,
+            times=times,
+        )
 
     def score(state: State) -> dict[int, float]:
         sign = 1.0 if algorithm.objective.higher_is_better else -1.0
@@ -213,12 +260,14 @@ def _track_validation(position: Position, report: Report, algorithm: Algorithm, 
     return True
 
 
-def _log(position: Position, optimizer: OuterOptimizer, tracker: Tracker, progress: Progress, clock: Clock) -> None:
-    steps = position.window.pop("steps")
-    values = {f"train/{name}": total / steps for name, total in position.window.items()}
+def _log(position: Position, optimizer: OuterOptimizer, tracker: Tracker, progress: Progress, clock: Clock, dealer: Dealer) -> None:
+    window = position.window = {name: float(total) for name, total in position.window.items()}
+    _check_window(window, position.step)
+    steps = window.pop("steps")
+    values = {f"train/{name}": total / steps for name, total in window.items()}
     values["train/tasks"] = steps * clock.tasks_per_step  # how many tasks these means are over
-    speed = clock.tasks_per_second(int(steps))
-    tracker.log(position.step, values | {"train/lr": optimizer.lr_at(position.step - 1), "tasks_per_second": speed})
+    speed, waiting = clock.read(int(steps), dealer.waited)
+    tracker.log(position.step, values | {"train/lr": optimizer.lr_at(position.step - 1), "tasks_per_second": speed, "waiting": waiting})
     progress.update(position.step, loss=values["train/loss"], **{"tasks/s": speed})
     position.window = {}
 
@@ -231,14 +280,18 @@ class Clock:
     """Measures training speed, evaluation and saving aside."""
 
     def __init__(self, tasks_per_step: int) -> None:
-        self.tasks_per_step, self.start = tasks_per_step, time.perf_counter()
+        self.tasks_per_step, self.start, self.waited = tasks_per_step, time.perf_counter(), 0.0
 
-    def tasks_per_second(self, steps: int) -> float:
-        """Return the speed over the last `steps` steps, and start anew."""
+    def read(self, steps: int, waited: float) -> tuple[float, float]:
+        """Return tasks per second over the last `steps` steps and the share of that time spent waiting for episodes; start anew.
+
+        waited: seconds, since the beginning of the run.
+        """
         now = time.perf_counter()
-        speed = steps * self.tasks_per_step / max(now - self.start, 1e-9)
-        self.start = now
-        return speed
+        passed = max(now - self.start, 1e-9)
+        share = (waited - self.waited) / passed
+        self.start, self.waited = now, waited
+        return steps * self.tasks_per_step / passed, share
 
     def pause(self) -> None:
         """Leave out the time up to now."""

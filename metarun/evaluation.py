@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.device import Plan
 from metarun.functional import deal, map_tasks
 from metarun.objectives import Objective
+from metarun.running import Runner
 from metarun.types import Algorithm, Episode, Params, State, TaskSource
 
 DIVERGED_RATIO = 10.0
 """A regression episode has diverged above so many times the error of predicting the mean of its support targets."""
 ECE_BINS = 15
+BLOCK = 4
+"""Chunks of episodes that are dealt at once, for each worker."""
 
 
 @dataclass(frozen=True)
@@ -61,38 +65,40 @@ def evaluate(
     split: str,
     episodes: int,
     seed: int = 0,
-    chunk: int = 8,
+    runner: Runner | None = None,
     thin: bool = False,
     device: torch.device | str = "cpu",
+    times: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Adapt to and score the first `episodes` episodes of a split, `chunk` at a time.
+    """Adapt to and score the first `episodes` episodes of a split.
 
-    thin: score a long adaptation at 0, 1, 2, 5, 10, 20, … steps and the last instead of after each. progress: hears how many
-    episodes are done.
+    runner: how; without one, a few at a time. thin: score a long adaptation at 0, 1, 2, 5, 10, 20, … steps and the last instead of after each. times: how often the caller will
+    do this with this runner, about. progress: hears how many episodes are done.
     """
+
+    def score(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            return score_episode(algorithm, *shared, episode, key, thin=thin)
+
+        scored: dict[str, Tensor] = map_tasks(one, *part)
+        return scored
+
+    runner = runner or Runner(Plan())
     parts: list[dict[str, Tensor]] = []
+    block = runner.plan.chunk * runner.plan.workers * BLOCK
+    done = 0
     with torch.no_grad():
-        for indices in chunks(0, episodes, chunk):
+        for indices in torch.arange(episodes).split(block):
             batch = deal(source, split, indices, device)
             keys = draws.key(seed, "evaluate", split, indices).to(device)
-            parts.append({name: value.cpu() for name, value in _score_batch(algorithm, params, state, batch, keys, thin).items()})
-            if progress is not None:
-                progress(int(indices[-1]) + 1)
+            blocks = -(-episodes // block) * times
+            for scored in runner.map(f"score {thin}", score, (params, state), (batch, keys), times=blocks):
+                parts.append({name: value.cpu() for name, value in scored.items()})
+                done += len(scored["steps"])
+                if progress is not None:
+                    progress(done)
     return summarise(algorithm.objective, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-
-
-def chunks(first: int, count: int, size: int) -> Iterator[Tensor]:
-    """Yield the numbers first … first + count - 1 in tensors of at most `size`."""
-    yield from torch.arange(first, first + count).split(size)
-
-
-def _score_batch(algorithm: Algorithm, params: Params, state: State, batch: Episode, keys: Tensor, thin: bool) -> dict[str, Tensor]:
-    def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-        return score_episode(algorithm, params, state, episode, key, thin=thin)
-
-    scored: dict[str, Tensor] = map_tasks(one, batch, keys)
-    return scored
 
 
 def score_episode(

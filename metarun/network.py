@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from metarun.conv import replace_conv
 from metarun.errors import UserError, nearest
 from metarun.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
 from metarun.types import Examples, Params, State
@@ -57,6 +58,7 @@ class Network:
         if self.norm not in MODES:
             raise UserError(f"backbone.norm={self.norm} is unknown; it must be one of {', '.join(MODES)}.{nearest(self.norm, MODES)}")
         replace_batch_norm(self.module)
+        replace_conv(self.module)
         for name, layer in self.module.named_modules():
             if isinstance(layer, Norm):
                 layer.name = name

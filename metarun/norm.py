@@ -8,10 +8,10 @@ table 1). Here a layer only computes; `NormPass` says, for one forward pass, wit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Statistics = dict[str, Tensor]
 """Mean and variance (biased) per channel by layer: `<layer>.mean` (C,), `<layer>.var` (C,)."""
@@ -60,10 +60,8 @@ class Norm(nn.Module):
                 now.collected |= {f"{self.name}.mean": mean, f"{self.name}.var": var}
         if now.how == "given":
             mean, var = now.given[f"{self.name}.mean"], now.given[f"{self.name}.var"]
-        if now.how == "layer":
-            return F.group_norm(x, 1, self.weight, self.bias, self.eps)
-        if now.how == "instance" and x.dim() > 2:
-            return F.group_norm(x, self.features, self.weight, self.bias, self.eps)
+        if now.how == "layer" or (now.how == "instance" and x.dim() > 2):
+            return self._per_example(x, over=list(range(1 if now.how == "layer" else 2, x.dim())))
         if now.how in PER_EXAMPLE:  # "none", and "instance" where an example has one value a channel and so no spread
             mean, var = x.new_zeros(self.features), x.new_ones(self.features)
         assert mean is not None and var is not None
@@ -72,14 +70,22 @@ class Norm(nn.Module):
     def _fused(self, x: Tensor, now: NormPass) -> Tensor:
         """Normalise by the pass's own statistics in one kernel; it returns them too, as constants.
 
-        First and second derivatives are exact, which is what an outer gradient through inner gradients takes. torch's third ones are
-        not, as they leave out that the saved statistics depend on x; an algorithm that needs them sets `differentiable`.
+        First and second derivatives are exact, which is what an outer gradient through inner gradients takes. Third ones are not, as
+        they leave out that the saved statistics depend on x; an algorithm that needs them sets `differentiable`.
         """
-        out, mean, inverse = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
+        out, mean, inverse = _Normalise.apply(x, self.weight, self.bias, self.eps)
         if now.collect:
             var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0.0)
             now.collected |= {f"{self.name}.mean": mean.detach(), f"{self.name}.var": var}
         return out
+
+    def _per_example(self, x: Tensor, over: list[int]) -> Tensor:
+        """Normalise each example by the spread of its own values over these axes."""
+        var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
+        out = (x - mean) * (var + self.eps).rsqrt()
+        if self.weight is None or self.bias is None:
+            return out
+        return _affine(out, self.weight, self.bias)
 
     def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Return (x - mean) / sqrt(var + eps) * weight + bias as one multiplication and one addition per value."""
@@ -91,6 +97,101 @@ class Norm(nn.Module):
             shift = shift + self.bias
         channels = (1, -1) + (1,) * (x.dim() - 2)
         return x * scale.reshape(channels) + shift.reshape(channels)
+
+
+class _Normalise(torch.autograd.Function):
+    """y = w x̂ + b with x̂ = (x - mean) r and r = 1 / sqrt(var + eps), per channel; returns y, mean (C,) and r (C,)."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, weight, _, ctx.eps = inputs
+        _, mean, inverse = output
+        ctx.mark_non_differentiable(mean, inverse)
+        ctx.save_for_backward(x, weight, mean, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
+        x, weight, mean, inverse = ctx.saved_tensors
+        by_x, by_weight, by_bias = _NormaliseBackward.apply(g, x, weight, mean, inverse, ctx.eps)
+        affine = weight is not None
+        return by_x, by_weight if affine else None, by_bias if affine else None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+        tasks = info.batch_size
+        folded = [_fold(tensor, dim, tasks) for tensor, dim in zip((x, weight, bias), in_dims, strict=False)]
+        out, mean, inverse = _Normalise.apply(*folded, eps)
+        return _unfold(tasks, out, mean, inverse), (1, 0, 0)
+
+
+class _NormaliseBackward(torch.autograd.Function):
+    """The derivatives of `_Normalise` by x, weight and bias, given g = dL/dy.
+
+    With a = mean(g), b = mean(g x̂): dL/dx = w r (g - a - b x̂), dL/dw = M b, dL/db = M a, over the M values of a channel.
+    """
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, inverse, True, eps, (True, True, True))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        g, x, weight, mean, inverse, ctx.eps = inputs
+        _, by_weight, by_bias = output
+        ctx.save_for_backward(g, x, weight, mean, inverse, by_weight, by_bias)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor, v_weight: Tensor, v_bias: Tensor) -> Any:
+        """Differentiate L = Σ v·dL/dx + v_weight·dL/dw + v_bias·dL/db once more; mean and r are functions of x in this."""
+        g, x, weight, mean, inverse, by_weight, by_bias = ctx.saved_tensors
+        count = x.numel() / x.shape[1]
+        w = torch.ones_like(inverse) if weight is None else weight
+        a, b = by_bias / count, by_weight / count
+        by_v, q, p = _NormaliseBackward.apply(v, x, weight, mean, inverse, ctx.eps)
+        p, q = p / count, q / count
+        over = [0, *range(2, x.dim())]
+        spread = (g * v).sum(over) / count - a * p - b * q
+        scale = v_weight * inverse
+        for_g = by_v + _affine(x, scale, v_bias - mean * scale)
+        of_g = inverse * (v_weight - w * inverse * q)
+        of_v = -w * inverse.square() * b
+        of_normalised = inverse * (2.0 * w * inverse * q * b - v_weight * b - w * inverse * spread)
+        constant = inverse * (w * inverse * (q * a + b * p) - v_weight * a)
+        of_x = of_normalised * inverse
+        for_x = g * _per_channel(of_g, x) + v * _per_channel(of_v, x) + _affine(x, of_x, constant - of_x * mean)
+        return for_g, for_x, None if weight is None else inverse * spread * count, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        tasks, eps = info.batch_size, args[-1]
+        folded = [_fold(tensor, dim, tasks) for tensor, dim in zip(args[:-1], in_dims, strict=False)]
+        return _unfold(tasks, *_NormaliseBackward.apply(*folded, eps)), (1, 0, 0)
+
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return x * _per_channel(scale, x) + _per_channel(shift, x)
+
+
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape((1, -1) + (1,) * (x.dim() - 2))
+
+
+def _fold(tensor: Tensor | None, dim: int | None, tasks: int) -> Tensor | None:
+    """Put the tasks beside the channels: (B, T * C, ...) or (T * C,), whether or not the tensor has a task axis `dim`."""
+    if tensor is None:
+        return None
+    if dim is None:
+        return tensor.repeat(tasks) if tensor.dim() == 1 else tensor.repeat(1, tasks, *[1] * (tensor.dim() - 2))
+    axis = 0 if tensor.dim() == 2 else 1
+    return tensor.movedim(dim, axis).flatten(axis, axis + 1)
+
+
+def _unfold(tasks: int, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    return x.unflatten(1, (tasks, -1)), *(vector.unflatten(0, (tasks, -1)) for vector in vectors)
 
 
 def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
     """Return the config of a checkpoint with those overrides that may change; UserError for any other that differs from it."""
     config = dict(stored.config)
     device = dict(config["device"])
-    for key in ("task_chunk", "threads"):  # what `auto` chose then is used again
-        if device.get(key) == "auto":
-            device[key] = stored.choices.get({"task_chunk": "chunk", "threads": "threads"}[key], "auto")
+    for key, chosen in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile")):
+        if device.get(key, "auto") == "auto":  # what it chose then is used again
+            device[key] = stored.choices.get(chosen, "auto")
     config["device"] = device
     for key, value in overrides.items():
         group = key.split(".")[0]

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
-TIME_KEYS = ("time", "tasks_per_second")
+TIME_KEYS = ("time", "tasks_per_second", "waiting")
 """The keys in which two equal runs may differ."""
+QUEUE = 1000
+"""How many values may wait for TensorBoard's thread; a validation logs some tens at once."""
 
 
 class Tracker:
@@ -77,7 +79,10 @@ class Tracker:
             self._writer.add_scalar(name, float(value), step)
 
     def sync(self) -> None:
-        """Force what was logged to the disk, so that no checkpoint written afterwards is ahead of it."""
+        """Force what was logged to the disk, so that no checkpoint written afterwards is ahead of it.
+
+        Another thread may call it while this one goes on logging: it covers at least what was logged before the call.
+        """
         os.fsync(self._file.fileno())
         if self._writer is not None:
             self._writer.flush()
@@ -203,4 +208,5 @@ def _tensorboard_writer(folder: Path, resume_step: int | None) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(f"TensorBoard cannot be imported ({error}); install it or choose logger=jsonl.") from error
-    return SummaryWriter(folder, purge_step=None if resume_step is None else resume_step + 1)
+    # Its thread opens and closes the file for every value; a longer queue is what keeps `log` from waiting for that.
+    return SummaryWriter(folder, max_queue=QUEUE, purge_step=None if resume_step is None else resume_step + 1)

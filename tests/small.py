@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
+from metarun.device import Plan
 from metarun.engine import Position, Settings, train
 from metarun.instantiate import instantiate, locate
 from metarun.jobs import register_resolvers
@@ -107,10 +108,14 @@ def run_engine(
     position: Position | None = None,
     optimizer: dict[str, Any] | None = None,
     on_save: Callable[[Position, str], None] = lambda position, name: None,
+    chunk: int = 8,
     **settings: Any,
 ) -> Run:
     """Run the engine in float64 from the algorithm's own beginning, with plain gradient descent at 0.1 unless told otherwise."""
-    chosen = Settings(**{"steps": 3, "tasks_per_step": 2, "eval_every": 0, "eval_episodes": 2, "save_every": 0, "log_every": 1, **settings})
+    plans = {"plan": Plan(chunk), "eval_plan": Plan(chunk)}
+    chosen = Settings(
+        **{**plans, "steps": 3, "tasks_per_step": 2, "eval_every": 0, "eval_episodes": 2, "save_every": 0, "log_every": 1, **settings}
+    )
     position = position or Position(0, *start(algorithm, chosen.seed))
     outer = OuterOptimizer(position.params, max(chosen.steps, 1), **(optimizer or {"name": "SGD", "lr": 0.1}))
     saved: list[tuple[str, int]] = []

@@ -22,10 +22,11 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 LAYERS = {
     "ground": ["metarun", "metarun.errors", "metarun.draws"],
     "types": ["metarun.objectives", "metarun.types"],
-    "networks and functions": ["metarun.functional", "metarun.norm", "metarun.network"],
+    "networks and functions": ["metarun.conv", "metarun.functional", "metarun.norm", "metarun.network"],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
     "engine": [
         "metarun.checkpoint",
+        "metarun.dealing",
         "metarun.device",
         "metarun.engine",
         "metarun.evaluation",
@@ -34,6 +35,9 @@ LAYERS = {
         "metarun.interrupt",
         "metarun.optimizer",
         "metarun.pictures",
+        "metarun.recording",
+        "metarun.running",
+        "metarun.saving",
         "metarun.showing",
         "metarun.testing",
         "metarun.tracking",

@@ -67,7 +67,7 @@ def test_the_recipe_is_no_argument():
 def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     def weights(seed: int) -> Tensor:
         parts = build(images(f"seed={seed}"))
-        return start(parts, build_settings(parts.config, parts.device))[0].params["head.weight"]
+        return start(parts, build_settings(parts))[0].params["head.weight"]
 
     before = torch.get_rng_state()
     one, again, other = weights(1), weights(1), weights(2)
@@ -85,13 +85,13 @@ def test_the_config_that_was_given_is_not_changed():
 
 def test_settings_are_the_top_level_keys_and_the_chosen_chunk():
     parts = build(config("steps=7", "tasks_per_step=3", "seed=5", "device.task_chunk=2"))
-    settings = build_settings(parts.config, parts.device)
-    assert (settings.steps, settings.tasks_per_step, settings.seed, settings.chunk) == (7, 3, 5, 2)
+    settings = build_settings(parts)
+    assert (settings.steps, settings.tasks_per_step, settings.seed, settings.plan.chunk) == (7, 3, 5, 2)
 
 
 def test_a_run_starts_at_step_zero_with_an_optimizer_on_its_own_parameters():
     parts = build(config("optimizer=sgd", "optimizer.lr=1.0", "optimizer.options={}"))
-    position, optimizer = start(parts, build_settings(parts.config, parts.device))
+    position, optimizer = start(parts, build_settings(parts))
     assert (position.step, position.best, position.window) == (0, None, {})
     before = {name: value.clone() for name, value in position.params.items()}
     optimizer.update({name: torch.ones_like(value) for name, value in position.params.items()}, 0)

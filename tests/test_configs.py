@@ -54,7 +54,7 @@ def test_every_algorithm_builds_and_starts(option: str):
     if "regression" not in kinds_of(option):
         config["task"], config["backbone"] = {"_target_": "small.small_images"}, {"_target_": "small.SmallConv"}
     parts = build(config)
-    position, _ = start(parts, build_settings(parts.config, parts.device))
+    position, _ = start(parts, build_settings(parts))
     assert position.step == 0
     assert all(torch.isfinite(value).all() for value in position.params.values())
 
@@ -101,7 +101,7 @@ def test_every_device_is_chosen_or_refused_with_a_sentence(option: str):
         with pytest.raises(UserError, match="torch finds no CUDA device here"):
             build(config)
         return
-    assert build(config).device.chunk >= 1
+    assert build_settings(build(config)).plan.chunk >= 1
 
 
 @pytest.mark.parametrize("option", options("optimizer"))

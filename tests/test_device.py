@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from small import few_shot
+from torch import nn
 
-from metarun.device import choose_device, keep_freed_memory, place
+from metarun.device import Device, Plan, Work, choose_device, keep_freed_memory, place, work_of
 from metarun.errors import UserError
 from metarun.types import Episode, Examples
 
@@ -22,37 +23,55 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def episode(values: int) -> Episode:
-    """An episode with so many input values, half of them in the support set."""
-    part = Examples(torch.zeros(1, values // 2), torch.zeros(1, 2))
-    return Episode(part, part)
+def work(flops: float, values: float = 1.0) -> Work:
+    return Work(flops, values)
 
 
-def chunk_of(values: int, tasks: int) -> int:
-    return choose_device({"name": "cpu"}, episode(values), tasks).chunk
+def on_cpu(**config: Any) -> Device:
+    return choose_device({"name": "cpu", "threads": 2, **config})
 
 
-def test_small_episodes_are_mapped_all_at_once_and_large_ones_in_chunks():
-    assert chunk_of(10, tasks=25) == 25
-    assert 1 < chunk_of(5 * 16 * 28 * 28, tasks=32) < 32
-    assert chunk_of(10_000_000, tasks=32) == 1
+def test_small_tasks_are_mapped_all_at_once_and_large_ones_one_by_one_side_by_side():
+    assert on_cpu().plan(work(7e4), 25) == Plan(25, workers=1, threads=1)
+    assert on_cpu().plan(work(4e8), 32) == Plan(1, workers=2, threads=1)
 
 
-def test_the_chunk_never_grows_with_the_episode():
-    chunks = [chunk_of(values, tasks=64) for values in (100, 10_000, 50_000, 200_000, 1_000_000)]
+def test_one_large_task_gets_every_thread():
+    assert on_cpu().plan(work(4e9), 1) == Plan(1, workers=1, threads=2)
+
+
+def test_the_chunk_never_grows_with_the_work():
+    chunks = [on_cpu().plan(work(10.0**power), 64).chunk for power in range(3, 11)]
     assert chunks == sorted(chunks, reverse=True)
 
 
-def test_the_same_shapes_give_the_same_choice():
-    """Chosen by rule and never by timing, so that a rerun computes in the same order."""
-    first, second = (choose_device({"name": "auto", "threads": 1}, few_shot().episode("train", 0), 16) for _ in range(2))
-    assert first == second
+def test_what_does_not_fit_into_half_the_memory_is_cut_into_chunks():
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    assert on_cpu().plan(work(1.0, values=memory / 2 / 4 / 3), 8).chunk == 3
+
+
+def test_a_validation_maps_no_more_tasks_at_once_than_training():
+    assert on_cpu().plan(work(7e4), 200, most=25).chunk == 25
+
+
+def test_only_small_steps_of_long_runs_are_compiled_unless_the_config_decides():
+    small, large = work(7e4), work(4e8)
+    assert [on_cpu().plan(small, 25, steps=steps).compile for steps in (100, 70_000)] == [False, True]
+    assert not on_cpu().plan(large, 25, steps=70_000).compile
+    assert on_cpu(compile=True).plan(large, 25, steps=1).compile
+    assert not on_cpu(compile=False).plan(small, 25, steps=70_000).compile
 
 
 def test_what_the_config_says_is_taken():
-    device = choose_device({"name": "cpu", "task_chunk": 3, "threads": 2}, episode(10), 16)
-    assert (device.name, device.chunk, device.threads) == ("cpu", 3, 2)
-    assert torch.get_num_threads() == 2
+    device = choose_device({"name": "cpu", "task_chunk": 3, "threads": 2})
+    assert (device.name, device.threads, device.plan(work(1.0), 16).chunk) == ("cpu", 2, 3)
+
+
+def test_work_counts_the_operations_of_a_forward_pass_over_all_examples():
+    """A linear layer from 4 to 3: 2 * 4 * 3 operations for each of 2 + 3 examples, and 3 values for each example of each pass."""
+    part = [Examples(torch.zeros(rows, 4), torch.zeros(rows, 2)) for rows in (2, 3)]
+    found = work_of(nn.Linear(4, 3), Episode(*part), inner_steps=1)
+    assert found == Work(flops=24.0 * 5, values=3.0 * (2 * 4 + 2 * 3))
 
 
 @pytest.mark.parametrize(
@@ -64,17 +83,19 @@ def test_what_the_config_says_is_taken():
         ({"name": "cpu", "threads": True}, "device.threads=True"),
         ({"name": "cpu", "task_chunk": 1.5}, "device.task_chunk=1.5"),
         ({"name": "cpu", "task_chunk": "all"}, "device.task_chunk=all"),
+        ({"name": "cpu", "compile": "yes"}, "device.compile=yes must be auto, true or false"),
+        ({"name": "cpu", "precision": "float16"}, "device.precision=float16 is unknown; it must be float32 or tf32"),
     ],
 )
 def test_a_bad_value_is_a_sentence(config: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
-        choose_device(config, episode(10), 16)
+        choose_device(config)
 
 
 def test_asking_for_cuda_where_there_is_none_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch finds no CUDA device here; use device=cpu"):
-        choose_device({"name": "cuda"}, episode(10), 16)
+        choose_device({"name": "cuda"})
 
 
 def test_convolution_weights_are_placed_with_their_channels_last_and_keep_their_values():

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from metarun import testing
 from metarun.algorithms.maml import Maml
+from metarun.device import Plan
 from metarun.engine import Settings, gradients_of
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
+from metarun.tracking import TIME_KEYS
 from metarun.types import Aux, Episode, Examples, Params, State
 
 
@@ -31,9 +33,20 @@ def test_chunked_equals_batched_equals_looped_through_several_steps(tmp_path: Pa
             f"chunks of {chunk}",
         )
         for line, whole in zip(runs[chunk].lines, runs[4].lines, strict=True):
-            assert {key: line[key] for key in line if key not in ("time", "tasks_per_second")} == pytest.approx(
-                {key: whole[key] for key in whole if key not in ("time", "tasks_per_second")}, abs=1e-9
+            assert {key: line[key] for key in line if key not in TIME_KEYS} == pytest.approx(
+                {key: whole[key] for key in whole if key not in TIME_KEYS}, abs=1e-9
             )
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile", "protonet"])
+def test_workers_change_no_bit(tmp_path: Path, name: str):
+    """Which thread runs a chunk, and whether the chunks run recorded and side by side or as written and in turn."""
+    plans = {"in turn": Plan(1), "side by side": Plan(1, workers=2)}
+    runs = {
+        way: run_engine(tmp_path / way, algorithm_of(name), few_shot(), tasks_per_step=4, steps=3, plan=plan) for way, plan in plans.items()
+    }
+    one, two = (runs[way].position for way in plans)
+    testing.assert_same((one.params, one.state), (two.params, two.state), "workers", tolerance=0.0)
 
 
 def test_a_step_descends_along_the_mean_gradient_of_its_tasks(tmp_path: Path):

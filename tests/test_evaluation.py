@@ -14,8 +14,10 @@ from torch import Tensor
 from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
-from metarun.evaluation import calibration_error, chunks, evaluate, score_episode, scored_steps, summarise
+from metarun.device import Plan
+from metarun.evaluation import calibration_error, evaluate, score_episode, scored_steps, summarise
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
+from metarun.running import Runner
 from metarun.types import Episode, Examples, Params, State
 
 KEY = torch.tensor(0)
@@ -165,7 +167,10 @@ def test_thin_scores_are_a_selection_of_all_scores():
 def test_the_chunk_changes_no_score():
     algorithm = Maml(conv_network(), CLASSIFICATION, inner_steps=2)
     params, state = testing.start(algorithm)
-    reports = [evaluate(algorithm, params, state, Double(few_shot()), split="test", episodes=5, chunk=chunk) for chunk in (1, 2, 5, 8)]
+    reports = [
+        evaluate(algorithm, params, state, Double(few_shot()), split="test", episodes=5, runner=Runner(Plan(chunk)))
+        for chunk in (1, 2, 5, 8)
+    ]
     for report in reports[1:]:
         assert report.scores == pytest.approx(reports[0].scores, abs=1e-12)
         for name, value in report.summary().items():
@@ -208,13 +213,9 @@ def test_every_algorithm_is_scored_on_the_same_first_episodes_of_the_split():
     algorithms = Maml(conv_network(), CLASSIFICATION), ProtoNet(conv_network(outputs=None), CLASSIFICATION)
     for algorithm, chunk in zip(algorithms, (2, 3), strict=True):
         source, done = Noting(), []
-        evaluate(algorithm, *testing.start(algorithm), source, split="test", episodes=5, chunk=chunk, progress=done.append)
+        evaluate(algorithm, *testing.start(algorithm), source, split="test", episodes=5, runner=Runner(Plan(chunk)), progress=done.append)
         assert source.dealt == [("test", index) for index in range(5)]
         assert done == ([2, 4, 5] if chunk == 2 else [3, 5])
-
-
-def test_chunks_cover_a_range_in_order():
-    assert [part.tolist() for part in chunks(6, 5, 2)] == [[6, 7], [8, 9], [10]]
 
 
 def test_an_episode_whose_scores_are_nan_counts_as_diverged():

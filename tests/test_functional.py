@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
+from torch.func import grad, vmap
 
-from metarun.functional import Moments, adam, deal, map_tasks, prototypes, squared_distances, stack
+from metarun.functional import Moments, adam, deal, map_tasks, prototypes, recomputed, squared_distances, stack
 from metarun.types import Episode, Examples
 
 
@@ -112,3 +114,48 @@ def test_dealing_takes_the_batched_form_where_a_source_has_one():
     indices = torch.tensor([4, 7])
     assert deal(OneByOne(), "train", indices).support.x[:, 0, 0].tolist() == [4.0, 7.0]
     assert deal(AtOnce(), "train", indices).support.x[:, 0, 0].tolist() == [40.0, 70.0]
+
+
+def test_a_recomputed_function_remembers_its_arguments_only():
+    """Of x -> 10 sines of sines only x is kept, where autograd would keep 10 tensors."""
+
+    def sines(x: Tensor) -> dict[str, Tensor]:
+        for _ in range(10):
+            x = x.sin()
+        return {"out": x}
+
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    x = torch.linspace(0, 1, 5, dtype=torch.float64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = recomputed(sines)(x)["out"]
+    assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr()]
+    torch.testing.assert_close(torch.autograd.grad(out.sum(), x), torch.autograd.grad(sines(x)["out"].sum(), x))
+
+
+def test_a_recomputed_function_leaves_what_is_no_number_without_a_gradient():
+    def chosen(values: dict[str, Tensor], rows: Tensor, nothing: None) -> Tensor:
+        assert nothing is None
+        return values["a"][rows] * values["b"]
+
+    values = {"a": torch.arange(3.0, requires_grad=True), "b": torch.tensor(2.0)}
+    gradient = torch.autograd.grad(recomputed(chosen)(values, torch.tensor([0, 2]), None).sum(), values["a"])[0]
+    assert gradient.tolist() == [2, 0, 2]
+
+
+def test_a_recomputed_function_can_be_mapped_and_differentiated_inside():
+    """d/dw of the loss after w - 0.1 dl/dw, per row of x, against the same without recomputation."""
+
+    def inner(w: Tensor, x: Tensor) -> Tensor:
+        return w - 0.1 * grad(lambda w: (w * x).tanh().square().sum())(w)
+
+    def outer(step: Callable[..., Tensor]) -> Tensor:
+        return vmap(grad(lambda w, x: step(step(w, x), x).pow(3).sum()), (None, 0))(weight, rows)
+
+    weight = torch.tensor([0.3, -0.7], dtype=torch.float64)
+    rows = torch.tensor([[1.0, 2.0], [0.5, -1.5], [2.0, 0.1]], dtype=torch.float64)
+    torch.testing.assert_close(outer(recomputed(inner)), outer(inner))

@@ -6,11 +6,14 @@ import io
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from metarun.errors import UserError
 from metarun.tracking import TIME_KEYS, Progress, Tracker, flatten
@@ -51,6 +54,34 @@ def test_a_line_is_on_disk_at_once(tmp_path: Path) -> None:
     tracker.log(1, {"loss": 0.1})
     assert len(lines(tmp_path)) == 1
     tracker.close()
+
+
+def test_another_thread_may_sync_while_this_one_logs(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker, ThreadPoolExecutor(1) as pool:
+        for step in range(50):
+            tracker.log(step, {"loss": 0.1, "accuracy": 0.2})
+            synced = pool.submit(tracker.sync)
+        synced.result()
+        assert [line["step"] for line in lines(tmp_path)] == list(range(50))
+        assert [event.step for event in events(tmp_path).Scalars("loss")] == list(range(50))
+
+
+def test_a_log_does_not_wait_for_tensorboards_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is not written at all before the last of many values is logged."""
+    logged, waited = threading.Event(), []
+    real = RecordWriter.write
+
+    def write(self: RecordWriter, data: bytes) -> None:
+        waited.append(logged.wait(timeout=10))
+        logged.set()
+        real(self, data)
+
+    with Tracker(tmp_path) as tracker:
+        monkeypatch.setattr(RecordWriter, "write", write)
+        tracker.log(1, {f"val_by_step/{number}": 0.5 for number in range(100)})
+        logged.set()
+    assert all(waited)
+    assert len(events(tmp_path).Tags()["scalars"]) == 100
 
 
 def test_floats_are_written_so_that_they_come_back_exactly(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ NeurIPS 2018.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
+from metarun.tasks.points import Sampling
 from metarun.tasks.sinusoid import INPUTS
 
 
@@ -48,27 +50,11 @@ LINES = Polynomials(slope=(-1.0, 1.0))
 PARABOLAS = Polynomials(curvature=(-0.2, 0.2), centre=(-2.0, 2.0))
 
 
-def line(
-    *,
-    shots: int = 10,
-    queries: int = 100,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    seed: int = 0,
-    eval_seed: int = 0,
-) -> FunctionTasks:
-    """Return the source of straight lines: x (B, 1) in [-5, 5], y (B, 1)."""
-    return FunctionTasks(LINES, shots, queries, train_shots, train_queries, seed, eval_seed)
+def line(**sampling: Any) -> FunctionTasks:
+    """Return the source of straight lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
+    return FunctionTasks(LINES, Sampling.of(sampling))
 
 
-def quadratic(
-    *,
-    shots: int = 10,
-    queries: int = 100,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    seed: int = 0,
-    eval_seed: int = 0,
-) -> FunctionTasks:
-    """Return the source of parabolas: x (B, 1) in [-5, 5], y (B, 1)."""
-    return FunctionTasks(PARABOLAS, shots, queries, train_shots, train_queries, seed, eval_seed)
+def quadratic(**sampling: Any) -> FunctionTasks:
+    """Return the source of parabolas: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
+    return FunctionTasks(PARABOLAS, Sampling.of(sampling))

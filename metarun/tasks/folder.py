@@ -165,5 +165,5 @@ def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
 
 
 def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:
-    chosen = torch.tensor([row for name in names for row in rows[name]])
-    return ClassPool(images=images[chosen], counts=[len(rows[name]) for name in names], names=list(names))
+    places = torch.tensor([row for name in names for row in rows[name]])  # and no copy: the images may be larger than the memory
+    return ClassPool(images, counts=[len(rows[name]) for name in names], names=list(names), rows=places)

@@ -75,7 +75,8 @@ def glyphs(*, samples: int = 20, root: str | None = None, **sampling: Any) -> Fe
         raise UserError(f"task.samples={samples} is too small; it must be at least 1.")
     versions = [features.version("freetype2"), metadata.version("pillow"), metadata.version("matplotlib")]
     facts = [_RECIPE, samples, letters(), str(root), *versions]
-    return FewShot(pools(cached("glyphs", facts, lambda: draw_all(samples, root))), **sampling)
+    shape = (samples * sum(map(len, letters().values())), 1, _SIZE, _SIZE)
+    return FewShot(pools(cached("glyphs", facts, shape, lambda: draw_all(samples, root).numpy())), **sampling)
 
 
 @cache

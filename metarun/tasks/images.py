@@ -1,6 +1,7 @@
 """Images from a folder or a zip as one uint8 tensor, and the cache in which such tensors are kept.
 
-The cache is a convenience and never a condition: where it cannot be read or written, the images are made again.
+The cache is a convenience and never a condition: where it cannot be read or written, the images are made again. With it, a set may be
+larger than the memory: it is written image by image, and mapped instead of read.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 import logging
 import os
 import secrets
+import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +27,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metarun.errors import UserError
+from metarun.tasks.sampling import LARGE
 
 log = logging.getLogger(__name__)
 
 _RECIPE = 1
 """Part of every cache key of decoded images; raise it when `decode` changes a pixel."""
+
+_PORTION = 1000
+"""Images that are decoded before the next ones are begun."""
 
 _NOT_IMAGES = frozenset(
     (
@@ -74,7 +80,7 @@ def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Te
     Raises UserError naming the first file that is not readable as an image. `name` opens the cache file's name.
     """
     facts = [_RECIPE, PIL.__version__, files.stamp, size, channels]
-    return cached(name, facts, lambda: _decode_all(files, size, channels))
+    return cached(name, facts, (len(files.names), channels, size, size), lambda: _decode_all(files, size, channels))
 
 
 def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
@@ -89,20 +95,24 @@ def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
     return np.asarray(image).reshape(size, size, channels)
 
 
-def cached(name: str, facts: object, make: Callable[[], Tensor]) -> Tensor:
-    """Return the uint8 tensor of `make()`, kept on disk under `name` and a hash of `facts` (anything JSON can hold).
+def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> Tensor:
+    """Return what `make()` yields, uint8 of `shape` in all, kept on disk under `name` and a hash of `facts` (anything JSON can hold).
 
     A file is 32 bytes of SHA-256 and then an array in NumPy's format, moved into place whole. A damaged file is made anew;
-    where none can be written the tensor is returned all the same. Either is told in one warning.
+    where none can be written the tensor is returned all the same. Either is told in one warning. A tensor of more than `LARGE` bytes is
+    the file itself, mapped into memory, and must not be written to.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.bin"
     kept = _load(path)
+    if kept is None and _store(path, shape, make):
+        kept = _load(path)
     if kept is not None:
         return kept
-    images = make()
-    _store(path, images)
-    return images
+    images = np.empty(shape, dtype=np.uint8)
+    for row, image in enumerate(make()):
+        images[row] = image
+    return torch.from_numpy(images)
 
 
 def cache_folder() -> Path:
@@ -119,6 +129,8 @@ def _load(path: Path) -> Tensor | None:
             if hashlib.file_digest(file, "sha256").digest() != expected:
                 raise ValueError("its checksum does not fit")
             file.seek(32)
+            if os.fstat(file.fileno()).st_size > LARGE:
+                return _map(file)
             return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
     except OSError:
         return None  # where it is more than absent, `_store` says so
@@ -127,29 +139,43 @@ def _load(path: Path) -> Tensor | None:
         return None
 
 
-def _store(path: Path, images: Tensor) -> None:
+def _map(file: io.FileIO) -> Tensor:
+    """Map the array at the file's position: its pages are read where they are used, and shared by all processes."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the array is not writable
+        return torch.from_numpy(np.memmap(file, dtype, "r", file.tell(), shape))
+
+
+def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> bool:
+    """Write the file, and say whether that succeeded."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(temporary, images)
+            _write(temporary, shape, make)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         log.warning("cannot write the cache file %s (%s); without it the images are made anew in every run.", path, error)
+        return False
+    return True
 
 
-def _write(path: Path, images: Tensor) -> None:
-    with path.open("w+b") as file:
-        file.write(bytes(32))
-        np.lib.format.write_array(file, images.contiguous().numpy(), allow_pickle=False)
-        file.flush()
-        with path.open("rb", buffering=0) as written:
-            written.seek(32)
-            digest = hashlib.file_digest(written, "sha256").digest()
+def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    digest = hashlib.sha256(header.getvalue())
+    with path.open("wb") as file:
+        file.write(bytes(32) + header.getvalue())
+        for image in make():
+            data = image.tobytes()
+            digest.update(data)
+            file.write(data)
         file.seek(0)
-        file.write(digest)
+        file.write(digest.digest())
         file.flush()
         os.fsync(file.fileno())
 
@@ -192,22 +218,21 @@ def _reader(root: Path) -> Iterator[Callable[[str], bytes]]:
             yield archive.read
 
 
-def _decode_all(files: ImageFiles, size: int, channels: int) -> Tensor:
+def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndarray]:
+    """Yield the images (channels, size, size), in the order of the names."""
     log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), files.root, cache_folder())
-    out = np.empty((len(files.names), size, size, channels), dtype=np.uint8)
     with _reader(files.root) as read:
 
         def one(name: str) -> np.ndarray:
             try:
-                return decode(read(name), size=size, channels=channels)
+                return decode(read(name), size=size, channels=channels).transpose(2, 0, 1)
             except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair it or take it out.") from error
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for row, image in enumerate(pool.map(one, files.names)):
-                out[row] = image
-    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+            for start in range(0, len(files.names), _PORTION):  # so that decoding does not run far ahead of writing
+                yield from pool.map(one, files.names[start : start + _PORTION])
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -16,8 +16,8 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, nearest
 from metarun.functional import deal
-from metarun.tasks.functions import check_split, first_of
-from metarun.tasks.sampling import SPLITS
+from metarun.tasks.points import Sampling
+from metarun.tasks.sampling import SPLITS, check_split, first_of
 from metarun.types import Episode, Examples, TaskSource
 
 
@@ -124,6 +124,9 @@ def mixture(
 
 def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
     """Return the source with these fields replaced; a user's own source need not have seeds, but must have a size that is asked for."""
+    holder = getattr(source, "sampling", None)
+    if isinstance(holder, Sampling):
+        return dataclasses.replace(source, sampling=dataclasses.replace(holder, **values))  # type: ignore[type-var]
     fields: list[str] = [each.name for each in dataclasses.fields(source) if each.init] if dataclasses.is_dataclass(source) else []
     for key in values:
         if key not in fields and key not in ("seed", "eval_seed"):

@@ -130,7 +130,7 @@ def _read(folder: Path, size: int) -> tuple[Tensor, dict[str, list[Character]]]:
         assert path is not None  # _locate has seen it
         files = find_images(path)
         parts[part] = _characters(files, row, expected)
-        tensors.append(read_images(files, size=size, channels=1, name="omniglot").bitwise_not_())
+        tensors.append(read_images(files, size=size, channels=1, name="omniglot").bitwise_not())
         row += len(files.names)
     return torch.cat(tensors), parts
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.tasks.functions import Function, FunctionTasks, check_whole
+from metarun.tasks.functions import Function, FunctionTasks
+from metarun.tasks.points import Sampling, check_whole
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,10 @@ class SharedFeatures:
         return (features * function["weights"][:, None]).sum(dim=-1, keepdim=True) + function["offset"][:, None, None]
 
 
-def regression(
-    *,
-    inputs: int = 10,
-    features: int = 3,
-    family_seed: int = 0,
-    shots: int = 20,
-    queries: int = 100,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    seed: int = 0,
-    eval_seed: int = 0,
-) -> FunctionTasks:
-    """Return the source of functions of `inputs` inputs over `features` shared features: x (B, inputs), y (B, 1)."""
+def regression(*, inputs: int = 10, features: int = 3, family_seed: int = 0, **sampling: Any) -> FunctionTasks:
+    """Return the source of functions of `inputs` inputs over `features` shared features: x (B, inputs), y (B, 1).
+
+    sampling: the keys of `Sampling`; 20 shots unless given.
+    """
     check_whole(inputs=inputs, features=features)
-    return FunctionTasks(SharedFeatures(inputs, features, family_seed), shots, queries, train_shots, train_queries, seed, eval_seed)
+    return FunctionTasks(SharedFeatures(inputs, features, family_seed), Sampling.of(sampling, shots=20))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from metarun.types import Episode, Examples
 SPLITS = ("train", "val", "test")
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
 """The smallest episode: its keys, their `train_` and `min_` forms included, may not be below these."""
+LARGE = 2 << 30
+"""Bytes from which on the images of a set are left on disk, mapped into memory, and not moved to a device as a whole."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,37 @@ class ClassPool:
     counts: images per class, in that order; they sum to M.
     names: one name per class, as errors should call it.
     groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None where there is none.
+    rows: (M,) where `images` holds more than this split or in another order: the places of the M images in it, in the order above.
     """
 
     images: Tensor
     counts: Sequence[int]
     names: Sequence[str]
     groups: Sequence[str] | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not (len(self.counts) == len(self.names) and sum(self.counts) == len(self.images)):
-            raise ValueError(
-                f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {len(self.images)} images do not fit"
-            )
+        size = len(self.images if self.rows is None else self.rows)
+        if not (len(self.counts) == len(self.names) and sum(self.counts) == size):
+            raise ValueError(f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {size} images do not fit")
         if self.groups is not None:
             runs = 1 + sum(a != b for a, b in zip(self.groups, self.groups[1:], strict=False))
             if runs != len(set(self.groups)):
                 raise ValueError("classes of one group must stand next to each other")
+
+    def to(self, device: torch.device | str) -> ClassPool:
+        """Return the pool with its own images, and no others, on the device."""
+        if self.images.device == torch.device(device):
+            return self
+        images = self.images if self.rows is None else self.images[self.rows]
+        return replace(self, images=images.to(device), rows=None)
+
+    def values(self, chosen: Tensor) -> Tensor:
+        """Return the images numbered `chosen` (B,) in the order of the classes: float32 (B, C, H, W) in [0, 1], on the pool's device."""
+        rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
+        device = self.images.device
+        pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
+        return pixels.div_(torch.full((), 255.0, device=device))  # CUDA multiplies by the reciprocal of a number, which rounds otherwise
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,7 @@ class FewShot:
     _starts: dict[str, Tensor] = field(init=False, repr=False)
     _counts: dict[str, Tensor] = field(init=False, repr=False)
     _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
+    _labels: dict[str, list[Tensor]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         counts = {split: torch.tensor(list(pool.counts), dtype=torch.int64) for split, pool in self.pools.items()}
@@ -95,6 +115,7 @@ class FewShot:
         object.__setattr__(self, "_groups", {split: self._group_table(split) for split in self.pools})
         for split in self.pools:
             self._check(split)
+        object.__setattr__(self, "_labels", {split: self._one_hot(split) for split in self.pools})
 
     @property
     def classes(self) -> dict[str, list[str]]:
@@ -109,26 +130,31 @@ class FewShot:
         queries = self.train_queries if train and self.train_queries is not None else self.queries
         return _Shape(ways, shots, queries, min(self.min_ways or ways, ways), min(self.min_shots or shots, shots))
 
+    def to(self, device: torch.device | str) -> FewShot:
+        """Return the source with its images on the device, where its episodes then are; the same where they are too large to move."""
+        size = sum(sum(pool.counts) * math.prod(pool.images.shape[1:]) for pool in self.pools.values())
+        return self if size >= LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
+
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`: support x (N*K, C, H, W), query x (N*Q, C, H, W), values in [0, 1]; class by class."""
-        support, query = self.batch(split, torch.tensor([index]))
-        return Episode(first(support), first(query))
+        return first_of(self.batch(split, torch.tensor([index])))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
-        """Deal the episodes `indices` (T,) at once, with a leading axis T."""
-        images = pool_of(self.pools, split).images
+        """Deal the episodes `indices` (T,), on the CPU, at once, with a leading axis T."""
+        pool = pool_of(self.pools, split)
         rows, present, shots = self.draw(split, indices)
-        shape = self.shape(split)
-        labels = torch.eye(shape.ways).expand(len(indices), -1, -1)
-
-        def examples(rows: Tensor, used: Tensor) -> Examples:
-            x = images[rows.flatten(1)].to(torch.float32).div_(255.0)
-            y = labels.repeat_interleave(rows.shape[-1], dim=1)
-            return Examples(x, y, used.flatten(1) if shape.varies else None)
-
+        shape, tasks = self.shape(split), len(indices)
+        parts = rows.split((shape.shots, shape.queries), dim=-1)
+        # One pass over the images for both roles, and each of them in one piece.
+        values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
+        x = [part.unflatten(0, (tasks, -1)) for part in values]
+        y = [labels.repeat(tasks, 1, 1) for labels in self._labels[split]]
+        if not shape.varies:
+            return Episode(*map(Examples, x, y))
         in_support = present[..., None] & (torch.arange(shape.shots) < shots[..., None])
         in_query = present[..., None].expand(-1, -1, shape.queries)
-        return Episode(examples(rows[..., : shape.shots], in_support), examples(rows[..., shape.shots :], in_query))
+        masks = [used.flatten(1).to(pool.images.device) for used in (in_support, in_query)]
+        return Episode(*map(Examples, x, y, masks))
 
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw what the episodes consist of, without touching an image.
@@ -142,12 +168,14 @@ class FewShot:
         counts = self._counts[split][classes]
         slots = draws.fold(key, "rows")[:, None] + torch.arange(shape.ways)
         picks = draws.distinct(draws.fold(slots, 0), shape.shots + shape.queries, counts.clamp(min=shape.shots + shape.queries))
-        if shape.varies:
-            picks = self._pick_few(slots, counts, shape, picks)
+        starts = self._starts[split][classes][..., None]
+        if not shape.varies:
+            return starts + picks, torch.ones_like(classes, dtype=torch.bool), torch.full_like(classes, shape.shots)
+        picks = self._pick_few(slots, counts, shape, picks)
         ways = shape.min_ways + draws.integers(draws.fold(key, "ways"), size=shape.ways - shape.min_ways + 1)
         most = (counts - shape.queries).clamp(max=shape.shots)
         shots = shape.min_shots + draws.integers(draws.fold(slots, "shots"), size=(most - shape.min_shots + 1))
-        return self._starts[split][classes][..., None] + picks, torch.arange(shape.ways) < ways[:, None], shots
+        return starts + picks, torch.arange(shape.ways) < ways[:, None], shots
 
     def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
         """Where a class has fewer than K+Q images, let its queries come last among those it has; surplus rows repeat one image."""
@@ -166,6 +194,12 @@ class FewShot:
             return draws.distinct(draws.fold(key, "classes"), ways, torch.full_like(key, len(self._counts[split])))
         group = draws.integers(draws.fold(key, "group"), size=len(first))
         return first[group][:, None] + draws.distinct(draws.fold(key, "classes"), ways, size[group])
+
+    def _one_hot(self, split: str) -> list[Tensor]:
+        """Return the labels of support (N*K, N) and query (N*Q, N), the same for every episode."""
+        shape = self.shape(split)
+        ways = torch.eye(shape.ways, device=self.pools[split].images.device)
+        return [ways.repeat_interleave(count, dim=0) for count in (shape.shots, shape.queries)]
 
     def _group_table(self, split: str) -> tuple[Tensor, Tensor]:
         """Return the first class and the number of classes of each group that is large enough for an episode."""
@@ -209,20 +243,34 @@ class FewShot:
         """Refuse what is no number: a source passes its sampling keys on without looking at them."""
         for name, least in LEAST.items():
             for key in (name, f"train_{name}", f"min_{name}"):
-                value = getattr(self, key, None)
+                value: Any = getattr(self, key, None)
                 if value is None and key != name:
                     continue
-                if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                if not is_whole(value) or value < least:
                     raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
+        for key in ("seed", "eval_seed"):
+            if not is_whole(value := getattr(self, key)):
+                raise UserError(f"task.{key}={value} must be a whole number.")
 
 
-def first(batch: Examples) -> Examples:
-    """Return the first task of a batch."""
-    return Examples(batch.x[0], batch.y[0], None if batch.mask is None else batch.mask[0])
+def is_whole(value: object) -> bool:
+    """Say whether a value of a config is a whole number, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def first_of(batch: Episode) -> Episode:
+    """Return the first episode of a batch."""
+    support, query = (Examples(part.x[0], part.y[0], None if part.mask is None else part.mask[0]) for part in batch)
+    return Episode(support, query)
+
+
+def check_split(split: str, known: Collection[str] = SPLITS) -> None:
+    """Raise `UserError` for a split that does not exist."""
+    if split not in known:
+        raise UserError(f"there is no split '{split}'; this task has {', '.join(known)}.{nearest(split, known)}")
 
 
 def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
     """Return the pool of a split, or say which splits there are."""
-    if split not in pools:
-        raise UserError(f"there is no split '{split}'; this task has {', '.join(pools)}.{nearest(split, pools)}")
+    check_split(split, pools)
     return pools[split]

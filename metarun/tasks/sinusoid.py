@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
+from metarun.tasks.points import Sampling
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, math.pi)
@@ -42,14 +44,6 @@ class Sinusoids:
         return amplitude * torch.sin(x - phase)
 
 
-def sinusoid(
-    *,
-    shots: int = 10,
-    queries: int = 100,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    seed: int = 0,
-    eval_seed: int = 0,
-) -> FunctionTasks:
-    """Return the source of sinusoid tasks: x (B, 1) in [-5, 5], y (B, 1)."""
-    return FunctionTasks(Sinusoids(), shots, queries, train_shots, train_queries, seed, eval_seed)
+def sinusoid(**sampling: Any) -> FunctionTasks:
+    """Return the source of sinusoid tasks: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
+    return FunctionTasks(Sinusoids(), Sampling.of(sampling))

@@ -15,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.errors import UserError, nearest
-from metarun.tasks.functions import check_sizes, check_split, first_of, sizes
-from metarun.tasks.sampling import SPLITS
-from metarun.types import Episode, Examples
+from metarun.tasks.points import Sampling, divide
+from metarun.tasks.sampling import SPLITS, first_of
+from metarun.types import Episode
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,8 @@ class TableTasks:
     tasks: split -> names of its tasks; given back as the argument `tasks` of `table`, it restores the split exactly.
     skipped: split -> those of its tasks that are left out because they have too few rows. counts: task -> its number of rows, in
         the order of the rows.
-    shots, queries: rows of an episode; `train_*` for the training split where it differs.
-    seed: of the training stream. eval_seed: of the "val" and "test" streams.
     inputs, targets: how raw values were standardised, to turn predictions back.
+    sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
     """
 
     x: Tensor
@@ -67,21 +67,16 @@ class TableTasks:
     counts: Mapping[str, int]
     inputs: Standard
     targets: Standard
-    shots: int = 10
-    queries: int = 10
-    train_shots: int | None = None
-    train_queries: int | None = None
+    sampling: Sampling
     skip_small: bool = False
-    seed: int = 0
-    eval_seed: int = 0
     objective: str = "regression"
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_sizes(self.shots, self.queries, self.train_shots, self.train_queries)
-        small = {split: [name for name in self.tasks[split] if self.counts[name] < sum(sizes(self, split))] for split in SPLITS}
-        used = {split: [name for name in self.tasks[split] if self.counts[name] >= sum(sizes(self, split))] for split in SPLITS}
+        needed = {split: sum(self.sampling.sizes(split)) for split in SPLITS}
+        small = {split: [name for name in self.tasks[split] if self.counts[name] < needed[split]] for split in SPLITS}
+        used = {split: [name for name in self.tasks[split] if self.counts[name] >= needed[split]] for split in SPLITS}
         for split in SPLITS:
             self._check(split, small[split], used[split])
         object.__setattr__(self, "skipped", small)
@@ -99,17 +94,16 @@ class TableTasks:
 
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
-        check_split(split)
+        key = self.sampling.key(split, indices)
+        shots, queries = self.sampling.sizes(split)
         starts, counts = self._used[split]
-        shots, queries = sizes(self, split)
-        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
         task = draws.integers(draws.fold(key, "task"), size=len(starts))
         rows = starts[task][:, None] + draws.distinct(draws.fold(key, "rows"), shots + queries, counts[task])
-        x, y = self.x[rows], self.y[rows]
-        return Episode(Examples(x[:, :shots], y[:, :shots]), Examples(x[:, shots:], y[:, shots:]))
+        x, y = (values.index_select(0, rows.flatten()).unflatten(0, rows.shape) for values in (self.x, self.y))
+        return divide(x, y, shots)
 
     def _check(self, split: str, small: Sequence[str], used: Sequence[str]) -> None:
-        shots, queries = sizes(self, split)
+        shots, queries = self.sampling.sizes(split)
         prefix = "train_" if split == "train" else ""
         if small and not (self.skip_small and used):
             name = min(small, key=lambda task: self.counts[task])
@@ -135,12 +129,7 @@ def table(
     split_seed: int = 0,
     tasks: Mapping[str, Sequence[str]] | None = None,
     skip_small: bool = False,
-    shots: int = 10,
-    queries: int = 10,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    seed: int = 0,
-    eval_seed: int = 0,
+    **sampling: Any,
 ) -> TableTasks:
     """Read a CSV file with a header line as regression tasks; x (B, D) and y (B, number of targets), standardised.
 
@@ -149,6 +138,7 @@ def table(
     split: shares of the tasks for train, val, test. split_seed: of the order in which tasks are dealt to them.
     tasks: the names of each split's tasks as they are, instead of a drawn split.
     skip_small: leave out tasks with fewer rows than an episode needs, rather than raise.
+    sampling: the keys of `Sampling`, shots and queries being rows; 10 queries unless given.
 
     Raises `UserError` for columns that do not exist, values that are missing or no numbers (with line and column), and tasks
     that are too small or too few.
@@ -171,13 +161,8 @@ def table(
         counts={name: len(rows) for name, rows in rows_of.items()},
         inputs=inputs,
         targets=outputs,
-        shots=shots,
-        queries=queries,
-        train_shots=train_shots,
-        train_queries=train_queries,
+        sampling=Sampling.of(sampling, queries=10),
         skip_small=skip_small,
-        seed=seed,
-        eval_seed=eval_seed,
     )
 
 

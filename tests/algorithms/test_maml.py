@@ -17,6 +17,7 @@ from metarun.algorithms.maml import Maml
 from metarun.backbones.classifier import Classifier
 from metarun.engine import gradients_of
 from metarun.errors import UserError
+from metarun.functional import deal
 from metarun.network import Network
 from metarun.norm import MODES
 from metarun.objectives import CLASSIFICATION, REGRESSION
@@ -267,3 +268,16 @@ def test_the_classes_may_come_in_any_order():
 def test_a_bad_option_is_a_sentence(options: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
         replace(Maml(conv_network(), CLASSIFICATION), **options)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_recomputed_inner_steps_give_the_same_second_order_gradient(tasks: int):
+    """Exactly the same operations, only later: with one task as it is, and mapped over several."""
+    algorithm = Maml(conv_network(), CLASSIFICATION, inner_lr=0.1, inner_steps=3)
+    params, state = testing.start(algorithm)
+    batch = testing.double(deal(few_shot(), "train", torch.arange(tasks)))
+    plain, recomputed = (
+        gradients_of(replace(algorithm, recompute=recompute), params, state, batch, torch.arange(tasks), STEP)
+        for recompute in (False, True)
+    )
+    testing.assert_same(plain, recomputed, "recompute", tolerance=1e-12)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks import folder as module
+from metarun.tasks import images
 from metarun.tasks.folder import class_split, folder
 from metarun.tasks.images import ImageFiles
 from metarun.tasks.sampling import SPLITS, FewShot
@@ -64,8 +65,17 @@ def test_each_pool_holds_the_images_of_its_own_classes(root: Path) -> None:
     for pool in source(root).pools.values():
         assert pool.counts == [5 if name == "c3" else 3 for name in pool.names]
         shades = [int(name[1:]) for name, count in zip(pool.names, pool.counts, strict=True) for _ in range(count)]
-        assert pool.images.shape == (sum(pool.counts), 3, 8, 8)
-        assert pool.images[:, 0, 4, 4].tolist() == shades
+        shown = pool.values(torch.arange(sum(pool.counts)))
+        assert shown.shape == (sum(pool.counts), 3, 8, 8)
+        assert (255 * shown[:, 0, 4, 4]).round().tolist() == shades
+
+
+def test_a_large_set_is_mapped_and_deals_the_same_episodes_without_a_copy(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = source(root)
+    monkeypatch.setattr(images, "LARGE", 1)
+    large = source(root)
+    assert len({pool.images.data_ptr() for pool in large.pools.values()}) == 1
+    assert torch.equal(large.batch("train", torch.arange(20)).query.x, plain.batch("train", torch.arange(20)).query.x)
 
 
 def test_the_split_is_drawn_by_its_seed_and_pinned(root: Path) -> None:
@@ -222,4 +232,4 @@ def test_the_photographs_are_divided_as_their_split_file_says(monkeypatch: pytes
     data = Path(os.environ["METARUN_DATA"], "caltech101")
     photographs = folder(root=str(data / "caltech101_84x84.zip"), split_file=str(data / "splits_64_16_20.json"), shots=5)
     assert {split: len(pool.names) for split, pool in photographs.pools.items()} == {"train": 64, "val": 16, "test": 20}
-    assert sum(len(pool.images) for pool in photographs.pools.values()) == 8677 - 435  # without Faces_easy
+    assert sum(len(pool.rows) for pool in photographs.pools.values()) == 8677 - 435  # without Faces_easy

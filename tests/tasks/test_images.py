@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from PIL import Image
 
 from metarun.errors import UserError
+from metarun.tasks import images as module
 from metarun.tasks.images import cache_folder, cached, decode, find_images, read_images
 
 
@@ -125,33 +129,91 @@ def test_the_second_call_reads_the_cache_and_a_changed_file_makes_a_new_one(tmp_
     assert len(list(cache.iterdir())) == 2
 
 
-def test_what_is_cached_comes_back_bit_by_bit_without_being_made_again() -> None:
-    images = torch.arange(24, dtype=torch.uint8).reshape(2, 1, 3, 4)
-    assert torch.equal(cached("x", ["facts"], lambda: images), images)
-    assert torch.equal(cached("x", ["facts"], lambda: pytest.fail("made again")), images)
-    assert torch.equal(cached("x", ["other facts"], lambda: images + 1), images + 1)
+def keep(images: torch.Tensor | None, *facts: str, shape: tuple[int, ...] = (16, 1, 4, 4)) -> torch.Tensor:
+    """Cache these images, or expect them to be there already."""
+
+    def make() -> Iterator[np.ndarray]:
+        yield from pytest.fail("made again") if images is None else images.numpy()
+
+    return cached("x", facts, shape, make)
+
+
+IMAGES = torch.arange(256, dtype=torch.uint8).reshape(16, 1, 4, 4)
+
+
+@pytest.fixture(params=["read", "mapped"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have tensors of any size mapped, or none."""
+    if request.param == "mapped":
+        monkeypatch.setattr(module, "LARGE", 1)
+    return request.param
+
+
+def test_what_is_cached_comes_back_bit_by_bit_without_being_made_again(way: str) -> None:
+    assert torch.equal(keep(IMAGES, "facts"), IMAGES)
+    assert torch.equal(keep(None, "facts"), IMAGES)
+    assert torch.equal(keep(IMAGES.flip(0), "other facts"), IMAGES.flip(0))
+
+
+def test_a_large_set_is_the_cache_file_itself_mapped_and_a_small_one_is_in_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mapped(images: torch.Tensor) -> bool:
+        lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line]
+        ranges = [[int(end, 16) for end in line[0].split("-")] for line in lines if line[1].startswith("r--")]
+        return any(start <= images.data_ptr() < end for start, end in ranges)
+
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not list what is mapped")
+    assert not mapped(keep(IMAGES))
+    monkeypatch.setattr(module, "LARGE", 200)
+    assert mapped(keep(None))
+
+
+def test_a_mapped_set_stays_whole_when_its_file_is_replaced(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 1)
+    images = keep(IMAGES)
+    (path,) = cache.iterdir()
+    path.unlink()
+    keep(IMAGES.flip(0))
+    assert torch.equal(images, IMAGES)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "text"])
-def test_a_damaged_cache_file_is_made_anew_with_one_warning(cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    cached("x", [], lambda: images)
+def test_a_damaged_cache_file_is_made_anew_with_one_warning(way: str, cache: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    keep(IMAGES)
     (path,) = cache.iterdir()
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes({"flip": bytes(data), "truncate": path.read_bytes()[:100], "empty": b"", "text": b"hello " * 50}[damage])
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(cached("x", [], lambda: images.clone()), images)
+        assert torch.equal(keep(IMAGES), IMAGES)
     assert len(caplog.records) == 1
-    assert torch.equal(cached("x", [], lambda: pytest.fail("not repaired")), images)
+    assert torch.equal(keep(None), IMAGES)
 
 
-def test_a_cache_that_cannot_be_written_costs_one_warning_only(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_form_of_a_cache_file_is_a_checksum_and_a_numpy_array(cache: Path) -> None:
+    """So that the files of earlier versions stay good."""
+    keep(IMAGES)
+    (path,) = cache.iterdir()
+    data, array = path.read_bytes(), io.BytesIO()
+    np.lib.format.write_array(array, IMAGES.numpy(), allow_pickle=False)
+    assert data == hashlib.sha256(array.getvalue()).digest() + array.getvalue()
+
+
+def test_a_cache_that_cannot_be_written_costs_one_warning_only(way: str, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache.write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        assert cached("x", [], lambda: torch.ones(1, dtype=torch.uint8)).item() == 1
+        assert torch.equal(keep(IMAGES), IMAGES)
     assert len(caplog.records) == 1
     assert "cannot write the cache file" in caplog.text
+
+
+def test_images_read_without_a_cache_are_those_read_with_one(tmp_path: Path, cache: Path) -> None:
+    a_file(tmp_path / "set", "a/1.png", encode(Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))))
+    files = find_images(tmp_path / "set")
+    kept = read_images(files, size=4, channels=3, name="set")
+    shutil.rmtree(cache)
+    cache.write_text("a file where the folder should be")
+    assert torch.equal(read_images(files, size=4, channels=3, name="set"), kept)
 
 
 def test_a_failed_write_leaves_no_file_behind(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +221,15 @@ def test_a_failed_write_leaves_no_file_behind(cache: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    cached("x", [], lambda: torch.ones(1, dtype=torch.uint8))
+    assert torch.equal(keep(IMAGES), IMAGES)
+    assert list(cache.iterdir()) == []
+
+
+def test_an_unreadable_image_leaves_no_file_behind(tmp_path: Path, cache: Path) -> None:
+    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4))))
+    a_file(tmp_path / "set", "a/2.png", b"no image")
+    with pytest.raises(UserError, match=r"cannot read 'a/2\.png'"):
+        read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set")
     assert list(cache.iterdir()) == []
 
 

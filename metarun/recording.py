@@ -1,0 +1,114 @@
+"""Recording a pure function of tensors as a flat program of tensor operations, which then runs without the code that wrote it.
+
+An algorithm is written with `torch.func`: gradients inside a map over tasks, inside a gradient. Working that out costs Python more than
+small tensors cost the processor, and it is the same work each time, since the functions are pure and shapes decide everything. So the
+function runs once under a tracer, and from then on only the operations are called: the same ones in the same order, hence the same bits,
+two to three times faster where tensors are small. A program holds no module and no autograd graph, so several threads may run it at once,
+and torch's compiler can fuse it whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+log = logging.getLogger(__name__)
+
+_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+"""Operations that mean nothing where no gradient is recorded."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function for arguments of one signature. concurrent: whether several threads may call it at once."""
+
+    call: Callable[..., Any]
+    concurrent: bool
+
+
+@dataclass
+class Recorded:
+    """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
+
+    function: must not branch on the values of tensors; one that does runs as it is, operation by operation.
+    compile: fuse the program with torch's compiler, where a C++ compiler is found. The result may differ in the last bits.
+    """
+
+    function: Callable[..., Any]
+    compile: bool = False
+    _programs: dict[Hashable, Program] = field(default_factory=dict)
+
+    def program(self, *args: Any) -> Program:
+        """Return the program for such arguments, recording it where it is new. Not for several threads at once."""
+        leaves, spec = tree_flatten(args)
+        signature = (spec, tuple(_describe(leaf) for leaf in leaves))
+        if signature not in self._programs:
+            self._programs[signature] = self._record(leaves, spec)
+        return self._programs[signature]
+
+    def _record(self, leaves: list[Any], spec: TreeSpec) -> Program:
+        shapes: list[TreeSpec] = []
+
+        def flat(*tensors: Tensor) -> list[Any]:
+            given = iter(tensors)
+            args = tree_unflatten([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+            out, shape = tree_flatten(self.function(*args))
+            shapes.append(shape)
+            return out
+
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        try:
+            module = make_fx(flat)(*tensors)
+        except Exception as error:  # whatever it is, an error of the function itself comes again when it is called
+            log.info("not recorded, runs operation by operation: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return Program(self.function, concurrent=False)
+        run: Callable[..., Any] = _simplified(module).forward
+        if self.compile:
+            run = _compiled(module, tensors) or run
+
+        def call(*args: Any) -> Any:
+            with torch.no_grad():
+                out = run(*(leaf for leaf in tree_flatten(args)[0] if isinstance(leaf, Tensor)))
+            return tree_unflatten(list(out), shapes[-1])
+
+        return Program(call, concurrent=True)
+
+
+def _describe(leaf: Any) -> Hashable:
+    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+
+
+def _simplified(module: GraphModule) -> GraphModule:
+    """Take out what does nothing."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.target in _SAME:
+            node.replace_all_uses_with(node.args[0])
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:
+    """Return the program fused by torch's compiler, or None, having said why, where that does not work here."""
+    from torch import _inductor as inductor  # takes a second to import
+
+    start = time.perf_counter()
+    try:
+        with torch.no_grad():
+            compiled: Callable[..., Any] = inductor.compile(module, list(tensors))
+            compiled(*tensors)  # the C++ compiler runs when the program is first called
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("device.compile: torch's compiler does not work here (%s); the run goes on without it.", reason)
+        return None
+    log.info("compiled in %.1f s", time.perf_counter() - start)
+    return compiled

@@ -1,0 +1,128 @@
+"""Checkpoints written while the run goes on: a copy is taken at once, and a thread brings it to the disk."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from metarun.checkpoint import Checkpoint, encode, snapshot, write
+
+SNAPSHOTS = 3
+"""How many may be in memory at once, the one being written included; with Adam's moments each is three times the parameters."""
+PATIENCE = 2.0
+"""Seconds that a run which Ctrl-C ended gives its disk."""
+
+
+class Saver:
+    """Does what `checkpoint.save` does, in the order of the calls, and keeps the caller only for a copy of the tensors.
+
+    before: called in the thread before each file is written, such as `Tracker.sync`: what is logged before a call of `save` is then on
+        disk before that checkpoint. It must stay valid until the Saver is left.
+
+    Each checkpoint is written, even where a newer one for the same path waits behind it, so the files on disk are always some that
+    `checkpoint.save` would have left too, only later. Leaving the `with` waits until everything is on disk.
+
+    What goes wrong in the background is raised once: by the next `save` or `flush`, or on leaving. What waited behind it is dropped, as it
+    would never have been asked for had the error come at once.
+    """
+
+    def __init__(self, before: Callable[[], object] | None = None) -> None:
+        self._before = before
+        self._waiting: list[tuple[Path, Checkpoint]] = []
+        self._writing = self._encoding = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()  # guards all of these
+
+    def save(self, path: str | Path, checkpoint: Checkpoint) -> None:
+        """Copy the checkpoint and return; waits only while `SNAPSHOTS` earlier ones are not on disk.
+
+        Raises TypeError, naming the place, where something is neither a plain value nor a tensor; and, in place of saving, what went
+        wrong with an earlier save.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) + self._writing < SNAPSHOTS)
+            self._raise()
+        copied = snapshot(checkpoint)
+        with self._changed:
+            if self._thread is None:
+                # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
+                self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
+                self._thread.start()
+            self._waiting.append((Path(path), copied))
+
+    def flush(self) -> None:
+        """Wait until everything is on disk; raises what went wrong with an earlier save."""
+        with self._changed:
+            self._changed.wait_for(self._idle)
+            self._raise()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            self._leave()
+            return
+        try:
+            with self._changed:
+                self._changed.wait_for(self._idle)
+        except KeyboardInterrupt:
+            self._leave()
+            raise
+        if exception is None:
+            self._raise()
+        elif self._error is not None:
+            exception.add_note(str(self._error))
+
+    def _idle(self) -> bool:
+        return not (self._waiting or self._writing)
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _leave(self) -> None:
+        """Give the disk a moment, then go: the thread ends with the process, and a file that it has not finished is not in place."""
+        with self._changed:
+            self._changed.wait_for(self._idle, PATIENCE)
+            self._waiting.clear()
+            # The C++ runtime aborts a process that ends while one of its threads is inside torch.save.
+            self._changed.wait_for(lambda: not self._encoding)
+
+    def _work(self) -> None:
+        while (first := self._begin()) is not None:
+            error: BaseException | None = None
+            try:
+                self._write(*first)
+            except BaseException as caught:
+                error = caught
+            self._end(error)
+
+    def _begin(self) -> tuple[Path, Checkpoint] | None:
+        with self._changed:
+            if not self._waiting:
+                self._thread = None
+                return None
+            self._writing = self._encoding = True
+            return self._waiting.pop(0)
+
+    def _write(self, path: Path, checkpoint: Checkpoint) -> None:
+        content = encode(checkpoint)
+        with self._changed:
+            self._encoding = False
+            self._changed.notify_all()
+        if self._before is not None:
+            self._before()
+        write(path, content)
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._writing = self._encoding = False
+            if error is not None:
+                self._error = error
+                self._waiting.clear()
+            self._changed.notify_all()

@@ -1,0 +1,68 @@
+"""How many points the episodes of a regression source have and by which seeds they are drawn: the task keys that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError, nearest
+from metarun.tasks.sampling import check_split, is_whole
+from metarun.types import Episode, Examples
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The keys under which a source is sampled.
+
+    shots, queries: support and query points of an episode; `train_*` for the training split where it differs.
+    seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
+        on the same episodes.
+    """
+
+    shots: int = 10
+    queries: int = 100
+    train_shots: int | None = None
+    train_queries: int | None = None
+    seed: int = 0
+    eval_seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        check_whole(least=None, **{name: given.pop(name) for name in ("seed", "eval_seed")})
+        check_whole(**given)
+
+    @staticmethod
+    def of(given: Mapping[str, Any], **defaults: int) -> Sampling:
+        """Return the sampling of a config's keys; UserError for a key that there is not. defaults: where not those above."""
+        names = [each.name for each in fields(Sampling)]
+        for name in given:
+            if name not in names:
+                raise UserError(f"task.{name} is not a key of this task.{nearest(name, names)}")
+        return Sampling(**{**defaults, **given})
+
+    def sizes(self, split: str) -> tuple[int, int]:
+        """Return shots and queries of a split."""
+        train = split == "train"
+        shots = self.train_shots if train and self.train_shots is not None else self.shots
+        return shots, self.train_queries if train and self.train_queries is not None else self.queries
+
+    def key(self, split: str, indices: Tensor) -> Tensor:
+        """Return the keys (T,) of the episodes `indices` (T,); UserError for a split that does not exist."""
+        check_split(split)
+        return draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+
+
+def check_whole(*, least: int | None = 1, **values: int) -> None:
+    """Raise `UserError` unless every value of these task keys is a whole number, of at least `least` where that is given."""
+    for name, value in values.items():
+        if not is_whole(value) or (least is not None and value < least):
+            raise UserError(f"task.{name}={value} must be a whole number{'' if least is None else f' of at least {least}'}.")
+
+
+def divide(x: Tensor, y: Tensor, shots: int) -> Episode:
+    """Return the episodes whose support is the first `shots` of the points x (T, B, D), y (T, B, D'), and whose query is the rest."""
+    return Episode(Examples(x[:, :shots], y[:, :shots]), Examples(x[:, shots:], y[:, shots:]))

@@ -1,0 +1,120 @@
+"""A recorded function does what the function does, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from metarun.recording import Recorded
+
+
+def inner_and_outer(weight: Tensor, x: Tensor) -> dict[str, Any]:
+    """One step of gradient descent per row of x, and the derivative of the loss after it."""
+
+    def loss(weight: Tensor, row: Tensor) -> Tensor:
+        return (weight * row).tanh().square().sum()
+
+    def after(weight: Tensor, row: Tensor) -> Tensor:
+        return loss(weight - 0.1 * grad(loss)(weight, row), row)
+
+    return {"losses": vmap(after, (None, 0))(weight, x), "gradients": vmap(grad(after), (None, 0))(weight, x), "nothing": None}
+
+
+def arguments(rows: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    return torch.randn(3, generator=generator), torch.randn(rows, 3, generator=generator)
+
+
+def test_a_program_gives_the_same_bits_as_the_function():
+    program = Recorded(inner_and_outer).program(*arguments())
+    assert program.concurrent
+    found, expected = program.call(*arguments()), inner_and_outer(*arguments())
+    assert torch.equal(found["losses"], expected["losses"])
+    assert torch.equal(found["gradients"], expected["gradients"])
+    assert found["nothing"] is None
+
+
+def test_a_program_computes_with_the_values_that_it_is_given_and_not_with_those_it_was_recorded_with():
+    recorded = Recorded(inner_and_outer)
+    recorded.program(*arguments())
+    weight, x = arguments()
+    found = recorded.program(weight + 1, x * 2).call(weight + 1, x * 2)
+    assert torch.equal(found["gradients"], inner_and_outer(weight + 1, x * 2)["gradients"])
+
+
+def test_a_program_does_not_run_the_function_again():
+    calls = []
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(1)
+        return 2 * x
+
+    recorded = Recorded(counted)
+    for value in (1.0, 2.0, 3.0):
+        recorded.program(torch.tensor(value)).call(torch.tensor(value))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("other", [(5, torch.float32), (4, torch.float64)])
+def test_other_shapes_and_types_get_their_own_program(other: tuple[int, torch.dtype]):
+    recorded = Recorded(lambda x: x.sum() / len(x))
+    first = torch.ones(4)
+    rows, dtype = other
+    second = torch.ones(rows, dtype=dtype)
+    assert recorded.program(first) is not recorded.program(second)
+    assert recorded.program(first) is recorded.program(first.clone())
+    assert recorded.program(second).call(second).dtype == dtype
+    assert recorded.program(second).call(second) == 1
+
+
+def test_strides_are_part_of_the_signature():
+    """A recorded `view` is right for one layout only."""
+    recorded = Recorded(lambda x: x.reshape(-1) * 1.0)
+    square = torch.arange(6.0).reshape(2, 3)
+    turned = torch.arange(6.0).reshape(3, 2).T
+    assert recorded.program(square).call(square).tolist() == [0, 1, 2, 3, 4, 5]
+    assert recorded.program(turned).call(turned).tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_a_function_that_branches_on_values_runs_as_it_is():
+    def branching(x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+    program = Recorded(branching).program(torch.ones(2))
+    assert not program.concurrent
+    assert program.call(-torch.ones(2)).tolist() == [1, 1]
+
+
+def test_an_error_of_the_function_comes_out_when_it_is_called():
+    def broken(x: Tensor) -> Tensor:
+        raise ValueError("seven")
+
+    program = Recorded(broken).program(torch.ones(2))
+    with pytest.raises(ValueError, match="seven"):
+        program.call(torch.ones(2))
+
+
+def test_no_gradient_is_recorded_while_a_program_runs():
+    weight, x = arguments()
+    found = Recorded(inner_and_outer).program(weight.requires_grad_(), x).call(weight, x)
+    assert not found["losses"].requires_grad
+
+
+def test_without_a_compiler_the_run_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def no_compiler(*_: Any) -> None:
+        raise RuntimeError("no C++ compiler was found")
+
+    monkeypatch.setattr("torch._inductor.compile", no_compiler)
+    program = Recorded(inner_and_outer, compile=True).program(*arguments())
+    assert "does not work here (no C++ compiler was found); the run goes on without it" in caplog.text
+    assert torch.equal(program.call(*arguments())["losses"], inner_and_outer(*arguments())["losses"])
+
+
+@pytest.mark.slow
+def test_a_compiled_program_agrees_to_rounding():
+    program = Recorded(inner_and_outer, compile=True).program(*arguments())
+    torch.testing.assert_close(program.call(*arguments()), inner_and_outer(*arguments()), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,91 @@
+"""Chunks of tasks run side by side, in the order of the tasks, and change no number."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarun.device import Plan
+from metarun.running import Runner
+
+BATCH = (torch.arange(14.0).reshape(7, 2), None, torch.arange(7))
+
+
+def double(shared: Tensor, part: Any) -> tuple[Tensor, Tensor]:
+    x, nothing, number = part
+    assert nothing is None
+    return shared * x, number
+
+
+def results(plan: Plan, *, times: int = 100) -> list[tuple[Tensor, Tensor]]:
+    with Runner(plan) as runner:
+        return list(runner.map("double", double, torch.tensor(2.0), BATCH, times=times))
+
+
+@pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2), Plan(1, workers=3), Plan(8)])
+@pytest.mark.parametrize("times", [1, 100])
+def test_results_come_in_the_order_of_the_tasks(plan: Plan, times: int):
+    """Recorded or not, one after the other or side by side; the last chunk may be smaller."""
+    found = results(plan, times=times)
+    assert [len(number) for _, number in found] == ([3, 3, 1] if plan.chunk == 3 else [1] * 7 if plan.chunk == 1 else [7])
+    assert torch.equal(torch.cat([x for x, _ in found]), 2 * BATCH[0])
+    assert torch.cat([number for _, number in found]).tolist() == list(range(7))
+
+
+def test_chunks_run_on_threads_of_their_own_with_the_planned_size_of_teams():
+    before = torch.get_num_threads()
+    seen = set()
+
+    def look(_: Any, part: Tensor) -> Tensor:
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return part + 1
+
+    with Runner(Plan(1, workers=2)) as runner:
+        runner._recorded["look"] = Unrecorded(look)  # type: ignore[assignment]
+        assert len(list(runner.map("look", look, None, torch.arange(6), times=100))) == 6
+    assert {size for _, size in seen} == {1}
+    assert all(name.startswith("metarun-worker") for name, _ in seen)
+    assert torch.get_num_threads() == before
+
+
+class Unrecorded:
+    """Stands in for a recorded function, so that the function itself runs on the workers."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def program(self, *_: Any) -> Any:
+        class Program:
+            concurrent = True
+            call = staticmethod(self.function)
+
+        return Program
+
+
+def test_an_error_in_a_worker_reaches_the_caller_and_its_threads_end():
+    def broken(_: Any, part: Tensor) -> Tensor:
+        raise ValueError(f"task {int(part)}")
+
+    with Runner(Plan(1, workers=2)) as runner:
+        runner._recorded["broken"] = Unrecorded(broken)  # type: ignore[assignment]
+        with pytest.raises(ValueError, match="task 0"):
+            list(runner.map("broken", broken, None, torch.arange(6), times=100))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("metarun-worker")]
+
+
+def test_few_chunks_are_ahead_of_what_was_taken():
+    """So that the memory of a step does not grow with its tasks."""
+    begun = []
+
+    def note(_: Any, part: Tensor) -> Tensor:
+        begun.append(int(part))
+        return part
+
+    with Runner(Plan(1, workers=2)) as runner:
+        runner._recorded["note"] = Unrecorded(note)  # type: ignore[assignment]
+        next(iter(runner.map("note", note, None, torch.arange(50), times=100)))
+        assert len(begun) <= 3
