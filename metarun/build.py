@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
@@ -56,13 +57,16 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     for group in ("task", "algo", "backbone", "device"):
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
+    device = choose_device(config["device"])
     source = build_source(config)
-    episodes = {split: source.episode(split, 0) for split in ("train", "val")}
+    if device.name != "cpu" and hasattr(source, "to"):
+        source = source.to(device.name)
+    episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     algorithm = _build_algorithm(config, source, episodes)
     network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
     module = network.module if isinstance(network, Network) else None
     work = {split: work_of(module, episode, inner_steps) for split, episode in episodes.items()}
-    return Parts(config, source, algorithm, choose_device(config["device"]), episodes["train"], work)
+    return Parts(config, source, algorithm, device, episodes["train"], work)
 
 
 def build_source(config: dict[str, Any]) -> TaskSource:

@@ -119,6 +119,7 @@ def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
         "threads": parts.device.threads,
         "chunk": settings.plan.chunk,
         "compile": settings.plan.compile,
+        "precision": parts.device.precision,
         "torch": str(torch.__version__),
     }
 

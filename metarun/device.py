@@ -26,6 +26,8 @@ MEMORY_SHARE = 0.5
 """Of the device's memory, for the activations of the tasks that are mapped at once."""
 
 
+PRECISIONS = ("float32", "tf32", "bf16")
+
 _STOCK_THREADS = torch.get_num_threads()
 """As torch found it, before any run of this process chose for itself."""
 
@@ -43,22 +45,29 @@ class Plan:
     """How a batch of tasks is run.
 
     chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
+    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none.
     """
 
     chunk: int = 8
     workers: int = 1
     threads: int = 1
     compile: bool = False
+    autocast: str | None = None
 
 
 @dataclass(frozen=True)
 class Device:
-    """name: for torch. threads: of the processor, in all. chunk, compile: as the config says, None where it leaves them to the rule."""
+    """Where to compute.
+
+    name: for torch. threads: of the processor, in all. chunk, compile: as the config says, None where it leaves them to the rule.
+    precision: one of `PRECISIONS`.
+    """
 
     name: str
     threads: int
     chunk: int | None = None
     compile: bool | None = None
+    precision: str = "float32"
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
         """Return how to run batches of so many tasks. steps: how often, in training. most: no larger chunk than this."""
@@ -66,12 +75,11 @@ class Device:
         chunk = min(chunk, most or chunk)
         small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
         compile = small if self.compile is None else self.compile
-        if self.name != "cpu":
-            return Plan(chunk, compile=compile)
-        if work.flops * tasks < TEAM_FLOPS:
-            return Plan(chunk, compile=compile)
+        autocast = self.name.split(":")[0] if self.precision == "bf16" else None
+        if self.name != "cpu" or work.flops * tasks < TEAM_FLOPS:
+            return Plan(chunk, compile=compile, autocast=autocast)
         workers = min(self.threads, -(-tasks // chunk))
-        return Plan(chunk, workers, max(1, self.threads // workers), compile)
+        return Plan(chunk, workers, max(1, self.threads // workers), compile, autocast)
 
     def _fitting(self, work: Work) -> int:
         """Return how many tasks fit into the memory, and on a processor into its caches."""
@@ -99,12 +107,12 @@ def choose_device(config: Mapping[str, Any]) -> Device:
     if compile is not None and not isinstance(compile, bool):
         raise UserError(f"device.compile={compile} must be auto, true or false.")
     precision = config.get("precision", "float32")
-    if precision not in ("float32", "tf32"):
-        raise UserError(f"device.precision={precision} is unknown; it must be float32 or tf32.")
+    if precision not in PRECISIONS:
+        raise UserError(f"device.precision={precision} is unknown; it must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     keep_freed_memory()
     threads = _whole("device.threads", _auto(config, "threads"))
-    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile)
+    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision)
 
 
 def work_of(module: nn.Module | None, episode: Episode, inner_steps: int) -> Work:

@@ -143,7 +143,7 @@ def train(
 def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: OuterOptimizer, settings: Settings, runner: Runner) -> None:
     """Take one outer step in place."""
     batch, keys, indices = dealer.next()
-    step = torch.tensor(position.step, device=settings.device)
+    step = torch.full((), position.step, device=settings.device)  # filled there: a copy would wait for the device
     total: Params = {}
     losses: list[Tensor] = []
     auxes: list[Aux] = []

@@ -10,6 +10,7 @@ and torch's compiler can fuse it whole.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from metarun.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,7 @@ def _simplified(module: GraphModule) -> GraphModule:
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:
     """Return the program fused by torch's compiler, or None, having said why, where that does not work here."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # torch's own place is emptied at every boot
     from torch import _inductor as inductor  # takes a second to import
 
     start = time.perf_counter()

@@ -50,6 +50,7 @@ class Runner:
         tasks, chunk = next(leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)), self.plan.chunk
         cut = [leaf.split(chunk) if isinstance(leaf, Tensor) else [leaf] * -(-tasks // chunk) for leaf in leaves]
         parts = [tree_unflatten(list(part), spec) for part in zip(*cut, strict=True)]
+        function = self._cast(function)
         if times * len(parts) < WORTH_RECORDING:
             return (function(shared, part) for part in parts)
         recorded = self._recorded.setdefault(name, Recorded(function, compile=self.plan.compile))
@@ -71,6 +72,17 @@ class Runner:
         finally:
             for future in running:
                 future.cancel()
+
+    def _cast(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        device = self.plan.autocast
+        if device is None:
+            return function
+
+        def cast(shared: Any, part: Any) -> Any:
+            with torch.autocast(device, torch.bfloat16):
+                return function(shared, part)
+
+        return cast
 
     def close(self) -> None:
         """End the threads; a second call does nothing."""

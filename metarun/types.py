@@ -104,7 +104,8 @@ class Algorithm(Protocol):
 class TaskSource(Protocol):
     """Where episodes come from. Episode n of a split under a seed is always the same episode.
 
-    Optional: `batch(split, indices) -> Episode` deals several at once (leading axis T), for speed.
+    Optional, for speed: `batch(split, indices) -> Episode` deals several at once (leading axis T); `to(device) -> TaskSource` gives the
+    same source with its data on a device, where its episodes then are.
     """
 
     objective: str

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "metarun"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 LAYERS = {
-    "ground": ["metarun", "metarun.errors", "metarun.draws"],
+    "ground": ["metarun", "metarun.cache", "metarun.errors", "metarun.draws"],
     "types": ["metarun.objectives", "metarun.types"],
     "networks and functions": ["metarun.conv", "metarun.functional", "metarun.norm", "metarun.network"],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],

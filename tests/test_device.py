@@ -62,6 +62,11 @@ def test_only_small_steps_of_long_runs_are_compiled_unless_the_config_decides():
     assert not on_cpu(compile=False).plan(small, 25, steps=70_000).compile
 
 
+def test_bfloat16_is_a_matter_of_the_plan():
+    assert on_cpu(precision="bf16").plan(work(7e4), 25).autocast == "cpu"
+    assert on_cpu(precision="tf32").plan(work(7e4), 25).autocast is None
+
+
 def test_what_the_config_says_is_taken():
     device = choose_device({"name": "cpu", "task_chunk": 3, "threads": 2})
     assert (device.name, device.threads, device.plan(work(1.0), 16).chunk) == ("cpu", 2, 3)
@@ -84,7 +89,7 @@ def test_work_counts_the_operations_of_a_forward_pass_over_all_examples():
         ({"name": "cpu", "task_chunk": 1.5}, "device.task_chunk=1.5"),
         ({"name": "cpu", "task_chunk": "all"}, "device.task_chunk=all"),
         ({"name": "cpu", "compile": "yes"}, "device.compile=yes must be auto, true or false"),
-        ({"name": "cpu", "precision": "float16"}, "device.precision=float16 is unknown; it must be float32 or tf32"),
+        ({"name": "cpu", "precision": "float16"}, "device.precision=float16 is unknown; it must be float32, tf32 or bf16"),
     ],
 )
 def test_a_bad_value_is_a_sentence(config: dict[str, Any], words: str):

@@ -30,6 +30,12 @@ def test_the_mixing_function_is_splitmix64() -> None:
     assert unsigned == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
 
 
+def test_a_key_is_its_path_folded_in_part_by_part_whether_numbers_or_tensors() -> None:
+    for seed in (-3, 0, 2**40):
+        folded = draws.fold(draws.fold(draws.fold(draws.key(seed), "train"), -5), 2**33)
+        assert draws.key(seed, "train", -5, 2**33) == draws.key(seed, "train", torch.tensor(-5), 2**33) == folded
+
+
 def test_a_batch_of_keys_draws_what_each_key_draws_alone() -> None:
     keys = draws.key(7, "val", torch.arange(20))
     sizes = torch.arange(20) + 6
@@ -79,6 +85,20 @@ def test_distinct_draws_never_repeat_and_stay_in_range() -> None:
             assert chosen.min() >= 0
             assert chosen.max() < count + extra
             assert all(len(set(row)) == count for row in chosen.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16, 33])
+def test_distinct_draws_are_floyds_algorithm_turn_by_turn(count: int) -> None:
+    """In turn i a number from 0 … size - count + i is added to the set; that upper end itself where the number is in the set."""
+    keys = draws.key(5, torch.arange(60))
+    for extra in (0, 1, 3, 500):
+        found = draws.distinct(keys, count, torch.full_like(keys, count + extra))
+        for key, row in zip(keys, found.tolist(), strict=True):
+            chosen: list[int] = []
+            for turn, chance in enumerate(draws.uniform(draws.fold(key, "set"), count, dtype=torch.float64).tolist()):
+                candidate = int(chance * (extra + turn + 1))
+                chosen.append(extra + turn if candidate in chosen else candidate)
+            assert row == [chosen[place] for place in draws.permutation(draws.fold(key, "order"), count).tolist()]
 
 
 def test_distinct_draws_put_every_element_in_every_place_equally_often() -> None:

@@ -89,3 +89,18 @@ def test_few_chunks_are_ahead_of_what_was_taken():
         runner._recorded["note"] = Unrecorded(note)  # type: ignore[assignment]
         next(iter(runner.map("note", note, None, torch.arange(50), times=100)))
         assert len(begun) <= 3
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_products_are_taken_in_bfloat16_where_the_plan_says_so(times: int):
+    """1 + 2^-9 is 1 in bfloat16, which has 8 bits of fraction; in float32 it is itself."""
+
+    def product(shared: Tensor, part: Tensor) -> Tensor:
+        return (part @ shared).float()
+
+    found = {}
+    for autocast in (None, "cpu"):
+        with Runner(Plan(4, autocast=autocast)) as runner:
+            found[autocast] = torch.cat(list(runner.map("product", product, torch.eye(2), torch.full((4, 2), 1 + 2.0**-9), times=times)))
+    assert found[None].unique().tolist() == [1 + 2.0**-9]
+    assert found["cpu"].unique().tolist() == [1.0]

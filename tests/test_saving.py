@@ -342,11 +342,12 @@ def test_a_process_that_ctrl_c_ends_in_the_middle_of_torch_save_does_not_crash(t
     """Without care it would be aborted: `terminate called without an active exception`."""
     script = """
         saving.PATIENCE = 0.0
-        inside = threading.Event()
+        inside, writes = threading.Event(), itertools.count()
         class Slow(io.BytesIO):
             def write(self, data):
-                inside.set()
-                time.sleep(0.01)
+                if next(writes) == 20:  # well into the tensors
+                    inside.set()
+                time.sleep(0.005)
                 return super().write(data)
         io.BytesIO = Slow
         params = {f"w{number}": torch.zeros(3) for number in range(50)}

@@ -26,6 +26,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from metarun.cache import cache_folder
 from metarun.errors import UserError
 from metarun.tasks.sampling import LARGE
 
@@ -113,13 +114,6 @@ def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], 
     for row, image in enumerate(make()):
         images[row] = image
     return torch.from_numpy(images)
-
-
-def cache_folder() -> Path:
-    """Return METARUN_CACHE, else metarun/ in XDG_CACHE_HOME, else ~/.cache/metarun."""
-    if chosen := os.environ.get("METARUN_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "metarun"
 
 
 def _load(path: Path) -> Tensor | None:

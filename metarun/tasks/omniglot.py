@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.cache import cache_folder
 from metarun.errors import UserError, nearest
-from metarun.tasks.images import ImageFiles, cache_folder, find_images, read_images
+from metarun.tasks.images import ImageFiles, find_images, read_images
 from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
 
 PARTS = {"images_background": 964, "images_evaluation": 659}

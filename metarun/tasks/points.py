@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metarun import draws
@@ -65,4 +66,9 @@ def check_whole(*, least: int | None = 1, **values: int) -> None:
 
 def divide(x: Tensor, y: Tensor, shots: int) -> Episode:
     """Return the episodes whose support is the first `shots` of the points x (T, B, D), y (T, B, D'), and whose query is the rest."""
-    return Episode(Examples(x[:, :shots], y[:, :shots]), Examples(x[:, shots:], y[:, shots:]))
+
+    def examples(points: slice) -> Examples:
+        # In memory of its own, as all episodes are: products may round by where an operand lies.
+        return Examples(*(values[:, points].clone(memory_format=torch.contiguous_format) for values in (x, y)))
+
+    return Episode(examples(slice(shots)), examples(slice(shots, None)))

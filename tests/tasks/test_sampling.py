@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from metarun.errors import UserError
+from metarun.tasks import sampling
 from metarun.tasks.sampling import SPLITS, ClassPool, FewShot, pool_of
-from metarun.types import Episode
+from metarun.types import Episode, Examples
 
 CLASSES, IMAGES = 12, 20
 
@@ -96,6 +98,60 @@ def test_a_batch_equals_its_episodes_one_by_one(varying: dict[str, int]) -> None
             assert (together.mask is None) == (one.mask is None) == (not varying)
             if one.mask is not None:
                 assert torch.equal(together.mask[place], one.mask)
+
+
+def test_values_are_those_of_the_bytes_divided_by_255_in_single_precision() -> None:
+    every = ClassPool(torch.arange(256, dtype=torch.uint8).reshape(16, 1, 4, 4), [4] * 4, list("abcd"))
+    expected = torch.tensor([byte / 255 for byte in range(256)], dtype=torch.float64).to(torch.float32)
+    assert torch.equal(every.values(torch.arange(16)).flatten(), expected)
+
+
+def test_what_is_done_to_one_batch_does_not_reach_the_next() -> None:
+    source = a_source(min_ways=2)
+    for tensor in (tensor for part in source.batch("train", torch.arange(3)) for tensor in part if tensor is not None):
+        tensor.zero_()
+    assert same(source.episode("train", 1), a_source(min_ways=2).episode("train", 1))
+
+
+def test_a_pool_may_be_some_rows_of_a_larger_tensor() -> None:
+    """The images of the plain pool, turned round and among others."""
+    plain = a_pool()
+    others = torch.full_like(plain.images, 77)
+    rows = torch.arange(2 * len(plain.images)).flip(0)[::2]
+    images = torch.stack([others, plain.images.flip(0)], dim=1).flatten(0, 1)
+    assert torch.equal(images[rows], plain.images)
+    pool = ClassPool(images, plain.counts, plain.names, rows=rows)
+    for index in range(5):
+        assert same(a_source(pool).episode("val", index), a_source().episode("val", index))
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"))]
+)
+def test_a_source_moved_to_a_device_deals_the_same_episodes_there(device: str) -> None:
+    plain = a_source(min_ways=2)
+    rows = torch.arange(len(a_pool().images))
+    for moved in (plain.to(device), a_source(dataclasses.replace(a_pool(), rows=rows), min_ways=2).to(device)):
+        batch, expected = moved.batch("train", torch.arange(4)), plain.batch("train", torch.arange(4))
+        assert {tensor.device.type for part in batch for tensor in part} == {device}
+        assert same(Episode(*(Examples(*(tensor.cpu() for tensor in part)) for part in batch)), expected)
+
+
+def test_moving_a_pool_takes_its_own_images_only() -> None:
+    """The meta device stands for another one than the CPU."""
+    pool = dataclasses.replace(a_pool([2, 3]), images=torch.zeros(50, 1, 1, 2, dtype=torch.uint8), rows=torch.arange(10, 15))
+    moved = pool.to("meta")
+    assert moved.images.shape == (5, 1, 1, 2)
+    assert moved.images.is_meta
+    assert moved.rows is None
+
+
+def test_a_set_too_large_to_move_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = a_source()
+    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2)
+    assert source.to("meta") is source
+    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2 + 1)
+    assert source.to("meta").pools["train"].images.is_meta
 
 
 def test_the_seed_moves_training_only_and_eval_seed_the_others() -> None:
@@ -194,6 +250,8 @@ def test_the_draws_of_the_first_episodes_are_pinned() -> None:
         ({"min_ways": 6}, "task.min_ways=6 must lie between 1 and task.ways=5."),
         ({"min_shots": 0}, "task.min_shots=0 must be a whole number of at least 1."),
         ({"within_groups": True}, "this data has no groups of classes; set task.within_groups=false."),
+        ({"seed": "abc"}, "task.seed=abc must be a whole number."),
+        ({"eval_seed": 0.5}, "task.eval_seed=0.5 must be a whole number."),
     ],
 )
 def test_an_impossible_episode_is_refused_with_the_class_and_the_numbers(sampling: dict[str, Any], message: str) -> None:

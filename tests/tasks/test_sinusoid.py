@@ -7,7 +7,9 @@ import torch
 
 from metarun import draws
 from metarun.errors import UserError
+from metarun.tasks.curves import line, quadratic
 from metarun.tasks.functions import FunctionTasks
+from metarun.tasks.regression import regression
 from metarun.tasks.sinusoid import Sinusoids, sinusoid
 
 MANY = torch.arange(20_000)
@@ -104,6 +106,19 @@ def test_the_stream_is_pinned(split: str, x: list[float], y: list[float]):
 def test_sizes_must_be_whole_and_positive(key: str, value: object):
     with pytest.raises(UserError, match=f"task.{key}={value} must be a whole number of at least 1"):
         sinusoid(**{key: value})
+
+
+@pytest.mark.parametrize("key", ["seed", "eval_seed"])
+def test_seeds_must_be_whole_and_may_be_negative(key: str):
+    assert isinstance(sinusoid(**{key: -3}), FunctionTasks)
+    with pytest.raises(UserError, match=rf"task.{key}=abc must be a whole number\."):
+        sinusoid(**{key: "abc"})
+
+
+@pytest.mark.parametrize("make", [sinusoid, line, quadratic, regression])
+def test_a_key_that_there_is_not_is_told_with_the_nearest(make):
+    with pytest.raises(UserError, match=r"task.shotss is not a key of this task\. Did you mean 'shots'\?"):
+        make(shotss=3)
 
 
 def test_an_unknown_split_names_the_nearest():
