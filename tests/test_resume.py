@@ -150,6 +150,12 @@ def test_a_run_that_broke_off_after_any_step_is_the_run_never_stopped(
     unstopped: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ):
     name, reference = unstopped
+    train_and_break_off(config(name), tmp_path / "run", stop, monkeypatch)
+    train_or_resume(name, tmp_path / "run")
+    assert_same_run(tmp_path / "run", reference)
+
+
+def train_and_break_off(config: dict[str, Any], folder: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     step = engine._step
 
     def breaking(algorithm: Any, source: Any, position: Any, *rest: Any) -> None:
@@ -157,12 +163,23 @@ def test_a_run_that_broke_off_after_any_step_is_the_run_never_stopped(
         if position.step == stop:
             raise Stop
 
-    monkeypatch.setattr(engine, "_step", breaking)
-    with pytest.raises(Stop):
-        commands.train(config(name), tmp_path / "run")
-    monkeypatch.setattr(engine, "_step", step)
-    train_or_resume(name, tmp_path / "run")
-    assert_same_run(tmp_path / "run", reference)
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(engine, "_step", breaking)
+        commands.train(config, folder)
+
+
+@pytest.mark.parametrize("compile", ["auto", pytest.param(True, marks=pytest.mark.slow)])
+def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compile: bool | str
+):
+    """Several tasks mapped at once, every thread that there is, compiled kernels."""
+    chosen = config("maml", steps=12)
+    chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "compile": compile, "precision": "float32"}
+    commands.train(chosen, tmp_path / "reference")
+    train_and_break_off(chosen, tmp_path / "run", 8, monkeypatch)
+    train_or_resume("maml", tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").choices["compile"] is (compile is True)
+    assert_same_run(tmp_path / "run", tmp_path / "reference")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
