@@ -15,7 +15,7 @@ from metarun.running import Runner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
 
-GLYPHS = ("task.samples=4", "task.queries=1", "task.train_queries=1", "backbone.filters=8", "tasks_per_step=4", "eval_episodes=4")
+GLYPHS = ("task.samples=11", "task.queries=1", "task.train_queries=1", "backbone.filters=8", "tasks_per_step=4", "eval_episodes=4")
 
 
 @pytest.mark.parametrize("algo", ["maml", "fomaml", "reptile", "protonet"])
