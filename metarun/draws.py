@@ -16,13 +16,17 @@ import torch
 from torch import Tensor
 
 _WORD = (1 << 64) - 1
-_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def _signed(word: int) -> int:
-    """Return 64 bits, of which Python may give more, as the int64 that they are."""
+    """Return the last 64 bits of a number as the int64 that they are."""
     word &= _WORD
     return word - (1 << 64) if word >= 1 << 63 else word
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX1 = _signed(0xBF58476D1CE4E5B9)
+_MIX2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
@@ -31,8 +35,8 @@ def _shift_right(z: Tensor, bits: int) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_signed(_MIX1))
-    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_signed(_MIX2))
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_MIX1)
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_MIX2)
     return _shift_right(z, 31).bitwise_xor_(z)
 
 
@@ -49,7 +53,7 @@ def _number(data: int | str) -> int:
 
 def fold(key: Tensor, data: int | str | Tensor) -> Tensor:
     """Derive a new key from a key and a number, a name or a tensor of numbers (broadcast against the key)."""
-    return _mix(key + ((data + 1) * _signed(_GOLDEN) if isinstance(data, Tensor) else _signed((_number(data) + 1) * _GOLDEN)))
+    return _mix(key + ((data + 1) * _GOLDEN if isinstance(data, Tensor) else _signed((_number(data) + 1) * _GOLDEN)))
 
 
 def key(seed: int, *path: int | str | Tensor) -> Tensor:
@@ -65,7 +69,7 @@ def key(seed: int, *path: int | str | Tensor) -> Tensor:
 def bits(key: Tensor, *shape: int) -> Tensor:
     """Return random int64 of shape (*key.shape, *shape), all 64 bits random."""
     slots = torch.arange(1, math.prod(shape) + 1, device=key.device).reshape(shape)
-    return _mix(key.reshape(key.shape + (1,) * len(shape)) + slots * _signed(_GOLDEN))
+    return _mix(key.reshape(key.shape + (1,) * len(shape)) + slots * _GOLDEN)
 
 
 def uniform(key: Tensor, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -103,10 +107,10 @@ def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
     """
     names = torch.tensor([_number("set"), _number("order")], device=key.device)
     chance, order = bits(fold(key[..., None], names), count).unbind(dim=-2)
-    turn = torch.arange(count, device=key.device)
-    last = (size - count)[..., None] + turn
+    least = (size - count)[..., None]
+    last = least + torch.arange(count, device=key.device)
     candidate = (_unit(chance, torch.float64) * (last + 1)).to(torch.int64)
-    chosen = torch.where(_taken(candidate, candidate - last + turn), last, candidate)
+    chosen = torch.where(_taken(candidate, candidate - least), last, candidate)
     return chosen.gather(-1, order.argsort(dim=-1, stable=True))
 
 

@@ -113,10 +113,10 @@ def train(
     def validate() -> None:
         with dealer.lock:
             report = _validate(algorithm, source, position, settings, validating)
+            if on_evaluation is not None:
+                on_evaluation(position, report)
         if _track_validation(position, report, algorithm, tracker, progress):
             save(position, "best.pt")
-        if on_evaluation is not None:
-            on_evaluation(position, report)
         clock.pause()
 
     with Interrupt() as interrupt, training, validating, dealer:

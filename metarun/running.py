@@ -36,7 +36,7 @@ class Runner:
         self._before = torch.get_num_threads()
         self._pool = None
         if plan.workers > 1:
-            self._pool = ThreadPoolExecutor(plan.workers, "metarun-worker", torch.set_num_threads, (plan.threads,))
+            self._pool = ThreadPoolExecutor(plan.workers, "metarun-worker", _set_threads, (plan.threads,))
 
     def map(self, name: str, function: Callable[[Any, Any], Any], shared: Any, batch: Any, *, times: int) -> Iterator[Any]:
         """Yield `function(shared, part)` for each part of `chunk` tasks of `batch`, in order.
@@ -95,3 +95,8 @@ class Runner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _set_threads(count: int) -> None:
+    torch.get_num_threads()  # what is set before a thread has looked once is lost
+    torch.set_num_threads(count)

@@ -31,9 +31,8 @@ class Saver:
     def __init__(self, before: Callable[[], object] | None = None) -> None:
         self._before = before
         self._waiting: list[tuple[Path, Checkpoint]] = []
-        self._writing = self._encoding = False
+        self._running = self._writing = self._encoding = False
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards all of these
 
     def save(self, path: str | Path, checkpoint: Checkpoint) -> None:
@@ -47,10 +46,10 @@ class Saver:
             self._raise()
         copied = snapshot(checkpoint)
         with self._changed:
-            if self._thread is None:
+            if not self._running:
                 # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
-                self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
-                self._thread.start()
+                threading.Thread(target=self._work, name="saver", daemon=True).start()
+                self._running = True
             self._waiting.append((Path(path), copied))
 
     def flush(self) -> None:
@@ -105,7 +104,7 @@ class Saver:
     def _begin(self) -> tuple[Path, Checkpoint] | None:
         with self._changed:
             if not self._waiting:
-                self._thread = None
+                self._running = False
                 return None
             self._writing = self._encoding = True
             return self._waiting.pop(0)

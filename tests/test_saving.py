@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -268,6 +268,15 @@ def test_ctrl_c_brings_to_disk_what_a_working_disk_can_take(tmp_path: Path) -> N
     assert (step_of(tmp_path / "last.pt"), step_of(tmp_path / "previous.pt")) == (3, 2)
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, even where the tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("where", ["on leaving", "in flush", "in save"])
 def test_a_disk_that_hangs_does_not_keep_ctrl_c_from_ending_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """The first save hangs, and of those behind it nothing appears, even if the disk comes back."""
@@ -302,6 +311,7 @@ def start(script: str, folder: Path) -> subprocess.Popen[str]:
         from metarun.saving import Saver
         from metarun.tracking import Tracker
         folder = pathlib.Path(sys.argv[1])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     """
     code = textwrap.dedent(head) + textwrap.dedent(script)
     return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

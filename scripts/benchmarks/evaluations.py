@@ -1,0 +1,46 @@
+"""The scoring of many episodes: metarun's beside the plain loops'."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import closing
+from functools import partial
+
+import torch
+
+from .agreement import compare_scores
+from .loops import loops_for
+from .ours import Run
+from .outcome import PLAIN, PRISTINE, Options, Result
+from .problem import problem_of
+from .rows import Row
+from .timing import Contender, alternate
+from .variants import composed
+
+SCORED = 64
+"""Episodes on which scores are compared, which warms up too."""
+ROUNDS = 2
+"""Turns at most, as one takes half a minute."""
+
+
+def evaluation(row: Row, options: Options) -> list[Result]:
+    """Time the scoring of all episodes: of the plain loops on dealt episodes, of metarun with its dealing."""
+    config, threads = composed(row.overrides), torch.get_num_threads()
+    problem = problem_of(config)
+    loops, absent = loops_for(config)
+    tasks = problem.tasks("val", 0, row.episodes)
+
+    def scoring(name: str, label: str) -> Contender:
+        loop = loops[name](config, copy.deepcopy(problem.network))
+        loop.score(tasks[0])
+        return Contender(label, lambda: [loop.score(task) for task in tasks], threads)
+
+    alternate([pristine := scoring(PLAIN, PRISTINE)], 1, seconds=0)
+    with closing(Run(row.overrides)) as run:
+        apart = compare_scores(problem, run, min(SCORED, row.episodes))
+        thin = {"metarun": False, "metarun, by_step=thin": True} if hasattr(run.parts.algorithm, "trajectory") else {"metarun": False}
+        ours = [Contender(name, partial(run.evaluate, row.episodes, thin=each), threads) for name, each in thin.items()]
+        contenders = [*(scoring(name, name) for name in loops), *ours]
+        alternate(contenders, min(options.rounds, ROUNDS), seconds=0)
+    facts = {"remarks": absent, "episodes": row.episodes}
+    return [each.result(facts | {"difference": apart.get(each.name)}) for each in (pristine, *contenders)]

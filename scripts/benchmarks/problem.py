@@ -1,0 +1,72 @@
+"""A row's task in plain torch: the same network, initial weights and episodes, with stock layers and torch's own layout.
+
+What makes it does not touch the process-wide settings that metarun's engine changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarun.backbones.classifier import Classifier
+from metarun.build import build_source
+from metarun.functional import deal
+from metarun.instantiate import instantiate, locate
+from metarun.types import Episode, Examples, TaskSource
+
+
+class Task(NamedTuple):
+    """One episode as peers hold it: x (B, ...), y (B,) class numbers or (B, D) targets, of support and query."""
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """config: of `metarun train`. network: with metarun's initial weights. source: the episodes."""
+
+    config: dict[str, Any]
+    network: nn.Module
+    source: TaskSource
+
+    def tasks(self, split: str, first: int, count: int) -> list[Task]:
+        """Deal episodes number `first` and following, one by one in memory."""
+        return [self._task(deal(self.source, split, torch.tensor([index]))) for index in range(first, first + count)]
+
+    def _task(self, batch: Episode) -> Task:
+        if any(part.mask is not None for part in batch):
+            raise ValueError("the plain loops know episodes of a fixed size only")
+        return Task(*(tensor for part in batch for tensor in self._examples(part)))
+
+    def _examples(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        y = examples.y[0]
+        return examples.x[0].contiguous(), y.argmax(dim=-1) if self.source.objective == "classification" else y.contiguous()
+
+
+def problem_of(config: dict[str, Any]) -> Problem:
+    """Return the problem that a config describes."""
+    source = build_source(config)
+    return Problem(config, _network(config, source.episode("train", 0)), source)
+
+
+def _network(config: dict[str, Any], episode: Episode) -> nn.Module:
+    node = {key: value for key, value in config["backbone"].items() if key != "norm"}
+    if "input_shape" in node and node["input_shape"] is None:
+        node["input_shape"] = list(episode.support.x.shape[1:])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        network: nn.Module = instantiate(node, name="backbone")
+        if getattr(locate(config["algo"]["_target_"]), "head", True):
+            network = Classifier(network, episode.support.y.shape[-1])
+    if config["backbone"].get("norm", "batch") == "batch":
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):  # as made with track_running_stats=False
+                layer.track_running_stats = False
+                layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    return network

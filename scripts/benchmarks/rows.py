@@ -1,0 +1,102 @@
+"""The table of what is measured. A line more in `rows` is a row more in every report.
+
+Nothing here imports torch: the process that starts the measurements stays small (see `__main__`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SINUSOID = ("experiment=sinusoid_maml",)
+SINUSOID_VARIANTS = ("metarun, eager", "metarun, compiled")
+"""In other rows metarun is as its rule has it: compiling a convolutional network's step took minutes and made it no faster."""
+TASK_COUNTS = (8, 32, 128, 256)
+STEP_COUNTS = (1, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    section: its letter. name: of the line. measure: a function of `benchmarks.measure`, or "startup". overrides: of `metarun train`.
+    contenders: of metarun (`benchmarks.variants`), beside the loops that its algorithm has. For memory all, each in its own process.
+    episodes: of an evaluation.
+    """
+
+    section: str
+    name: str
+    measure: str
+    overrides: tuple[str, ...] = ()
+    contenders: tuple[str, ...] = ("metarun",)
+    episodes: int = 600
+
+
+def data_name() -> str:
+    """Return what the images are: Omniglot where METARUN_DATA has it, otherwise the built-in letters."""
+    folder = os.environ.get("METARUN_DATA")
+    return "omniglot" if folder and (Path(folder) / "omniglot").is_dir() else "glyphs"
+
+
+def sections() -> dict[str, str]:
+    """Return the headings by letter, in order."""
+    images = "Omniglot" if data_name() == "omniglot" else "glyphs (METARUN_DATA has no omniglot/)"
+    maml = f"{images}, conv4-64, MAML 5-way 1-shot, 15 queries, 32 tasks a step"
+    return {
+        "a": "Sinusoid MAML, 25 tasks a step, K=10, second order: one outer step. Plain loop on the reference machine: 14-16 ms",
+        "b": f"{maml}, second order: one outer step. Plain loop on the reference machine: 0.64-0.74 s (1 inner step)",
+        "c": f"{maml}, first order: one outer step",
+        "d": f"{images}, conv4-64, ProtoNet, 60-way 1-shot, 5 queries, 1 task a step: one outer step",
+        "e": "Evaluation on 600 episodes (plain loops score the last inner step, metarun each, or with by_step=thin 0, 1, 2, 5, 10)",
+        "f": "Dealing 32 training episodes at once; what of an outer step is waiting for episodes, and what goes when all are dealt already",
+        "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=8",
+        "h": "Start-up, as wall time of the whole command",
+    }
+
+
+def rows(*, quick: bool = False) -> list[Row]:
+    """Return every row, in the order of the report; `quick` cuts them down to what a test has time for."""
+    maml, fomaml = (images("omniglot_5w1s_maml", "task.train_queries=15", f"algo={algo}") for algo in ("maml", "fomaml"))
+    protonet = images("omniglot_5w1s_protonet")
+    table = [Row("a", steps_name(steps), "step", (*SINUSOID, f"algo.inner_steps={steps}"), SINUSOID_VARIANTS) for steps in (1, 5)]
+    for section, base in (("b", maml), ("c", fomaml)):
+        for pooling in ("stride", "max"):
+            settings = ("tasks_per_step=32", f"backbone.pooling={pooling}")
+            table += [
+                Row(section, f"{pooling}, {steps_name(steps)}", "step", (*base, *settings, f"algo.inner_steps={steps}")) for steps in (1, 5)
+            ]
+    table += [
+        Row("d", "60-way", "step", (*protonet, "task.train_ways=60", "task.train_queries=5")),
+        Row("e", "ProtoNet 5-way 1-shot, 15 queries", "evaluation", protonet),
+        Row("e", "MAML 5-way 1-shot, 15 queries, 10 inner steps", "evaluation", (*maml, "algo.test_inner_steps=10")),
+        Row("e", "sinusoid MAML, 10 inner steps", "evaluation", (*SINUSOID, "algo.test_inner_steps=10")),
+        Row("f", "sinusoid", "dealing", SINUSOID),
+        Row("f", f"{data_name()} 5-way 1-shot, 15 queries", "dealing", (*maml, "tasks_per_step=32")),
+    ]
+    memory = (*maml, "backbone.pooling=stride", "device.task_chunk=8")
+    for tasks in TASK_COUNTS:
+        table.append(Row("g", f"{tasks} tasks a step", "memory", (*memory, f"tasks_per_step={tasks}"), ("plain loop", "metarun")))
+    for steps in STEP_COUNTS:
+        settings = ("tasks_per_step=8", f"algo.inner_steps={steps}")
+        table.append(Row("g", steps_name(steps), "memory", (*memory, *settings), ("plain loop", "metarun", "metarun, recomputing")))
+    table.append(Row("h", "commands", "startup"))
+    return [shrunk(row) for row in table] if quick else table
+
+
+def images(experiment: str, *overrides: str) -> tuple[str, ...]:
+    """Return the overrides of an Omniglot experiment, on the built-in letters where the drawings are not at hand."""
+    stand_in = () if data_name() == "omniglot" else ("task=glyphs", "~task.split")
+    return (f"experiment={experiment}", *stand_in, *overrides)
+
+
+def steps_name(steps: int) -> str:
+    """Return "1 inner step" or "5 inner steps"."""
+    return f"{steps} inner step{'' if steps == 1 else 's'}"
+
+
+def shrunk(row: Row) -> Row:
+    """Return the row with two tasks a step, a narrow network where it has a convolutional one, and nothing compiled."""
+    small = ("device.compile=false", "tasks_per_step=2") if SINUSOID[0] in row.overrides else ("tasks_per_step=2", "backbone.filters=4")
+    contenders = tuple(name for name in row.contenders if name != "metarun, compiled")
+    return Row(row.section, row.name, row.measure, (*row.overrides, *small), contenders, episodes=16)
