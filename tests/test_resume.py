@@ -163,9 +163,10 @@ def train_and_break_off(config: dict[str, Any], folder: Path, stop: int, monkeyp
         if position.step == stop:
             raise Stop
 
-    with monkeypatch.context() as patched, pytest.raises(Stop):
+    with monkeypatch.context() as patched:
         patched.setattr(engine, "_step", breaking)
-        commands.train(config, folder)
+        with pytest.raises(Stop):
+            commands.train(config, folder)
 
 
 @pytest.mark.parametrize("compile", ["auto", pytest.param(True, marks=pytest.mark.slow)])
