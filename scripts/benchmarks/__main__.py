@@ -40,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"({row.section}) {row.name}", file=sys.stderr, flush=True)
         try:
             results += measure(row, each)
-        except subprocess.CalledProcessError as error:
-            return error.returncode
+        except subprocess.CalledProcessError:  # it has said why
+            return 1
+        except RuntimeError as error:
+            print(f"benchmark: {error}", file=sys.stderr)
+            return 1
     report = "\n\n".join([machine_line(machine), text(results, headings)])
     folder = Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     write(folder, report, {"machine": machine, "options": vars(options) | asdict(each), "sections": headings, "results": results})

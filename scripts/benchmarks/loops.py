@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -146,7 +147,9 @@ def loops_for(config: dict[str, Any]) -> tuple[dict[str, Maker], list[str]]:
     """Return the contenders of a config's algorithm, and a sentence for each that cannot take part."""
     found = dict(LOOPS[config["algo"]["_target_"].rsplit(".", 1)[-1]])
     try:
-        importlib.import_module("higher")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is of 2020, and Python has become stricter since
+            importlib.import_module("higher")
     except Exception as error:  # whatever an old package meets in a new torch
         if found.pop("higher", None) is not None:
             return found, [f"higher is absent: it cannot be imported here ({type(error).__name__}: {error})."]

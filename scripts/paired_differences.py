@@ -1,0 +1,73 @@
+"""Compare evaluations of the same episodes: scripts/paired_differences.py FIRST.csv OTHER.csv ...
+
+Each file is what `metarun eval … save=FILE` wrote. Every other file is set against the first, episode by episode, which tells apart what
+two intervals that overlap do not: an episode that is hard is hard for both. The interval is 1.96 standard errors of the mean difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a Markdown table; 2 where a file holds no scores, or not those of the first file's episodes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="scores by episode, from metarun eval save=FILE")
+    options = parser.parse_args(arguments)
+    try:
+        metric, first = read(options.paths[0])
+        rows = [(options.paths[0].stem, mean(first), "", "")]
+        for path in options.paths[1:]:
+            rows.append((path.stem, *compare(metric, first, *read(path), path)))
+    except (OSError, ValueError) as error:
+        print(f"paired_differences: {error}", file=sys.stderr)
+        return 2
+    better = "lower" if metric != "accuracy" else "higher"
+    print(f"| {metric} ({len(first)} episodes) | mean | minus {rows[0][0]} | share of episodes that are {better} |")
+    print("| --- | --- | --- | --- |")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    return 0
+
+
+def read(path: Path) -> tuple[str, dict[int, float]]:
+    """Return the metric's name and the score of each episode."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if len(rows) < 2 or len(rows[0]) < 2 or rows[0][0] != "episode":
+        raise ValueError(f"'{path}' holds no scores by episode; write it with metarun eval save=FILE.")
+    try:
+        return rows[0][1], {int(row[0]): float(row[1]) for row in rows[1:]}
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"'{path}' has a line that is no episode with its score.") from error
+
+
+def compare(metric: str, first: dict[int, float], name: str, other: dict[int, float], path: Path) -> tuple[str, str, str]:
+    """Return the other's mean, the mean difference with its interval, and how often the other is better; ties count half."""
+    if name != metric or other.keys() != first.keys():
+        raise ValueError(f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate alike.")
+    differences = [other[episode] - first[episode] for episode in first]
+    finite = [each for each in differences if math.isfinite(each)]
+    if len(finite) < 2:
+        raise ValueError(f"'{path}' and the first file have fewer than two episodes with finite scores in both.")
+    sign = 1.0 if metric == "accuracy" else -1.0
+    wins = sum(1.0 if sign * each > 0 else 0.5 if each == 0 else 0.0 for each in finite) / len(finite)
+    interval = 1.96 * statistics.stdev(finite) / math.sqrt(len(finite))
+    left_out = f" ({len(differences) - len(finite)} not finite)" if len(finite) < len(differences) else ""
+    return mean(other), f"{statistics.fmean(finite):+.4f} ± {interval:.4f}{left_out}", f"{wins:.0%}"
+
+
+def mean(scores: dict[int, float]) -> str:
+    """Return the mean of the finite scores."""
+    finite = [score for score in scores.values() if math.isfinite(score)]
+    return f"{statistics.fmean(finite):.4f}" if finite else "none finite"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
