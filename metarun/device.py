@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from metarun.errors import UserError
 from metarun.types import Episode
 
-CHUNK_FLOPS = 3e7
-"""Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more leave its caches."""
+CHUNK_FLOPS = 2e9
+"""Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
 TEAM_FLOPS = 2e8
 """Forward operations of a whole step below which a second thread costs more than it does."""
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
@@ -71,7 +71,7 @@ class Device:
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
         """Return how to run batches of so many tasks. steps: how often, in training. most: no larger chunk than this."""
-        chunk = self.chunk or max(1, min(tasks, self._fitting(work)))
+        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work), most or tasks)))
         chunk = min(chunk, most or chunk)
         small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
         compile = small if self.compile is None else self.compile
@@ -81,8 +81,15 @@ class Device:
         workers = min(self.threads, -(-tasks // chunk))
         return Plan(chunk, workers, max(1, self.threads // workers), compile, autocast)
 
+    def _even(self, tasks: int, fitting: int) -> int:
+        """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""
+        chunks = -(-tasks // fitting)
+        if chunks > 1 and self.name == "cpu":
+            chunks = -(-chunks // self.threads) * self.threads
+        return -(-tasks // chunks)
+
     def _fitting(self, work: Work) -> int:
-        """Return how many tasks fit into the memory, and on a processor into its caches."""
+        """Return how many tasks fit into the memory, and on a processor are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         return min(fitting, int(CHUNK_FLOPS / max(work.flops, 1))) if self.name == "cpu" else fitting
 
