@@ -9,8 +9,14 @@ from pathlib import Path
 
 from metarun.errors import UserError, nearest
 
-GROUPS = {"algo": "Algorithms", "task": "Tasks", "backbone": "Backbones", "experiment": "Experiments"}
-USAGE = "usage: metarun list [algo|task|backbone|experiment ...] [--config-dir DIR]"
+GROUPS = {
+    "algo": "Algorithms",
+    "algo/update": "Update rules of algo=gbml",
+    "task": "Tasks",
+    "backbone": "Backbones",
+    "experiment": "Experiments",
+}
+USAGE = "usage: metarun list [algo|algo/update|task|backbone|experiment ...] [--config-dir DIR]"
 
 
 def main(arguments: list[str]) -> int:

@@ -25,7 +25,7 @@ from torch.func import functional_call, vmap
 from metarun.conv import replace_conv
 from metarun.errors import UserError, nearest
 from metarun.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
-from metarun.types import Examples, Params, State
+from metarun.types import Episode, Examples, Params, State
 
 RUNNING = "running."
 """Prefix of the running statistics in a `State`."""
@@ -75,6 +75,11 @@ class Network:
         """Names of the parameters that belong to normalisation layers."""
         return {f"{layer.name}.{name}" for layer in self.norms for name, _ in layer.named_parameters()}
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the module's parameters, in order; an algorithm may keep more than these in its own."""
+        return [name for name, _ in self.module.named_parameters()]
+
     def init(self) -> tuple[Params, State]:
         """Return the initial parameters, and running statistics of mean 0 and variance 1."""
         params = {name: value.detach().clone() for name, value in self.module.named_parameters()}
@@ -85,15 +90,22 @@ class Network:
         return params, state
 
     def forward(self, params: Params, x: Tensor, now: NormPass) -> Tensor:
-        """Run the module on x (B, ...) with these parameters; `now` says how to normalise and collects statistics."""
+        """Run the module on x (B, ...) with those of these parameters that are its own; `now` says how to normalise and collects statistics."""
         for layer in self.norms:
             layer.current = now
-        out: Tensor = functional_call(self.module, params, (x,))
+        out: Tensor = functional_call(self.module, {name: params[name] for name in self.names}, (x,))
         return out
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:
         """Return outputs on a support set, as the inner loop sees them."""
         return hide_absent(self.forward(params, support.x, self._support_pass(state, support.mask, training)), classes)
+
+    def on_support_seen(self, params: Params, state: State, support: Examples, classes: Tensor | None = None) -> tuple[Tensor, Statistics]:
+        """Return what `on_support` does in training, and the pass's own statistics."""
+        now = self._support_pass(state, support.mask, training=True)
+        now.mask, now.collect = support.mask, True
+        outputs = hide_absent(self.forward(params, support.x, now), classes)
+        return outputs, {name: value.detach() for name, value in now.collected.items()}
 
     def fit(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Fitted:
         """Fix what queries will be normalised by, given the parameters that adaptation ended with."""
@@ -114,6 +126,22 @@ class Network:
             now = NormPass(how, mask, fitted.statistics, collect)
             outputs, statistics = self.forward(fitted.params, x, now), now.collected
         return hide_absent(outputs, fitted.classes), {name: value.detach() for name, value in statistics.items()}
+
+    def on_episode(self, params: Params, state: State, episode: Episode) -> tuple[Tensor, Tensor, Statistics]:
+        """Return a training pass's outputs on support and on query, and its statistics, for methods that embed both sets alike.
+
+        Where the mode normalises by the batch at hand (`batch`, `running`), the two sets go through the network in one pass and are
+        normalised by the statistics of both, as in the released code of such methods; elsewhere in two.
+        """
+        support, query = episode
+        if self.norm not in ("batch", "running"):
+            outputs = self.on_support(params, state, support, training=True)
+            fitted = self.fit(params, state, support, training=True)
+            return outputs, *self.on_query(fitted, query.x, query.mask, collect=True)
+        now = NormPass("own", joint_mask(support, query), collect=True)
+        outputs = self.forward(params, torch.cat([support.x, query.x]), now)
+        split = support.x.shape[0]
+        return outputs[:split], outputs[split:], {name: value.detach() for name, value in now.collected.items()}
 
     def update_running(self, state: State, statistics: Statistics) -> State:
         """Move the running statistics towards the mean over tasks of `statistics` (leading axis T), by each layer's momentum."""
@@ -162,3 +190,13 @@ def present_classes(support: Examples) -> Tensor | None:
 def hide_absent(logits: Tensor, classes: Tensor | None) -> Tensor:
     """Return logits (B, N) with the absent classes at -1e9, which is probability 0 and gradient 0."""
     return logits if classes is None else logits.masked_fill(~classes, -1e9)
+
+
+def joint_mask(support: Examples, query: Examples) -> Tensor | None:
+    """Return the mask of support and query behind each other, None where nothing in either is padded."""
+    if support.mask is None and query.mask is None:
+        return None
+    parts = [
+        torch.ones(len(part.x), dtype=torch.bool, device=part.x.device) if part.mask is None else part.mask for part in (support, query)
+    ]
+    return torch.cat(parts)

@@ -76,6 +76,8 @@ class Algorithm(Protocol):
     - `head: ClassVar[bool] = True`: whether the network is backbone + linear head (True) or the bare backbone (False).
     - `objectives: ClassVar[tuple[str, ...]]`: the kinds of objective it can do; without it, all.
     - `trajectory(params, state, support, key) -> list[Adapted]`: before adaptation and after each inner step, for `by_step`.
+    - `sampled(adapted, x, mask) -> Tensor`: outputs (S, B, N) or (S, B, D) of several networks for the task, of which `predict` gives the
+      average. In regression their mixture is what likelihood, coverage and spread are of (`metarun.predictive`).
     - `choose(params, state, score) -> State`: set what is chosen on validation episodes; `score(state)` gives the
       validation score (higher is better) by number of inner steps. Called once, before the last validation of a run.
     """
@@ -108,8 +110,9 @@ class TaskSource(Protocol):
     same source with its data on a device, where its episodes then are.
     """
 
-    objective: str
-    """"classification" or "regression"."""
+    @property
+    def objective(self) -> str:
+        """"classification" or "regression"."""
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode number `index` of "train", "val" or "test": a pure function of the source's seeds and these two."""

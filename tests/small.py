@@ -159,13 +159,13 @@ def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) ->
         return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
 
 
-def dense_network(outputs: int = 2, seed: int = 0) -> Network:
-    """Return a 4-5-`outputs` perceptron with tanh."""
+def dense_network(outputs: int | None = 2, seed: int = 0) -> Network:
+    """Return a 4-5-`outputs` perceptron with tanh, without its head where `outputs` is None."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = nn.Sequential(nn.Linear(4, 5), nn.Tanh())
         backbone.out_features = 5  # type: ignore[assignment]
-        return Network(Classifier(backbone, outputs))
+        return Network(backbone if outputs is None else Classifier(backbone, outputs))
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -192,7 +192,9 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
         head = getattr(locate(node["_target_"]), "head", True)
-        extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network()
+        extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network(2 if head else None)
+    if "train_classes" in locate(node["_target_"]).__dataclass_fields__:
+        extra["train_classes"] = outputs
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
     return algorithm
 

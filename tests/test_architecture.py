@@ -21,8 +21,15 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 LAYERS = {
     "ground": ["metarun", "metarun.cache", "metarun.errors", "metarun.draws"],
-    "types": ["metarun.objectives", "metarun.types"],
-    "networks and functions": ["metarun.conv", "metarun.functional", "metarun.norm", "metarun.network"],
+    "types": ["metarun.objectives", "metarun.predictive", "metarun.types"],
+    "networks and functions": [
+        "metarun.conv",
+        "metarun.functional",
+        "metarun.gaussians",
+        "metarun.norm",
+        "metarun.network",
+        "metarun.recurrent",
+    ],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
     "engine": [
         "metarun.checkpoint",

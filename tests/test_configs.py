@@ -52,7 +52,9 @@ def test_every_option_composes_and_resolves(group: str, option: str):
 def test_every_algorithm_builds_and_starts(option: str):
     config = composed(f"algo={option}", "task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "device.threads=1")
     if "regression" not in kinds_of(option):
-        config["task"], config["backbone"] = {"_target_": "small.small_images"}, {"_target_": "small.SmallConv"}
+        labels = config["algo"].get("recipe", {}).get("train_labels", "episode")
+        config["task"] = {"_target_": "small.small_images", "train_labels": labels}
+        config["backbone"] = {"_target_": "small.SmallConv"}
     parts = build(config)
     position, _ = start(parts, build_settings(parts))
     assert position.step == 0
@@ -63,6 +65,8 @@ def test_every_algorithm_builds_and_starts(option: str):
 def test_every_backbone_builds_for_images(option: str):
     config = composed("algo=maml", f"backbone={option}", "device.threads=1")
     config["task"] = {"_target_": "small.large_images"}
+    if option == "resnet12":
+        config["backbone"]["widths"] = [4, 4, 4, 4]
     parts = build(config)
     testing.check_finite_gradients(parts.algorithm, parts.source)
 

@@ -146,9 +146,11 @@ def test_the_file_tree_names_what_exists() -> None:
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_every_experiment_has_a_row_among_the_results() -> None:
+def test_every_experiment_with_a_score_has_a_row_among_the_results() -> None:
     table = README.split("<!-- results -->")[1].split("<!-- /results -->")[0]
-    experiments = {file.stem for file in (ROOT / "configs/experiment").glob("*.yaml")} - {"smoke"}
+    headers = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "configs/experiment").glob("*.yaml")}
+    experiments = {name for name, text in headers.items() if not re.search("Score: not (yet )?measured", text)} - {"smoke"}
+    assert len(experiments) >= 6
     assert experiments <= set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
 
 

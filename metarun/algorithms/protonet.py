@@ -15,12 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from metarun.functional import prototypes, squared_distances
 from metarun.network import Fitted, Network, hide_absent, present_classes
-from metarun.norm import NormPass
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
 
@@ -58,17 +56,14 @@ class ProtoNet:
 
     def predict(self, adapted: Prototypes, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return minus the squared distances to the prototypes, (B, N), which are the logits."""
-        return self._logits(adapted, self.network.on_query(adapted.network, x, mask)[0])
+        embeddings, _ = self.network.on_query(adapted.network, x, mask)
+        return _logits(embeddings, adapted.centres, adapted.classes)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the cross entropy of the query examples."""
         support, query = episode
-        if self.network.norm in ("batch", "running"):
-            adapted, embeddings, statistics = self._joint_pass(params, support, query)
-        else:
-            adapted = self.adapt(params, state, support, key, training=True)
-            embeddings, statistics = self.network.on_query(adapted.network, query.x, query.mask, collect=True)
-        logits = self._logits(adapted, embeddings)
+        known, asked, statistics = self.network.on_episode(params, state, episode)
+        logits = _logits(asked, prototypes(known, support.y, support.mask), present_classes(support))
         loss = self.objective.loss(logits, query.y, query.mask)
         score = self.objective.score(logits, query.y, query.mask)
         return loss, Aux({"loss": loss.detach(), self.objective.metric: score.detach()}, statistics)
@@ -77,23 +72,6 @@ class ProtoNet:
         """Track the running statistics of the training passes."""
         return self.network.update_running(state, aux)
 
-    def _joint_pass(self, params: Params, support: Examples, query: Examples) -> tuple[Prototypes, Tensor, dict[str, Tensor]]:
-        now = NormPass("own", _joint_mask(support, query), collect=True)
-        embeddings = self.network.forward(params, torch.cat([support.x, query.x]), now)
-        split = support.x.shape[0]
-        centres = prototypes(embeddings[:split], support.y, support.mask)
-        statistics = {name: value.detach() for name, value in now.collected.items()}
-        return Prototypes(centres, Fitted(params, {}, None, None), present_classes(support)), embeddings[split:], statistics
 
-    def _logits(self, adapted: Prototypes, embeddings: Tensor) -> Tensor:
-        return hide_absent(-squared_distances(embeddings, adapted.centres), adapted.classes)
-
-
-def _joint_mask(support: Examples, query: Examples) -> Tensor | None:
-    """Return the mask of support and query behind each other, None where nothing in either is padded."""
-    if support.mask is None and query.mask is None:
-        return None
-    parts = [
-        torch.ones(len(part.x), dtype=torch.bool, device=part.x.device) if part.mask is None else part.mask for part in (support, query)
-    ]
-    return torch.cat(parts)
+def _logits(embeddings: Tensor, centres: Tensor, classes: Tensor | None) -> Tensor:
+    return hide_absent(-squared_distances(embeddings, centres), classes)

@@ -48,20 +48,21 @@ def test_an_absent_way_changes_nothing(name: str, norm: str):
     four = algorithm_of(name, norm=norm, outputs=4)
     three = replace(four, network=conv_network(norm, 3 if getattr(four, "head", True) else None))
     params, state = testing.start(four)
-    fewer = {key: value[:3] if key.startswith("head.") else value for key, value in params.items()}
+    fewer = {key: params[key][: len(value)] if value.dim() else params[key] for key, value in testing.start(three)[0].items()}
     state_of_three = {key: value[:3] if ".head." in key or key.startswith("inner_second.head") else value for key, value in state.items()}
     batch, keys = testing.first_episodes(SOURCES["classification"], 2)
     wide = Episode(one_way_more(batch.support), one_way_more(batch.query))
-    gradients, losses, aux = gradients_of(three, fewer, state_of_three, batch, keys, torch.tensor(0))
-    padded_gradients, padded_losses, padded_aux = gradients_of(four, params, state, wide, keys, torch.tensor(0))
-    testing.assert_same(losses, padded_losses, "the loss")
-    testing.assert_same(aux.metrics, padded_aux.metrics, "the metrics")
-    for key, gradient in gradients.items():
-        padded = padded_gradients[key]
-        if key.startswith("head."):
-            assert padded[3:].abs().max() == 0, "the absent way's output gets a gradient"
-            padded = padded[:3]
-        testing.assert_same(gradient, padded, f"the gradient of {key}")
+    if "train_classes" not in four.__dataclass_fields__:  # else training labels are no ways: a class absent from a mini-batch is still one
+        gradients, losses, aux = gradients_of(three, fewer, state_of_three, batch, keys, torch.tensor(0))
+        padded_gradients, padded_losses, padded_aux = gradients_of(four, params, state, wide, keys, torch.tensor(0))
+        testing.assert_same(losses, padded_losses, "the loss")
+        testing.assert_same(aux.metrics, padded_aux.metrics, "the metrics")
+        for key, gradient in gradients.items():
+            padded = padded_gradients[key]
+            if padded.shape != gradient.shape:
+                assert padded[3:].abs().max() == 0, "the absent way's output gets a gradient"
+                padded = padded[:3]
+            testing.assert_same(gradient, padded, f"the gradient of {key}")
     for task in range(2):
         scores = [
             score_episode(algorithm, weights, held, Episode(*(part_of(part, task) for part in each)), keys[task])

@@ -1,0 +1,106 @@
+"""The LSTM meta-learner: an update rule that is a recurrent network, the same one for every coordinate.
+
+Sachin Ravi, Hugo Larochelle. "Optimization as a Model for Few-Shot Learning", ICLR 2017. https://openreview.net/forum?id=rJY0-Kcll
+
+    h_i = LSTM([∇̃, L̃], h_{i-1})                             for each coordinate, over inner steps i, with shared weights
+    g_i = σ(w_g · [h_i, θ_i, g_{i-1}] + b_g)                  input gate: the rate                            (section 3.2)
+    f_i = σ(w_f · [h_i, θ_i, f_{i-1}] + b_f)                  forget gate: what stays of the parameter
+    θ_{i+1} = f_i ∘ θ_i - g_i ∘ ∇L(θ_i, support)              the cell state of a second LSTM is θ itself
+
+∇̃ and L̃ are the gradient's coordinate and the loss, each as two numbers (Andrychowicz et al. 2016, appendix A; p = 10):
+
+    x̃ = (log|x| / p, sign x)  where |x| ≥ exp(-p),   and  (-1, exp(p) x)  otherwise
+
+The gates start as gradient descent does, f near 1 and g small. The initial cell state is the network's initialisation, learned as in
+MAML. The paper takes ∇L and L for constants, which is `first_order=true` here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.algorithms.inner_loop import Slope
+from metarun.errors import UserError
+from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
+from metarun.types import Params
+
+CELL, WEIGHT = "cell.", 0.01
+
+
+class Memory(NamedTuple):
+    """state: of the LSTM, (P, units) each for P coordinates. rate, keep: the gates g and f of the step before, (P,)."""
+
+    state: LstmState
+    rate: Tensor
+    keep: Tensor
+
+
+@dataclass(frozen=True)
+class Lstm:
+    """The LSTM meta-learner.
+
+    units: of h. rate_bias, keep_bias: b_g and b_f at the start; σ(-4.5) is a rate of 0.011, σ(5) keeps 99.3 % of a parameter. The released
+    code draws them from U[-5, -4] and U[4, 6], and the weights of the gates, as here, from U[-0.01, 0.01].
+    """
+
+    units: int = 20
+    rate_bias: float = -4.5
+    keep_bias: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.units < 1:
+            raise UserError(f"algo.update.units={self.units} must be at least 1.")
+
+    def init(self, weights: Params, key: Tensor) -> Params:
+        """Return the weights of the LSTM and of the two gates."""
+        cell = lstm_init(draws.fold(key, "cell"), 4, self.units)
+        gates: Params = {}
+        for gate, bias in (("rate", self.rate_bias), ("keep", self.keep_bias)):
+            gates[f"{gate}_weight"] = draws.uniform(draws.fold(key, gate), self.units + 2, low=-WEIGHT, high=WEIGHT)
+            gates[f"{gate}_bias"] = torch.tensor(bias)
+        return {CELL + name: value for name, value in cell.items()} | gates
+
+    def start(self, weights: Params) -> Memory:
+        """Return a memory of zeros."""
+        flat = flattened(weights)
+        hidden = flat.new_zeros(len(flat), self.units)
+        return Memory(LstmState(hidden, hidden), torch.zeros_like(flat), torch.zeros_like(flat))
+
+    def step(self, learned: Params, weights: Params, slope: Slope, memory: Memory, number: int) -> tuple[Params, Memory]:
+        """Return θ and the memory after a step."""
+        theta, gradient = flattened(weights), flattened({name: slope.gradients[name] for name in weights})
+        inputs = torch.cat([preprocessed(gradient), preprocessed(slope.loss).expand(len(gradient), 2)], dim=1)
+        state = lstm_cell(part_of(learned, CELL), inputs, memory.state)
+
+        def gate(name: str, before: Tensor) -> Tensor:
+            seen = torch.cat([state.hidden, theta[:, None], before[:, None]], dim=1)
+            return torch.sigmoid(seen @ learned[f"{name}_weight"] + learned[f"{name}_bias"])
+
+        rate, keep = gate("rate", memory.rate), gate("keep", memory.keep)
+        return shaped(keep * theta - rate * gradient, weights), Memory(state, rate, keep)
+
+
+def preprocessed(x: Tensor, p: float = 10.0) -> Tensor:
+    """Return x̃ (..., 2): logarithm and sign, or where x is tiny -1 and x enlarged, so that all sizes are within reach of a network."""
+    least = math.exp(-p)
+    large = x.abs() >= least
+    # Where x is tiny the logarithm is of another number: its own derivative, times zero, would be no number at x = 0.
+    logarithm = torch.where(large, x.abs(), least).log() / p
+    return torch.stack([logarithm, torch.where(large, x.sign(), x / least)], dim=-1)
+
+
+def flattened(weights: Params) -> Tensor:
+    """Return all coordinates behind each other, (P,)."""
+    return torch.cat([value.reshape(-1) for value in weights.values()])
+
+
+def shaped(flat: Tensor, like: Params) -> Params:
+    """Return coordinates (P,) as the tensors that `flattened` took them from."""
+    parts = flat.split([value.numel() for value in like.values()])
+    return {name: part.reshape(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}

@@ -1,0 +1,45 @@
+"""Meta-SGD: learn the direction and the rate of the inner step together with the initialisation.
+
+Zhenguo Li, Fengwei Zhou, Fei Chen, Hang Li. "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning", 2017.
+https://arxiv.org/abs/1707.09835
+
+    θ' = θ - α ∘ ∇L(θ, support)          α has the shape of θ: one rate for each number                       (equation 1)
+    minimise over θ and α the mean over tasks of L(θ', query)                                                  (equation 2)
+
+Nothing keeps α positive: a rate may turn against the gradient. MAML++ learns one rate for each tensor and step instead. The paper takes
+one inner step; α is learned for as many as training takes, and more of them at test may diverge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from metarun import draws
+from metarun.algorithms.inner_loop import Slope
+from metarun.types import Params
+
+LR = "lr."
+
+
+@dataclass(frozen=True)
+class MetaSgd:
+    """Meta-SGD. low, high: α starts from uniform draws between them."""
+
+    low: float = 0.005
+    high: float = 0.1
+
+    def init(self, weights: Params, key: Tensor) -> Params:
+        """Return α."""
+        return {
+            LR + name: draws.uniform(draws.fold(key, name), *value.shape, low=self.low, high=self.high) for name, value in weights.items()
+        }
+
+    def start(self, weights: Params) -> tuple[()]:
+        """Return nothing."""
+        return ()
+
+    def step(self, learned: Params, weights: Params, slope: Slope, memory: tuple[()], number: int) -> tuple[Params, tuple[()]]:
+        """Return θ'."""
+        return {name: value - learned[LR + name] * slope.gradients[name] for name, value in weights.items()}, ()

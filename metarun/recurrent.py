@@ -1,0 +1,61 @@
+"""A long short-term memory of linear operations, which maps over tasks where torch's own `nn.LSTM` has no batching rule.
+
+Hochreiter and Schmidhuber. "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of Gers et al. 2000:
+
+    i, f, o = sigmoid(W x + U h + b),   g = tanh(W x + U h + b)        each with rows of its own, in the order i, f, g, o
+    c ← f * c + i * g,   h ← o * tanh(c)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metarun import draws
+from metarun.types import Params
+
+
+class LstmState(NamedTuple):
+    """hidden: h, what the cell puts out; cell: c, what it keeps. Both (..., U) with the leading axes of its inputs."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+def lstm_init(key: Tensor, inputs: int, units: int) -> Params:
+    """Return weight_input (4U, D), weight_hidden (4U, U) and bias (4U,) of a cell with D inputs and U units.
+
+    Weights are uniform within ±1/√U, as in torch; the bias is 1 for the forget gate and 0 elsewhere (Jozefowicz et al. 2015).
+    """
+    limit = 1.0 / math.sqrt(units)
+    bias = torch.zeros(4, units)
+    bias[1] = 1.0
+    return {
+        "weight_input": draws.uniform(draws.fold(key, "weight_input"), 4 * units, inputs, low=-limit, high=limit),
+        "weight_hidden": draws.uniform(draws.fold(key, "weight_hidden"), 4 * units, units, low=-limit, high=limit),
+        "bias": bias.flatten(),
+    }
+
+
+def lstm_start(params: Params, like: Tensor) -> LstmState:
+    """Return the zero state for inputs with the leading axes of `like` (..., D)."""
+    zeros = like.new_zeros(*like.shape[:-1], params["weight_hidden"].shape[1])
+    return LstmState(zeros, zeros)
+
+
+def lstm_cell(params: Params, x: Tensor, state: LstmState | tuple[Tensor, Tensor]) -> LstmState:
+    """Return the state after one input x (..., D), of which `hidden` is the output."""
+    hidden, cell = state
+    gates = F.linear(x, params["weight_input"], params["bias"]) + F.linear(hidden, params["weight_hidden"])
+    enter, forget, new, leave = gates.chunk(4, dim=-1)
+    cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+    return LstmState(leave.sigmoid() * cell.tanh(), cell)
+
+
+def part_of(params: Params, prefix: str) -> Params:
+    """Return the parameters whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}

@@ -1,0 +1,331 @@
+"""Every rule of configs/algo/update, found by listing: the contract, exact meta-gradients, and each rule's own formula."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import Lines, composed, conv_network, dense_network, few_shot
+from torch import Tensor, nn
+
+from metarun import testing
+from metarun.algorithms.gbml import UPDATE, Gbml
+from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.maml import Maml
+from metarun.algorithms.updates.adam import Adam
+from metarun.algorithms.updates.lstm import Lstm, preprocessed
+from metarun.algorithms.updates.meta_curvature import FACTORS, FILTER, INPUTS, OUTPUTS, MetaCurvature
+from metarun.algorithms.updates.metasgd import LR, MetaSgd
+from metarun.algorithms.updates.momentum import Momentum
+from metarun.algorithms.updates.rule import UpdateRule
+from metarun.algorithms.updates.sgd import Sgd
+from metarun.build import build
+from metarun.engine import gradients_of
+from metarun.errors import UserError
+from metarun.functional import deal
+from metarun.instantiate import instantiate
+from metarun.network import Network
+from metarun.norm import MODES
+from metarun.objectives import CLASSIFICATION, REGRESSION
+from metarun.types import Episode, Examples, Params
+
+KEY = torch.tensor(1)
+START = torch.tensor(0)
+RULES = sorted(file.stem for file in (Path(__file__).parents[2] / "configs/algo/update").glob("*.yaml"))
+LEARNED_RATES = ("sgd", "momentum", "adam")
+
+
+def rule_of(name: str) -> UpdateRule:
+    """Return the rule of a config file, with everything that it can learn.
+
+    The bias before a normalisation has a gradient of rounding noise, which Adam enlarges to 1/eps times its size; so eps is larger here.
+    """
+    node = composed("algo=gbml", f"algo/update={name}", "task=sinusoid", "backbone=mlp")["algo"]["update"]
+    options = ({"learn_lr": True} if name in LEARNED_RATES else {}) | ({"eps": 1e-5} if name == "adam" else {})
+    rule: UpdateRule = instantiate(node | options, name="algo.update")
+    return rule
+
+
+def images(rule: UpdateRule, norm: str = "batch", **options: Any) -> Gbml:
+    return Gbml(conv_network(norm), CLASSIFICATION, rule, **{"inner_steps": 2, **options})
+
+
+def image_episode() -> Episode:
+    episode: Episode = testing.double(few_shot().episode("train", 0))
+    return episode
+
+
+def elsewhere(params: Params, size: float = 0.1) -> Params:
+    """Return parameters away from the start, where matrices are the identity and rates equal."""
+    return {name: value + size * torch.randn_like(value) for name, value in params.items()}
+
+
+def test_the_folder_was_found():
+    assert {"sgd", "momentum", "adam", "metasgd", "meta_curvature", "lstm"} <= set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_config_with_the_rule_builds(name: str):
+    config = composed("algo=gbml", f"algo/update={name}", "task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "device.threads=1")
+    algorithm = build(config).algorithm
+    assert isinstance(algorithm, Gbml)
+    assert type(algorithm.update) is type(rule_of(name))
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_contract_holds_with_every_rule(name: str, first_order: bool):
+    testing.check_algorithm(images(rule_of(name), first_order=first_order), few_shot())
+    testing.check_algorithm(Gbml(dense_network(), REGRESSION, rule_of(name), inner_steps=2, first_order=first_order), Lines())
+
+
+def check_by_finite_differences(algorithm: Gbml, params: Params, state: Params, episode: Episode, held: Params | None = None) -> None:
+    """Compare the gradient of the loss by all of `params`, as one vector, with finite differences."""
+    sizes = [value.numel() for value in params.values()]
+
+    def loss(vector: Tensor) -> Tensor:
+        parts = zip(params.items(), vector.split(sizes), strict=True)
+        given = {name: part.reshape(value.shape) for (name, value), part in parts}
+        return algorithm.loss({**(held or {}), **given}, state, episode, KEY, START)[0]
+
+    vector = torch.cat([value.flatten() for value in params.values()]).requires_grad_()
+    assert torch.autograd.gradcheck(loss, vector, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("options", [{}, {"inner_steps": 3}, {"adapts": ["head.*"]}, {"adapt_norm": True}], ids=str)
+def test_the_second_order_meta_gradient_equals_finite_differences(name: str, options: dict[str, Any]):
+    algorithm = images(rule_of(name), **options)
+    params, state = testing.start(algorithm)
+    check_by_finite_differences(algorithm, elsewhere(params), state, image_episode())
+
+
+@pytest.mark.parametrize("norm", MODES)
+@pytest.mark.parametrize("name", ["adam", "lstm"])
+def test_it_does_under_every_normalisation(name: str, norm: str):
+    algorithm = images(rule_of(name), norm)
+    params, state = testing.start(algorithm)
+    check_by_finite_differences(algorithm, elsewhere(params), state, image_episode())
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_in_first_order_the_gradient_of_what_the_rule_learns_is_still_exact_for_one_step(name: str):
+    """∇L(θ_0) does not depend on what the rule learns, so that taking it for a constant leaves nothing out."""
+    algorithm = images(rule_of(name), inner_steps=1, first_order=True)
+    params, state = testing.start(algorithm)
+    params = elsewhere(params)
+    learned = {key: value for key, value in params.items() if key.startswith(UPDATE)}
+    assert learned
+    check_by_finite_differences(algorithm, learned, state, image_episode(), held=params)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_in_first_order_the_network_gets_the_gradient_of_a_rule_that_sees_constants(name: str):
+    """One step: dL/dθ is that of L(U(θ, g, l)) by θ, with the slope's g and l held fixed."""
+    algorithm = images(rule_of(name), inner_steps=1, first_order=True)
+    params, state = testing.start(algorithm)
+    params, (support, query) = elsewhere(params), image_episode()
+    learned = {key.removeprefix(UPDATE): value for key, value in params.items() if key.startswith(UPDATE)}
+    theta = {key: value.clone().requires_grad_() for key, value in params.items() if not key.startswith(UPDATE)}
+    slope = algorithm.inner.slope(theta, state, support, training=True, first_order=True)
+    chosen = algorithm.inner.chosen(theta)
+    changed, _ = algorithm.update.step(learned, chosen, slope, algorithm.update.start(chosen), 0)
+    outputs = algorithm.predict(algorithm.network.fit({**theta, **changed}, state, support, training=True), query.x)
+    expected = torch.autograd.grad(CLASSIFICATION.loss(outputs, query.y), list(theta.values()))
+    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    loss, _ = algorithm.loss(leaves, state, Episode(support, query), KEY, START)
+    found = torch.autograd.grad(loss, [leaves[key] for key in theta])
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_recomputed_inner_steps_give_the_same_gradient(name: str):
+    algorithm = images(rule_of(name))
+    params, state = testing.start(algorithm)
+    batch = testing.double(deal(few_shot(), "train", torch.arange(2)))
+    plain, recomputed = (
+        gradients_of(replace(algorithm, recompute=flag), params, state, batch, torch.arange(2), START) for flag in (False, True)
+    )
+    testing.assert_same(plain, recomputed, "recompute", tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_of_exactly_zero_leaves_the_meta_gradient_finite(name: str):
+    """An input that is always 0 gives its weights the gradient 0 at every step, and so second moments of 0."""
+    algorithm = Gbml(Network(nn.Linear(3, 1)), REGRESSION, rule_of(name), inner_steps=3)
+    params, state = testing.start(algorithm)
+    x, y = torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 1, dtype=torch.float64)
+    x[:, 1] = 0.0
+    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    loss, _ = algorithm.loss(leaves, state, Episode(Examples(x[:5], y[:5]), Examples(x[5:], y[5:])), KEY, START)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+# Each rule's formula.
+
+
+def weights() -> Params:
+    shapes: dict[str, tuple[int, ...]] = {"conv": (4, 2, 3, 3), "linear": (3, 5), "bias": (4,)}
+    return {name: torch.randn(*shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+
+def slopes(count: int) -> list[Slope]:
+    return [Slope(weights(), torch.rand((), dtype=torch.float64), {}) for _ in range(count)]
+
+
+def walk(rule: UpdateRule, start: Params, learned: Params, path: list[Slope]) -> Params:
+    memory = rule.start(start)
+    for number, slope in enumerate(path):
+        start, memory = rule.step(learned, start, slope, memory, number)
+    return start
+
+
+@pytest.mark.parametrize(
+    "options", [{"inner_steps": 2}, {"first_order": True}, {"inner_loss": "sum_over_shot", "adapt_norm": True}], ids=str
+)
+def test_with_gradient_descent_it_is_maml(options: dict[str, Any]):
+    gbml, maml = images(Sgd(0.3), **options), Maml(conv_network(), CLASSIFICATION, inner_lr=0.3, **{"inner_steps": 2, **options})
+    params, state = testing.start(maml)
+    batch, keys = testing.first_episodes(few_shot(), 2)
+    found, expected = (gradients_of(each, params, state, batch, keys, START) for each in (gbml, maml))
+    testing.assert_same(found, expected, "the meta-gradient", tolerance=0.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "make"),
+    [
+        (Sgd(0.1), lambda given: torch.optim.SGD(given, lr=0.1)),
+        (Momentum(0.1, 0.9), lambda given: torch.optim.SGD(given, lr=0.1, momentum=0.9)),
+        (Adam(0.1), lambda given: torch.optim.Adam(given, lr=0.1)),
+    ],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_the_steps_are_torchs(rule: UpdateRule, make: Any):
+    start, path = weights(), slopes(4)
+    leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
+    optimizer = make(leaves.values())
+    for slope in path:
+        for name, leaf in leaves.items():
+            leaf.grad = slope.gradients[name]
+        optimizer.step()
+    testing.assert_same(walk(rule, start, {}, path), leaves, "the weights", tolerance=1e-6)  # Adam's eps stands elsewhere
+
+
+def test_adams_first_step_has_the_size_of_its_rate_and_its_derivative_at_zero_is_one_over_eps():
+    """m̂ / sqrt(v̂ + ε²) = g / sqrt(g² + ε²) at the first step: the sign of g from afar, g/ε near zero."""
+    gradient = torch.tensor([3.0, -0.2, 0.0], dtype=torch.float64, requires_grad=True)
+    start = {"w": torch.zeros(3, dtype=torch.float64)}
+    rule = Adam(lr=1.0, eps=1e-3)
+    stepped, _ = rule.step({}, start, Slope({"w": gradient}, torch.zeros(()), {}), rule.start(start), 0)
+    torch.testing.assert_close(stepped["w"], -torch.tensor([1.0, -1.0, 0.0]).double(), rtol=0, atol=2e-5)
+    (slope,) = torch.autograd.grad(stepped["w"][2], gradient)
+    assert slope[2] == pytest.approx(-1e3)
+
+
+def test_metasgd_multiplies_the_gradient_by_a_rate_for_each_number_of_any_sign():
+    start, [slope] = weights(), slopes(1)
+    learned = {LR + name: torch.randn_like(value) for name, value in start.items()}
+    expected = {name: value - learned[LR + name] * slope.gradients[name] for name, value in start.items()}
+    testing.assert_same(walk(MetaSgd(), start, learned, [slope]), expected, "the weights", tolerance=0.0)
+
+
+def test_metasgd_starts_from_uniform_rates_of_its_own_for_each_number():
+    learned = MetaSgd(0.005, 0.1).init(weights(), KEY)
+    for value in learned.values():
+        assert 0.005 <= float(value.min()) < float(value.max()) < 0.1
+        assert len(value.unique()) == value.numel()
+    assert not torch.equal(learned["lr.conv"].flatten()[:4], learned["lr.bias"])
+    testing.assert_same(learned, MetaSgd(0.005, 0.1).init(weights(), KEY), "another start for the same key", tolerance=0.0)
+
+
+def test_the_meta_gradient_of_metasgds_rates_is_minus_support_times_query_gradient():
+    """One step: dL(θ - α ∘ g)/dα = -g ∘ ∇L(θ', query)."""
+    algorithm = images(MetaSgd(), inner_steps=1)
+    params, state = testing.start(algorithm)
+    support, query = image_episode()
+    leaves = {key: value.clone().requires_grad_() for key, value in params.items()}
+    loss, _ = algorithm.loss(leaves, state, Episode(support, query), KEY, START)
+    theta = {key: value for key, value in params.items() if not key.startswith(UPDATE)}
+    at_start = algorithm.inner.slope(theta, state, support, training=True).gradients
+    adapted = algorithm.adapt(params, state, support, KEY, training=True).params
+    at_end = algorithm.inner.slope(adapted, state, query, training=True).gradients
+    found = torch.autograd.grad(loss, [leaves[UPDATE + LR + name] for name in at_start])
+    for name, gradient in zip(at_start, found, strict=True):
+        torch.testing.assert_close(gradient, -at_start[name] * at_end[name], rtol=1e-9, atol=1e-12)
+
+
+def test_meta_curvature_multiplies_the_gradient_along_each_of_its_axes():
+    start, [slope] = weights(), slopes(1)
+    rule = MetaCurvature(lr=0.5)
+    learned = {name: torch.randn_like(value, dtype=torch.float64) for name, value in rule.init(start, KEY).items()}
+    conv, linear = slope.gradients["conv"].reshape(4, 2, 9), slope.gradients["linear"]
+    expected = {
+        "conv": torch.einsum("ao,bi,cf,oif->abc", *(learned[kind + "conv"] for kind in (OUTPUTS, INPUTS, FILTER)), conv).reshape(
+            4, 2, 3, 3
+        ),
+        "linear": torch.einsum("ao,bi,oi->ab", learned[OUTPUTS + "linear"], learned[INPUTS + "linear"], linear),
+        "bias": learned[FACTORS + "bias"] * slope.gradients["bias"],
+    }
+    found = walk(rule, start, learned, [slope])
+    testing.assert_same(found, {name: value - 0.5 * expected[name] for name, value in start.items()}, "the weights", tolerance=1e-12)
+
+
+def test_meta_curvature_starts_as_gradient_descent():
+    start, path = weights(), slopes(2)
+    rule = MetaCurvature(lr=0.5)
+    testing.assert_same(walk(rule, start, testing.double(rule.init(start, KEY)), path), walk(Sgd(0.5), start, {}, path), "the weights")
+
+
+def test_the_papers_preprocessing_by_hand():
+    """p = 10: above e^-10 the logarithm over 10 and the sign, below -1 and e^10 x."""
+    x = torch.tensor([1.0, -math.exp(-5), math.exp(-11), 0.0], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 1.0], [-0.5, -1.0], [-1.0, math.exp(-1)], [-1.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(preprocessed(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_lstms_steps_are_those_of_torchs_cell_and_the_papers_gates():
+    start, path, rule = weights(), slopes(3), Lstm(units=5)
+    learned = {name: value + 0.3 * torch.randn_like(value) for name, value in testing.double(rule.init(start, KEY)).items()}
+    cell = nn.LSTMCell(4, 5).double()
+    names = {"weight_ih": "weight_input", "weight_hh": "weight_hidden", "bias_ih": "bias"}
+    cell.load_state_dict({theirs: learned[f"cell.{ours}"] for theirs, ours in names.items()} | {"bias_hh": torch.zeros(20).double()})
+    theta = torch.cat([value.flatten() for value in start.values()])
+    state, rate, keep = None, torch.zeros_like(theta), torch.zeros_like(theta)
+    for slope in path:
+        gradient = torch.cat([value.flatten() for value in slope.gradients.values()])
+        inputs = torch.cat([preprocessed(gradient), preprocessed(slope.loss).expand(len(gradient), 2)], dim=1)
+        state = cell(inputs, state)
+        seen = [torch.cat([state[0], theta[:, None], gate[:, None]], dim=1) for gate in (rate, keep)]
+        rate, keep = (torch.sigmoid(x @ learned[f"{n}_weight"] + learned[f"{n}_bias"]) for n, x in zip(("rate", "keep"), seen, strict=True))
+        theta = keep * theta - rate * gradient
+    found = torch.cat([value.flatten() for value in walk(rule, start, learned, path).values()])
+    torch.testing.assert_close(found, theta, rtol=1e-12, atol=1e-12)
+
+
+def test_the_lstm_starts_near_gradient_descent():
+    """With gate weights of at most 0.01 a parameter keeps σ(5) ± 1 % of itself and the rate is σ(-4.5) within 30 %."""
+    start, [slope], rule = weights(), slopes(1), Lstm()
+    learned = testing.double(rule.init(start, KEY))
+    _, memory = rule.step(learned, start, slope, rule.start(start), 0)
+    assert (memory.keep - 0.9933).abs().max() < 0.01
+    assert (memory.rate - 0.0110).abs().max() < 0.0033
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Momentum(momentum=1.0), "algo.update.momentum=1.0 must be at least 0 and below 1"),
+        (lambda: Adam(eps=0.0), "eps above 0"),
+        (lambda: Lstm(units=0), "algo.update.units=0 must be at least 1"),
+        (lambda: images(Sgd(), inner_steps=-1), "algo.inner_steps=-1"),
+        (lambda: images(Sgd(), adapts=["haed.*"]), "matches none of the parameters"),
+    ],
+)
+def test_a_bad_option_is_a_sentence(make: Any, words: str):
+    with pytest.raises(UserError, match=words):
+        make()
