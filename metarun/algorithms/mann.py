@@ -1,0 +1,241 @@
+"""MANN: a recurrent network with an external memory reads a sequence of examples, each with the label of the one before.
+
+Adam Santoro, Sergey Bartunov, Matthew Botvinick, Daan Wierstra, Timothy Lillicrap. "Meta-Learning with Memory-Augmented Neural Networks",
+ICML 2016. http://proceedings.mlr.press/v48/santoro16.html
+
+    h_t = LSTM([f(x_t), y_{t-1}, r_{t-1}], h_{t-1}),  k_t = tanh(W_k h_t),  α_t = W_α h_t             (one k and α for each read head)
+    w^w_t = σ(α_t) w^r_{t-1} + (1 - σ(α_t)) w^lu_{t-1}                                                (equation 7)
+    M_t(i) = M_{t-1}(i) + w^w_t(i) k_t, its least used row set to zero before                         (equation 8)
+    w^r_t(i) = softmax over i of cosine(k_t, M_t(i)),  r_t = Σ_i w^r_t(i) M_t(i)                      (equations 2 to 4)
+    w^u_t = γ w^u_{t-1} + w^r_t + w^w_t                                                               (equation 5)
+    p_t = softmax(W_o [h_t, r_t])
+
+Nothing is fitted to a task: the weights are learned once, and a task lives in the state of the recurrent network alone. That state is made
+anew for each episode, as are the labels of its classes, so what a picture is called has to be remembered from its last presentation: the
+label arrives one step late, y_{-1} being zero. Head i writes to the i-th least used row by the usage before this step (w^lu_{t-1}; the
+paper's marks all of these rows for every head, which would fill them with the same), as in https://github.com/tristandeleu/ntm-one-shot,
+from where the start is too: every entry of M is 1e-6, and w^r and w^u lie on the first row.
+
+In training an episode's support and query are one sequence in random order, and the loss is the mean over all its steps, the first
+presentation of each class included, where one can but guess. `by_presentation` scores it that way too: by how often the class has been
+presented. `adapt` lets the network read the support set, and `predict` shows each query as the next input, so the accuracy is comparable
+with that of other methods. With `slots=0` there is no memory and r: the paper's baseline, an LSTM (`algo=mann_lstm`). f is the backbone, where
+the paper has the pixels themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from metarun import draws
+from metarun.algorithms.matching import random_order
+from metarun.errors import UserError
+from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
+from metarun.objectives import Objective
+from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
+from metarun.types import Aux, Episode, Examples, Params, State
+
+CONTROLLER = "controller."
+LOGGED = (1, 2)
+"""The presentations whose accuracy is logged in training."""
+
+
+class External(NamedTuple):
+    """The external memory. rows: (S, W), M. reading: (R, S), w^r. usage: (S,), w^u."""
+
+    rows: Tensor
+    reading: Tensor
+    usage: Tensor
+
+
+class Carry(NamedTuple):
+    """What a step hands to the next. controller: h and c, (H,). read: (R*W,), r. label: (N,), y_{t-1}. memory: rows 0 where there is none."""
+
+    controller: LstmState
+    read: Tensor
+    label: Tensor
+    memory: External
+
+
+class Adapted(NamedTuple):
+    """carry: after the support set. params: of the recurrent network. network: the backbone, ready for queries. classes: (N,) bool or None."""
+
+    carry: Carry
+    params: Params
+    network: Fitted
+    classes: Tensor | None
+
+
+@dataclass(frozen=True)
+class Mann:
+    """The memory-augmented network.
+
+    units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
+    """
+
+    network: Network
+    objective: Objective
+    units: int = 200
+    slots: int = 128
+    width: int = 40
+    heads: int = 4
+    decay: float = 0.95
+    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+
+    def __post_init__(self) -> None:
+        for name, least in (("units", 1), ("slots", 0), ("width", 1), ("heads", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"algo.{name}={getattr(self, name)} must be at least {least}.")
+        if 0 < self.slots < self.heads:
+            raise UserError(
+                f"algo.slots={self.slots} leaves no row to write to for some of algo.heads={self.heads}; use at least {self.heads}."
+            )
+        if not 0 <= self.decay <= 1:
+            raise UserError(f"algo.decay={self.decay} must lie between 0 and 1.")
+
+    @cached_property
+    def embedding(self) -> Network:
+        """The backbone: of the network that is given, only the size of the head is used."""
+        return Network(self.network.module.body, self.network.norm)  # type: ignore[arg-type]
+
+    @property
+    def reads(self) -> int:
+        """The size of r."""
+        return self.heads * self.width if self.slots else 0
+
+    def init(self, key: Tensor) -> tuple[Params, State]:
+        """Return the parameters of backbone and recurrent network, and running statistics; `head.*` has a row for each way."""
+        params, state = self.embedding.init()
+        head = self.network.module.head
+        assert isinstance(head, nn.Linear)
+        ways, features, seen = head.out_features, head.in_features, self.units + self.reads
+
+        def weights(name: str, rows: int, columns: int) -> Tensor:
+            limit = columns**-0.5
+            return draws.uniform(draws.fold(key, name), rows, columns, low=-limit, high=limit)
+
+        cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units)
+        params |= {CONTROLLER + name: value for name, value in cell.items()}
+        params |= {"head.label": weights("label", ways, 4 * self.units), "head.weight": weights("head", ways, seen)}
+        params |= {"head.bias": torch.zeros(ways)}
+        if self.slots:
+            params |= {"key.weight": weights("key", self.heads * self.width, self.units), "key.bias": torch.zeros(self.heads * self.width)}
+            params |= {"gate.weight": weights("gate", self.heads, self.units), "gate.bias": torch.zeros(self.heads)}
+        return params, state
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
+        """Return the state of the recurrent network after it has read the support set in random order."""
+        z = self.embedding.on_support(params, state, support, training=training)
+        carry = self._read(params, *shuffled(z, support.y, support.mask, key))[1]
+        return Adapted(carry, params, self.embedding.fit(params, state, support, training=training), present_classes(support))
+
+    def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return logits (B, N), each input being shown as the next after the support set."""
+        z = self.embedding.on_query(adapted.network, x, mask)[0]
+        logits: Tensor = vmap(lambda row: self._step(adapted.params, adapted.carry, row)[0])(z)
+        return hide_absent(logits, adapted.classes)
+
+    def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
+        """Return the cross entropy over the whole sequence."""
+        known, asked, statistics = self.embedding.on_episode(params, state, episode)
+        logits, y, real = self._sequence(params, known, asked, episode, key)
+        loss = self.objective.loss(logits, y, real)
+        metrics = {"loss": loss, self.objective.metric: self.objective.score(logits, y, real)}
+        right, presented = by_presentation(logits, y, real)
+        metrics |= {f"presentation_{n}": right[n - 1] / presented[n - 1].clamp(min=1) for n in LOGGED if n <= len(right)}
+        return loss, Aux({name: value.detach() for name, value in metrics.items()}, statistics)
+
+    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
+        """Track the running statistics of the training passes."""
+        return self.embedding.update_running(state, aux)
+
+    def by_presentation(self, params: Params, state: State, episode: Episode, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many examples were named rightly (P,), and how many there were (P,), by how often their class had been presented.
+
+        P is the mean number of examples of a class in the shape of the episode; support and query are one sequence, as in training.
+        """
+        support, query = episode
+        known = self.embedding.on_support(params, state, support, training=False)
+        asked = self.embedding.on_query(self.embedding.fit(params, state, support, training=False), query.x, query.mask)[0]
+        return by_presentation(*self._sequence(params, known, asked, episode, key))
+
+    def _sequence(
+        self, params: Params, known: Tensor, asked: Tensor, episode: Episode, key: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return logits (L, N), labels (L, N) and which rows are real (L,) of support and query in random order."""
+        support, query = episode
+        y, real = torch.cat([support.y, query.y]), joint_mask(support, query)
+        classes = None if real is None else (y * real[:, None]).sum(dim=0) > 0
+        z, y, real = shuffled(torch.cat([known, asked]), y, real, key)
+        return hide_absent(self._read(params, z, y, real)[0], classes), y, real
+
+    def _read(self, params: Params, z: Tensor, y: Tensor, real: Tensor | None) -> tuple[Tensor, Carry]:
+        """Return the logits (L, N) of a sequence of embeddings z (L, D) with labels y (L, N), and what it leaves; padding passes without a trace."""
+        carry, logits = self._start(z, y), []
+        for t in range(len(z)):
+            output, after = self._step(params, carry, z[t])
+            after = after._replace(label=y[t])  # known only now: the step above saw the label before
+            carry = after if real is None else tree_map(lambda new, old, t=t: torch.where(real[t], new, old), after, carry)
+            logits.append(output)
+        return torch.stack(logits), carry
+
+    def _start(self, z: Tensor, y: Tensor) -> Carry:
+        zeros, first = z.new_zeros(self.units), (torch.arange(self.slots, device=z.device) == 0).to(z.dtype)
+        memory = External(z.new_full((self.slots, self.width), 1e-6), first.expand(self.heads, -1), first)
+        return Carry(LstmState(zeros, zeros), z.new_zeros(self.reads), torch.zeros_like(y[0]), memory)
+
+    def _step(self, params: Params, carry: Carry, z: Tensor) -> tuple[Tensor, Carry]:
+        """Return the logits (N,) of one embedding z (D,) and what the step leaves; the label before it is in `carry`."""
+        cell = part_of(params, CONTROLLER)
+        # A one-hot input of the controller, written as what it adds to the bias.
+        cell["bias"] = cell["bias"] + carry.label @ params["head.label"]
+        controller = lstm_cell(cell, torch.cat([z, carry.read]), carry.controller)
+        h, read, memory = controller.hidden, carry.read, carry.memory
+        if self.slots:
+            keys = (params["key.weight"] @ h + params["key.bias"]).tanh().reshape(self.heads, self.width)
+            gate = (params["gate.weight"] @ h + params["gate.bias"]).sigmoid()
+            memory = access(memory, keys, gate, self.decay)
+            read = (memory.reading @ memory.rows).flatten()
+        logits = params["head.weight"] @ torch.cat([h, read]) + params["head.bias"]
+        return logits, Carry(controller, read, carry.label, memory)
+
+
+def access(memory: External, keys: Tensor, gate: Tensor, decay: float) -> External:
+    """Write and then read by least recently used access, with keys (R, W) and gates σ(α) (R,), one for each head."""
+    heads, slots = memory.reading.shape
+    # A sort that keeps the order of equals, since at the beginning nearly all rows are used as little.
+    least_used = memory.usage.detach().argsort(stable=True)[:heads, None] == torch.arange(slots, device=keys.device)
+    writing = gate[:, None] * memory.reading + (1 - gate[:, None]) * least_used
+    rows = torch.where(least_used[0, :, None], 0.0, memory.rows) + writing.T @ keys
+    reading = cosine(keys, rows).softmax(dim=1)
+    usage = decay * memory.usage + (reading + writing).sum(dim=0)
+    return External(rows, reading, usage)
+
+
+def cosine(keys: Tensor, rows: Tensor) -> Tensor:
+    """Return the cosines (R, S) of keys (R, W) and rows (S, W); 0 for a row of zeros, with a derivative of 0 by it."""
+    lengths = (keys.square().sum(dim=1) + 1e-24).sqrt()[:, None] * (rows.square().sum(dim=1) + 1e-24).sqrt()
+    return keys @ rows.T / (lengths + 1e-6)
+
+
+def shuffled(z: Tensor, y: Tensor, real: Tensor | None, key: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return z (L, D), y (L, N) and real (L,) in a random order, padding last."""
+    order = random_order(z, real, draws.fold(key, "order"))
+    return z[order], y[order], None if real is None else real[order]
+
+
+def by_presentation(logits: Tensor, y: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return, for the n-th presentation of a class, n = 1 … L/N, how many steps of a sequence were right (P,) and how many there were (P,)."""
+    length, ways = y.shape
+    shown = y if real is None else y * real[:, None]
+    number = (shown.cumsum(dim=0) * shown).sum(dim=1)  # 0 on padding
+    counted = (number == torch.arange(1, length // ways + 1, device=y.device)[:, None]).to(y.dtype)
+    right = (logits.argmax(dim=1) == y.argmax(dim=1)).to(y.dtype)
+    return counted @ right, counted.sum(dim=1)
