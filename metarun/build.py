@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from metarun import draws
+from metarun import checkpoint, draws
 from metarun.backbones.classifier import Classifier
 from metarun.device import Device, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
@@ -25,7 +26,9 @@ from metarun.instantiate import check_targets, instantiate, locate
 from metarun.network import Network
 from metarun.objectives import Objective, objective
 from metarun.optimizer import OuterOptimizer
-from metarun.types import Algorithm, Episode, TaskSource
+from metarun.types import Algorithm, Episode, Params, State, TaskSource
+
+log = logging.getLogger(__name__)
 
 SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every")
 
@@ -86,8 +89,31 @@ def build_source(config: dict[str, Any]) -> TaskSource:
 def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
     """Return the position before the first step, and the optimizer of its parameters."""
     params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
+    if parts.config.get("init_from") is not None:
+        params, state = warm_start(params, state, parts.config["init_from"])
     position = Position(0, place(params, settings.device), place(state, settings.device))
     return position, build_optimizer(parts.config, position.params, settings.steps)
+
+
+def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
+    """Return parameters and state with those of a checkpoint in the place of those of the same names.
+
+    Raises UserError where the checkpoint has none of the parameters, or one of another shape.
+    """
+    file = checkpoint.resolve(path)
+    stored = checkpoint.load(file)
+    shared = {name: stored.params[name] for name in params if name in stored.params}
+    if not shared:
+        raise UserError(f"init_from={path}: that run has no parameter of the name of one here; it must have the same backbone.")
+    for name, value in shared.items():
+        if value.shape != params[name].shape:
+            was, now = tuple(value.shape), tuple(params[name].shape)
+            raise UserError(
+                f"init_from={path}: its '{name}' has shape {was} and here it has {now}; train that run with the same task and backbone."
+            )
+    log.info("%d of %d parameters start from %s", len(shared), len(params), file)
+    carried = {name: value for name, value in stored.state.items() if name in state and value.shape == state[name].shape}
+    return params | shared, state | carried
 
 
 def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps: int) -> OuterOptimizer:
@@ -118,6 +144,10 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
             f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task."
         )
     extra: dict[str, Any] = {"objective": goal}
+    if "train_classes" in inspect.signature(kind).parameters:
+        if getattr(source, "train_labels", "global") != "global":
+            raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
+        extra["train_classes"] = episodes["train"].support.y.shape[-1]
     if "network" in inspect.signature(kind).parameters:
         extra["network"] = _build_network(config, episodes, goal, head=getattr(kind, "head", True), algorithm=kind.__name__)
     algorithm: Algorithm = instantiate(node, name="algo", **extra)

@@ -17,6 +17,7 @@ from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
 from metarun.errors import UserError, nearest
 from metarun.evaluation import evaluate as run_evaluation
+from metarun.evaluation import observation_variance
 from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
 from metarun.overrides import evaluation_config, resume_config
@@ -151,18 +152,19 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     shown = parts.source.episode(split, 0)
     device = parts.device.name
     with Progress(episodes) as progress, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
+        params, state = place(params, device), place(state, device)
+        same = {"episodes": episodes, "seed": config["seed"], "runner": runner, "device": device}
+        variance = observation_variance(parts.algorithm, params, state, parts.source, split="val", **same)
         report = run_evaluation(
             parts.algorithm,
-            place(params, device),
-            place(state, device),
+            params,
+            state,
             parts.source,
             split=split,
-            episodes=episodes,
-            seed=config["seed"],
-            runner=runner,
             thin=config.get("by_step", "all") == "thin",
-            device=device,
+            variance=variance,
             progress=progress.update,
+            **same,
         )
     ways = shown.support.y.shape[-1] if report.metric == "accuracy" else None
     facts = {

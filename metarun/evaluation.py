@@ -14,8 +14,9 @@ from metarun import draws
 from metarun.device import Plan
 from metarun.functional import deal, map_tasks
 from metarun.objectives import Objective
+from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
 from metarun.running import Runner
-from metarun.types import Algorithm, Episode, Params, State, TaskSource
+from metarun.types import Adapted, Algorithm, Episode, Examples, Params, State, TaskSource
 
 DIVERGED_RATIO = 10.0
 """A regression episode has diverged above so many times the error of predicting the mean of its support targets."""
@@ -32,9 +33,12 @@ class Report:
     the 95 % interval of the mean, 1.96 · std / √episodes. diverged: episodes that are not finite or, in regression, worse than
     `DIVERGED_RATIO` times predicting the support mean. by_step: mean score before adaptation and after inner steps, whose numbers
     are `steps`: each one, or a selection where `thin` was asked for.
-    nll: mean negative log-likelihood per query; ece: expected calibration error (Guo et al. 2017), 15 bins pooled over queries;
-    both for classification, else None. baseline: in regression the mean error of predicting the support mean, else None.
-    scores: per episode, in order.
+    nll: mean negative log-likelihood per query, in nats; in regression under `metarun.predictive`'s mixture, None where no variance of the
+    observations is known. ece: expected calibration error (Guo et al. 2017), 15 bins pooled over queries; classification only.
+    baseline: in regression the mean error of predicting the support mean, else None. scores: per episode, in order.
+    coverage90: share of targets inside the central 90 % interval of the prediction; regression with an nll only. spread: how wide the
+    predictions are: mean standard deviation in regression, mean entropy in nats in classification. nll_ci95, coverage90_ci95: as ci95.
+    variance: of the observations where it was fitted on validation episodes, else None. nlls: per episode, in order.
     """
 
     metric: str
@@ -50,10 +54,16 @@ class Report:
     ece: float | None
     baseline: float | None
     scores: list[float] = field(repr=False)
+    coverage90: float | None = None
+    spread: float | None = None
+    nll_ci95: float | None = None
+    coverage90_ci95: float | None = None
+    variance: float | None = None
+    nlls: list[float] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return every figure but the per-episode scores."""
-        return {name: value for name, value in vars(self).items() if name != "scores"}
+        """Return every figure but those of each episode."""
+        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls")}
 
 
 def evaluate(
@@ -67,42 +77,113 @@ def evaluate(
     seed: int = 0,
     runner: Runner | None = None,
     thin: bool = False,
+    variance: float | None = None,
     device: torch.device | str = "cpu",
     times: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: how; without one, a few at a time. thin: score a long adaptation at 0, 1, 2, 5, 10, 20, … steps and the last instead of after each. times: how often the caller will
+    runner: how; without one, a few at a time. thin: score a long adaptation at 0, 1, 2, 5, 10, 20, … steps and the last instead of after each. variance: of a regression's
+    observations, from `observation_variance`; without one, its likelihood and coverage are left out. times: how often the caller will
     do this with this runner, about. progress: hears how many episodes are done.
     """
 
-    def score(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+    def score(shared: tuple[Params, State, Tensor | None], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        params, state, observations = shared
+
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            return score_episode(algorithm, *shared, episode, key, thin=thin)
+            return score_episode(algorithm, params, state, episode, key, thin=thin, variance=observations)
 
         scored: dict[str, Tensor] = map_tasks(one, *part)
         return scored
 
-    runner = runner or Runner(Plan())
-    parts: list[dict[str, Tensor]] = []
-    block = runner.plan.chunk * runner.plan.workers * BLOCK
-    done = 0
-    with torch.no_grad():
-        for indices in torch.arange(episodes).split(block):
-            batch = deal(source, split, indices, device)
-            keys = draws.key(seed, "evaluate", split, indices).to(device)
-            blocks = -(-episodes // block) * times
-            for scored in runner.map(f"score {thin}", score, (params, state), (batch, keys), times=blocks):
-                parts.append({name: value.cpu() for name, value in scored.items()})
-                done += len(scored["steps"])
-                if progress is not None:
-                    progress(done)
-    return summarise(algorithm.objective, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    observations = None if variance is None else torch.tensor(variance, device=device)
+    episodes_of = Episodes(source, split, episodes, seed, device)
+    scored = episodes_of.map(f"score {thin}", score, (params, state, observations), runner or Runner(Plan()), times, progress)
+    return summarise(algorithm.objective, scored, variance)
+
+
+def observation_variance(
+    algorithm: Algorithm,
+    params: Params,
+    state: State,
+    source: TaskSource,
+    *,
+    split: str = "val",
+    episodes: int,
+    seed: int = 0,
+    runner: Runner | None = None,
+    device: torch.device | str = "cpu",
+) -> float | None:
+    """Return the one variance of the observations under which the targets of these episodes are most likely; None in classification.
+
+    It is fitted to the predictions after the last inner step, so another number of steps needs another call.
+    """
+    if algorithm.objective.kind != "regression":
+        return None
+
+    def errors(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            support, query = episode
+            samples = _samples(algorithm, algorithm.adapt(*shared, support, key), query)
+            return {"squared": (query.y - samples).square(), "real": _real(query)}
+
+        found: dict[str, Tensor] = map_tasks(one, *part)
+        return found
+
+    episodes_of = Episodes(source, split, episodes, seed, device)
+    found = episodes_of.map("errors", errors, (params, state), runner or Runner(Plan()))
+    squared = found["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
+    usable = (found["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
+    return float(fit_variance(squared[usable])) if usable.any() else None
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The first `count` episodes of a split, with the noise of evaluation `seed`."""
+
+    source: TaskSource
+    split: str
+    count: int
+    seed: int
+    device: torch.device | str
+
+    def map(
+        self,
+        name: str,
+        function: Callable[[Any, Any], dict[str, Tensor]],
+        shared: Any,
+        runner: Runner,
+        times: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what `function(shared, (episodes, keys))` gives for all, by name with a leading axis T, on the CPU; see `Runner.map`."""
+        parts: list[dict[str, Tensor]] = []
+        block = runner.plan.chunk * runner.plan.workers * BLOCK
+        done = 0
+        with torch.no_grad():
+            for indices in torch.arange(self.count).split(block):
+                batch = deal(self.source, self.split, indices, self.device)
+                keys = draws.key(self.seed, "evaluate", self.split, indices).to(self.device)
+                blocks = -(-self.count // block) * times
+                for found in runner.map(name, function, shared, (batch, keys), times=blocks):
+                    parts.append({name: value.cpu() for name, value in found.items()})
+                    done += len(next(iter(found.values())))
+                    if progress is not None:
+                        progress(done)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def score_episode(
-    algorithm: Algorithm, params: Params, state: State, episode: Episode, key: Tensor, *, thin: bool = False
+    algorithm: Algorithm,
+    params: Params,
+    state: State,
+    episode: Episode,
+    key: Tensor,
+    *,
+    thin: bool = False,
+    variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the scores of one episode: by_step (S,) and the numbers of its steps (S,), and what `summarise` pools over episodes."""
     objective = algorithm.objective
@@ -117,14 +198,42 @@ def score_episode(
         "by_step": torch.stack([objective.score(output, query.y, query.mask) for output in outputs]),
         "steps": torch.tensor(steps, device=query.x.device),
     }
-    real = torch.ones_like(query.y[:, 0]) if query.mask is None else query.mask.to(query.y.dtype)
     if objective.kind == "classification":
-        confidence, guess = outputs[-1].softmax(dim=-1).max(dim=-1)
-        right = query.y.gather(-1, guess[:, None])[:, 0]
-        return scored | {"nll": objective.loss(outputs[-1], query.y, query.mask), "confidence": confidence, "right": right, "real": real}
+        return scored | _of_classification(objective, outputs[-1], query)
     weight = torch.ones_like(support.y[:, :1]) if support.mask is None else support.mask[:, None].to(support.y.dtype)
     mean = (support.y * weight).sum(dim=0) / weight.sum().clamp(min=1)
-    return scored | {"baseline": objective.score(mean.expand_as(query.y), query.y, query.mask)}
+    scored["baseline"] = objective.score(mean.expand_as(query.y), query.y, query.mask)
+    if variance is None:
+        return scored
+    predicted = Predictive(_samples(algorithm, path[-1], query, outputs[-1]), variance.to(query.y.dtype))
+    return scored | {
+        "nll": nll(predicted, query.y, query.mask),
+        "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
+        "spread": spread(predicted, query.mask),
+    }
+
+
+def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
+    """Return the likelihood of an episode, the entropy of its predictions, and by query what the calibration error is of."""
+    probabilities = logits.softmax(dim=-1)
+    confidence, guess = probabilities.max(dim=-1)
+    right = query.y.gather(-1, guess[:, None])[:, 0]
+    real = _real(query)
+    entropy = torch.special.entr(probabilities).sum(dim=-1)
+    spread = torch.where(real > 0, entropy, 0.0).sum() / real.sum().clamp(min=1)
+    return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
+
+
+def _samples(algorithm: Algorithm, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
+    """Return the outputs (S, B, D) whose mixture a regression predicts: the one of `predict`, unless the algorithm samples."""
+    if hasattr(algorithm, "sampled"):
+        samples: Tensor = algorithm.sampled(adapted, query.x, query.mask)
+        return samples
+    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
+
+
+def _real(query: Examples) -> Tensor:
+    return torch.ones_like(query.y[:, 0]) if query.mask is None else query.mask.to(query.y.dtype)
 
 
 def scored_steps(last: int, thin: bool) -> list[int]:
@@ -135,34 +244,39 @@ def scored_steps(last: int, thin: bool) -> list[int]:
     return sorted(step for step in round_numbers if step <= last)
 
 
-def summarise(objective: Objective, scored: dict[str, Tensor]) -> Report:
-    """Turn per-episode results, with a leading axis of episodes, into a report."""
+def summarise(objective: Objective, scored: dict[str, Tensor], variance: float | None = None) -> Report:
+    """Turn per-episode results, with a leading axis of episodes, into a report. variance: as it was fitted."""
     by_step = scored["by_step"].double()
     last = by_step[:, -1]
     finite = last[last.isfinite()]
     diverged = ~last.isfinite()
-    nll = ece = baseline = None
+    nlls, coverages, spreads = (scored[name].double() if name in scored else None for name in ("nll", "coverage90", "spread"))
+    ece = baseline = None
     if objective.kind == "classification":
-        nll = _mean(scored["nll"].double())
         ece = calibration_error(scored["confidence"], scored["right"], scored["real"])
     else:
         baseline = _mean(scored["baseline"].double())
         diverged = diverged | (last > DIVERGED_RATIO * scored["baseline"])
-    std = float(finite.std()) if len(finite) > 1 else 0.0
     return Report(
         metric=objective.metric,
         mean=_mean(last),
-        ci95=1.96 * std / math.sqrt(max(len(finite), 1)),
+        ci95=_interval(last),
         median=float(finite.quantile(0.5)) if len(finite) else math.nan,  # torch's own median takes the lower of two middle ones
-        std=std,
+        std=_std(finite),
         episodes=len(last),
         diverged=int(diverged.sum()),
         by_step=[_mean(column) for column in by_step.T],
         steps=scored["steps"][0].tolist(),
-        nll=nll,
+        nll=None if nlls is None else _mean(nlls),
         ece=ece,
         baseline=baseline,
         scores=last.tolist(),
+        coverage90=None if coverages is None else _mean(coverages),
+        spread=None if spreads is None else _mean(spreads),
+        nll_ci95=None if nlls is None else _interval(nlls),
+        coverage90_ci95=None if coverages is None else _interval(coverages),
+        variance=variance,
+        nlls=[] if nlls is None else nlls.tolist(),
     )
 
 
@@ -179,3 +293,13 @@ def calibration_error(confidence: Tensor, right: Tensor, real: Tensor) -> float:
 def _mean(values: Tensor) -> float:
     finite = values[values.isfinite()]
     return float(finite.mean()) if len(finite) else math.nan
+
+
+def _std(finite: Tensor) -> float:
+    return float(finite.std()) if len(finite) > 1 else 0.0
+
+
+def _interval(values: Tensor) -> float:
+    """Return half the width of the 95 % interval of the mean of those values that are finite."""
+    finite = values[values.isfinite()]
+    return 1.96 * _std(finite) / math.sqrt(max(len(finite), 1))

@@ -15,7 +15,7 @@ from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
 from metarun.device import Plan
-from metarun.evaluation import calibration_error, evaluate, score_episode, scored_steps, summarise
+from metarun.evaluation import calibration_error, evaluate, observation_variance, score_episode, scored_steps, summarise
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.running import Runner
 from metarun.types import Episode, Examples, Params, State
@@ -224,3 +224,106 @@ def test_an_episode_whose_scores_are_nan_counts_as_diverged():
     assert report.diverged == 3
     assert math.isnan(report.mean)
     assert math.isfinite(report.by_step[0])
+
+
+# Likelihood, coverage and spread of a regression.
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Predict these numbers for every query; the mixture of them is the prediction."""
+
+    guesses: tuple[float, ...]
+    objective: Objective = REGRESSION
+
+    def init(self, key: Tensor) -> tuple[Params, State]:
+        return {}, {}
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Tensor:
+        return torch.tensor(self.guesses, dtype=torch.float64)
+
+    def predict(self, adapted: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return adapted.mean().expand(len(x), 1)
+
+    def sampled(self, adapted: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return adapted[:, None, None].expand(-1, len(x), 1)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A source whose episode n has the queries n - 1 and n + 1, in float64."""
+
+    objective: str = "regression"
+
+    def episode(self, split: str, index: int) -> Episode:
+        part = Examples(torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[index - 1.0], [index + 1.0]], dtype=torch.float64))
+        return Episode(part, part)
+
+
+def test_the_observation_variance_of_a_plain_method_is_its_mean_squared_error_on_validation():
+    """After two inner steps the prediction is twice the support mean, so the errors of episodes 0, 1, 2 are ±1, 1 ± 1, 2 ± 1."""
+    variance = observation_variance(Steps(REGRESSION), {}, {}, Numbers(), episodes=3)
+    assert variance == pytest.approx((1 + 1 + 0 + 4 + 1 + 9) / 6)
+    assert observation_variance(Steps(CLASSIFICATION), {}, {}, Numbers(), episodes=3) is None
+
+
+def test_a_regressions_likelihood_coverage_and_spread_by_hand():
+    """Guess 0 at variance 4; episodes 0, 1 and 2 have the targets ±1, 0 and 2, 1 and 3, of which all lie within 1.645 · 2 = 3.29;
+    at variance 1 the 2 and the 3 do not.
+    """
+    errors = [(1.0, 1.0), (0.0, 4.0), (1.0, 9.0)]
+    report = evaluate(Guesses((0.0,)), {}, {}, Numbers(), split="test", episodes=3, variance=4.0)
+    nlls = [0.5 * math.log(8.0 * math.pi) + (first + second) / 16.0 for first, second in errors]
+    assert report.nlls == pytest.approx(nlls)
+    assert report.nll == pytest.approx(sum(nlls) / 3)
+    deviation = torch.tensor(nlls, dtype=torch.float64).std().item()
+    assert report.nll_ci95 == pytest.approx(1.96 * deviation / math.sqrt(3.0))
+    assert (report.coverage90, report.coverage90_ci95, report.spread, report.variance) == (1.0, 0.0, 2.0, 4.0)
+    assert evaluate(Guesses((0.0,)), {}, {}, Numbers(), split="test", episodes=3, variance=1.0).coverage90 == pytest.approx(
+        (1 + 0.5 + 0.5) / 3
+    )
+
+
+def test_the_mixture_of_what_an_algorithm_samples_is_what_is_scored():
+    """Guesses -1 and 1 at variance 1, target 1: p = (φ(2) + φ(0)) / 2, the same at -1; the score is that of their mean, 0."""
+    report = evaluate(Guesses((-1.0, 1.0)), {}, {}, Numbers(), split="test", episodes=1, variance=1.0)
+    assert report.nll == pytest.approx(-math.log((1.0 + math.exp(-2.0)) / 2.0 / math.sqrt(2.0 * math.pi)))
+    assert report.spread == pytest.approx(math.sqrt(2.0))
+    assert report.mean == 1.0
+
+
+def test_the_variance_of_a_mixture_is_fitted_to_the_mixture():
+    """Guesses -1 and 1 hit both targets of episode 0, so little variance is left; their mean misses each by 1."""
+    assert observation_variance(Guesses((-1.0, 1.0)), {}, {}, Numbers(), episodes=1) == pytest.approx(0.0, abs=1e-6)
+    assert observation_variance(Guesses((0.0,)), {}, {}, Numbers(), episodes=1) == 1.0
+
+
+def test_diverged_queries_leave_the_fitted_variance_alone():
+    assert observation_variance(Guesses((math.nan,)), {}, {}, Numbers(), episodes=2) is None
+
+
+def test_without_a_variance_a_regression_has_no_likelihood():
+    report = evaluate(Guesses((0.0,)), {}, {}, Numbers(), split="test", episodes=2)
+    assert (report.nll, report.coverage90, report.spread, report.nll_ci95, report.variance) == (None, None, None, None, None)
+    assert report.nlls == []
+
+
+def test_the_spread_of_a_classification_is_the_entropy_of_its_predictions():
+    """Probabilities 1/2, 1/2 and 1, 0: log 2 and 0 nats; a padding row counts for nothing."""
+    y = torch.eye(2).repeat(2, 1)[:3]
+    episode = Episode(Examples(torch.zeros(3, 1), y), Examples(torch.zeros(3, 1), y, torch.tensor([True, True, False])))
+    algorithm = Steps(CLASSIFICATION, logits=torch.tensor([[0.0, 0.0], [0.0, -1e9], [0.0, 0.0]]))
+    assert float(score_episode(algorithm, {}, {}, episode, KEY)["spread"]) == pytest.approx(math.log(2.0) / 2)
+
+
+def test_the_chunk_changes_no_figure_of_a_regression():
+    algorithm = Maml(dense_network(), REGRESSION, inner_steps=2)
+    params, state = testing.start(algorithm)
+    reports = []
+    for chunk in (1, 2, 5):
+        same = {"episodes": 5, "runner": Runner(Plan(chunk))}
+        variance = observation_variance(algorithm, params, state, Double(Lines()), **same)
+        reports.append(evaluate(algorithm, params, state, Double(Lines()), split="test", variance=variance, **same))
+    for report in reports[1:]:
+        for name in ("mean", "nll", "coverage90", "spread", "variance", "nlls"):
+            assert getattr(report, name) == pytest.approx(getattr(reports[0], name), abs=1e-9), name

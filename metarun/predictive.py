@@ -1,0 +1,75 @@
+"""The predictive distribution of a regression: an equal mixture of Gaussians around sampled outputs, all of one variance.
+
+    p(y | x) = 1/S Σ_s N(y; f_s(x), v)                              independent over the D targets of an example, given s
+
+One model for every method, so that their likelihoods compare: a method that predicts one value is the mixture with S = 1. A single v
+for all examples is what an observation noise of constant size means; what varies with x is how far the samples lie apart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LEAST_VARIANCE = 1e-12
+
+
+class Predictive(NamedTuple):
+    """samples: (S, B, D), sampled outputs. variance: scalar, v of the observations around each, in squared units of y."""
+
+    samples: Tensor
+    variance: Tensor
+
+
+def nll(predictive: Predictive, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean over the real rows of -log p(y | x), in nats per example; y: (B, D), mask: (B,) bool."""
+    errors = _errors(predictive, y, mask)
+    variance, (count, _, targets) = predictive.variance, errors.shape
+    exponents = -errors.square().sum(dim=-1) / (2.0 * variance)
+    rows = math.log(count) + 0.5 * targets * (2.0 * math.pi * variance).log() - exponents.logsumexp(dim=0)
+    return _mean(rows, mask)
+
+
+def coverage(predictive: Predictive, y: Tensor, mask: Tensor | None = None, level: float = 0.9) -> Tensor:
+    """Return the share of real targets inside the central interval of `level`, that is (1 - level)/2 <= F(y) <= (1 + level)/2.
+
+    F is the mixture's distribution function, which grows with y, so whether y lies between its quantiles needs no quantile.
+    """
+    below = _errors(predictive, y, mask) / predictive.variance.sqrt()
+    reached = (0.5 * (1.0 + torch.erf(below / math.sqrt(2.0)))).mean(dim=0)
+    inside = (reached >= 0.5 * (1.0 - level)) & (reached <= 0.5 * (1.0 + level))
+    return _mean(inside.to(y.dtype).mean(dim=-1), mask)
+
+
+def spread(predictive: Predictive, mask: Tensor | None = None) -> Tensor:
+    """Return the standard deviation of p(y | x), the mean over targets and real rows: √(v + variance of the samples)."""
+    samples = predictive.samples
+    apart = (samples - samples.mean(dim=0)).square().mean(dim=0)
+    return _mean((predictive.variance + apart).sqrt().mean(dim=-1), mask)
+
+
+def fit_variance(squared: Tensor, steps: int = 100) -> Tensor:
+    """Return the v under which targets are most likely, by expectation maximisation; with S = 1 the mean of `squared`, at once.
+
+    squared: (M, S, D), the squared errors of M observed examples; D targets share v. Never 0, which no density has.
+    """
+    variance = squared.mean().clamp(min=LEAST_VARIANCE)
+    for _ in range(steps if squared.shape[1] > 1 else 0):
+        share = (-squared.sum(dim=-1) / (2.0 * variance)).softmax(dim=-1)  # of each sample in each example
+        variance = ((share[..., None] * squared).sum() / (squared.shape[0] * squared.shape[2])).clamp(min=LEAST_VARIANCE)
+    return variance
+
+
+def _errors(predictive: Predictive, y: Tensor, mask: Tensor | None) -> Tensor:
+    """Return y minus each sample, (S, B, D), 0 in padding rows so that whatever they hold reaches no derivative."""
+    if predictive.samples.shape[1:] != y.shape:
+        raise ValueError(f"samples of shape {tuple(predictive.samples.shape)} do not fit targets of shape {tuple(y.shape)}")
+    errors = y - predictive.samples
+    return errors if mask is None else torch.where(mask[:, None], errors, 0.0)
+
+
+def _mean(rows: Tensor, mask: Tensor | None) -> Tensor:
+    return rows.mean() if mask is None else torch.where(mask, rows, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,117 @@
+"""The predictive mixture against numbers by hand, torch's own distributions, and simulated targets."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from metarun import draws
+from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
+
+ONE = torch.tensor(1.0, dtype=torch.float64)
+
+
+def predictive(samples: list[list[list[float]]], variance: float = 1.0) -> Predictive:
+    return Predictive(torch.tensor(samples, dtype=torch.float64), variance * ONE)
+
+
+def targets(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def random_mixture(targets: int = 2) -> tuple[Predictive, torch.Tensor]:
+    samples = draws.normal(draws.key(0, "samples"), 7, 5, targets, dtype=torch.float64)
+    return Predictive(samples, 0.3 * ONE), draws.normal(draws.key(0, "y"), 5, targets, dtype=torch.float64)
+
+
+def test_one_sample_is_a_gaussian():
+    """Variance 4, errors 0 and 2: log(√(2π) 2) + 0 and + 4/8, of which the mean."""
+    expected = math.log(2.0 * math.sqrt(2.0 * math.pi)) + 0.25
+    assert float(nll(predictive([[[1.0], [1.0]]], 4.0), targets([1.0], [3.0]))) == pytest.approx(expected)
+
+
+def test_two_samples_share_the_density_by_hand():
+    """Samples 0 and 2, variance 1, y = 0: p = (φ(0) + φ(2)) / 2 with φ(z) = exp(-z²/2) / √(2π)."""
+    density = (1.0 + math.exp(-2.0)) / 2.0 / math.sqrt(2.0 * math.pi)
+    assert float(nll(predictive([[[0.0]], [[2.0]]]), targets([0.0]))) == pytest.approx(-math.log(density))
+
+
+def test_the_likelihood_is_that_of_torchs_mixture_over_all_targets_of_an_example():
+    mixture, y = random_mixture()
+    parts = Independent(Normal(mixture.samples.movedim(0, 1), mixture.variance.sqrt()), 1)
+    expected = -MixtureSameFamily(Categorical(torch.ones(5, 7, dtype=torch.float64)), parts).log_prob(y).mean()
+    torch.testing.assert_close(nll(mixture, y), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sample_that_comes_twice_changes_nothing():
+    mixture, y = random_mixture()
+    twice = mixture._replace(samples=torch.cat([mixture.samples] * 2))
+    for figure in (nll, coverage):
+        torch.testing.assert_close(figure(twice, y), figure(mixture, y), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(spread(twice), spread(mixture), rtol=1e-12, atol=1e-12)
+
+
+def test_the_interval_of_a_gaussian_is_1_645_deviations_either_side():
+    """Deviation 2: 3.289 and 3.291 lie within and beyond 2 · 1.64485 = 3.2897."""
+    mixture = predictive([[[0.0]] * 4], 4.0)
+    assert float(coverage(mixture, targets([3.289], [3.291], [-3.289], [-3.291]))) == 0.5
+
+
+def test_between_two_far_samples_is_inside_and_beyond_the_outer_twentieth_is_not():
+    """Samples 0 and 100: F is 1/2 Φ(y) below, so 0.05 where Φ(y) = 0.1, y = -1.28155, and by symmetry 0.95 at 101.28155."""
+    mixture = predictive([[[0.0]] * 5, [[100.0]] * 5])
+    y = targets([50.0], [-1.281], [-1.282], [101.281], [101.282])
+    assert float(coverage(mixture, y)) == pytest.approx(3 / 5)
+
+
+def test_half_the_targets_lie_in_the_interval_of_one_half_and_nine_tenths_in_that_of_nine_tenths():
+    """Targets drawn from the mixture itself: the share is binomial, 20,000 draws of it within 0.01."""
+    keys = draws.key(0, "which"), draws.key(0, "noise")
+    samples = torch.tensor([-1.0, 0.5, 4.0], dtype=torch.float64)[:, None, None].expand(3, 20_000, 1)
+    y = samples[draws.integers(keys[0], 20_000, size=3), 0, 0] + 0.7 * draws.normal(keys[1], 20_000, dtype=torch.float64)
+    for level in (0.5, 0.9):
+        assert float(coverage(Predictive(samples, 0.49 * ONE), y[:, None], level=level)) == pytest.approx(level, abs=0.01)
+
+
+def test_the_spread_adds_the_variance_of_the_samples_to_that_of_the_observations():
+    """Samples -1 and 1 have variance 1: √(3 + 1) = 2; equal ones leave √3."""
+    assert float(spread(predictive([[[-1.0], [5.0]], [[1.0], [5.0]]], 3.0))) == pytest.approx((2.0 + math.sqrt(3.0)) / 2)
+
+
+@pytest.mark.parametrize("content", [0.0, 1e30, math.inf, math.nan])
+def test_a_padding_row_changes_no_figure_and_no_gradient(content: float):
+    mixture, y = random_mixture()
+    mask = torch.tensor([True] * 5 + [False])
+    padded = torch.cat([mixture.samples, torch.full((7, 1, 2), content, dtype=torch.float64)], dim=1).requires_grad_()
+    longer = torch.cat([y, torch.full((1, 2), 3.0, dtype=torch.float64)])
+    for figure in (nll, coverage):
+        torch.testing.assert_close(figure(Predictive(padded, mixture.variance), longer, mask), figure(mixture, y), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(spread(Predictive(padded, mixture.variance), mask), spread(mixture), rtol=1e-12, atol=1e-12)
+    plain = mixture.samples.requires_grad_()
+    expected = torch.autograd.grad(nll(mixture, y), plain)[0]
+    found = torch.autograd.grad(nll(Predictive(padded, mixture.variance), longer, mask), padded)[0]
+    torch.testing.assert_close(found[:, :5], expected, rtol=1e-12, atol=1e-12)
+    assert (found[:, 5] == 0).all()
+
+
+def test_the_fitted_variance_of_one_sample_is_the_mean_squared_error():
+    squared = torch.tensor([[[1.0, 3.0]], [[2.0, 6.0]]], dtype=torch.float64)
+    assert float(fit_variance(squared)) == 3.0
+
+
+def test_the_fitted_variance_is_the_most_likely_one():
+    """At the optimum the derivative of the likelihood by log v vanishes, and twice or half as much is less likely."""
+    mixture, y = random_mixture()
+    fitted = fit_variance((y - mixture.samples).square().movedim(0, 1)).requires_grad_()
+    slope = torch.autograd.grad(nll(Predictive(mixture.samples, fitted), y), fitted)[0] * fitted
+    assert abs(float(slope.detach())) < 1e-6
+    best = nll(Predictive(mixture.samples, fitted), y)
+    assert all(nll(Predictive(mixture.samples, factor * fitted), y) > best for factor in (0.5, 2.0))
+
+
+def test_samples_of_another_shape_than_the_targets_are_refused():
+    with pytest.raises(ValueError, match=r"samples of shape \(1, 2, 1\) do not fit targets of shape \(2,\)"):
+        nll(predictive([[[1.0], [1.0]]]), torch.zeros(2, dtype=torch.float64))
