@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHELL = ["scripts/setup.sh", "scripts/test", "scripts/quickstart", ".ci/run"]
+SHELL = ["scripts/setup.sh", "scripts/test", "scripts/quickstart", "scripts/compare", ".ci/run"]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_shell_script_parses(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
 
 
-@pytest.mark.parametrize("script", ["scripts/test", "scripts/quickstart", ".ci/run"])
+@pytest.mark.parametrize("script", ["scripts/test", "scripts/quickstart", "scripts/compare", ".ci/run"])
 def test_a_script_can_be_started_by_its_name(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert (ROOT / script).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
@@ -184,3 +184,38 @@ def test_the_quickstart_experiment_runs_with_each_algorithm_that_the_script_comp
     done = subprocess.run([sys.executable, "-m", "metarun", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
+
+
+def compare(*words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [str(ROOT / "scripts/compare"), *words], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_runs_of_a_sweep_are_scored_on_the_same_episodes_in_one_table(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    words = ["-m", "experiment=smoke", "algo=protonet,nearest", "steps=1", "eval_episodes=2", f"hydra.sweep.dir={sweep}"]
+    subprocess.run([sys.executable, "-m", "metarun", "train", *words], capture_output=True, check=True, timeout=300)
+    done = compare(str(sweep), "episodes=3", "task.queries=1")
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = (line.split() for line in done.stdout.splitlines())
+    assert "score" in head
+    assert [row[1] for row in rows] == ["protonet", "nearest"]
+    assert len(list(sweep.glob("evaluations/*/report.json"))) == 2
+    again = compare(str(sweep))
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize(("words", "sentence"), [([], "name the folder of a sweep"), (["nowhere"], "there is no folder 'nowhere'")])
+def test_what_is_no_sweep_is_told_in_a_sentence(words: list[str], sentence: str) -> None:
+    done = compare(*words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_a_folder_without_runs_is_told_in_a_sentence(tmp_path: Path) -> None:
+    done = compare(str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no run with checkpoints" in done.stderr

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from metarun import draws
 from metarun.errors import UserError, nearest
@@ -17,8 +18,9 @@ from metarun.types import Episode, Examples
 SPLITS = ("train", "val", "test")
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
 """The smallest episode: its keys, their `train_` and `min_` forms included, may not be below these."""
+LABELS = ("episode", "global")
 LARGE = 2 << 30
-"""Bytes from which on the images of a set are left on disk, mapped into memory, and not moved to a device as a whole."""
+"""Bytes beyond which the images of a set are left on disk, mapped into memory, and not moved to a device."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class FewShot:
         [min_shots, shots], both uniformly, as in Meta-Dataset (Triantafillou et al. 2020, section 3.1, simplified: its
         shots follow class sizes); rows that are not used are masked.
     within_groups: all classes of an episode from one group (Omniglot: one alphabet).
+    train_labels: what the training episodes call a class: "episode", its place among the N of the episode, or "global", its number
+        among all C of the split, so that an episode is a mini-batch of supervised training with labels (B, C).
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
         on the same episodes.
     """
@@ -100,6 +104,7 @@ class FewShot:
     min_ways: int | None = None
     min_shots: int | None = None
     within_groups: bool = False
+    train_labels: str = "episode"
     seed: int = 0
     eval_seed: int = 0
     objective: str = "classification"
@@ -133,7 +138,7 @@ class FewShot:
     def to(self, device: torch.device | str) -> FewShot:
         """Return the source with its images on the device, where its episodes then are; the same where they are too large to move."""
         size = sum(sum(pool.counts) * math.prod(pool.images.shape[1:]) for pool in self.pools.values())
-        return self if size >= LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
+        return self if size > LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`: support x (N*K, C, H, W), query x (N*Q, C, H, W), values in [0, 1]; class by class."""
@@ -148,12 +153,15 @@ class FewShot:
         # One pass over the images for both roles, and each of them in one piece.
         values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
         x = [part.unflatten(0, (tasks, -1)) for part in values]
-        y = [labels.repeat(tasks, 1, 1) for labels in self._labels[split]]
+        if split == "train" and self.train_labels == "global":
+            y = self._global_one_hot(rows[..., 0], shape)
+        else:
+            y = [labels.repeat(tasks, 1, 1) for labels in self._labels[split]]
         if not shape.varies:
             return Episode(*map(Examples, x, y))
         in_support = present[..., None] & (torch.arange(shape.shots) < shots[..., None])
         in_query = present[..., None].expand(-1, -1, shape.queries)
-        masks = [used.flatten(1).to(pool.images.device) for used in (in_support, in_query)]
+        masks = [used.flatten(1).to(pool.images.device, non_blocking=True) for used in (in_support, in_query)]
         return Episode(*map(Examples, x, y, masks))
 
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,6 +208,12 @@ class FewShot:
         shape = self.shape(split)
         ways = torch.eye(shape.ways, device=self.pools[split].images.device)
         return [ways.repeat_interleave(count, dim=0) for count in (shape.shots, shape.queries)]
+
+    def _global_one_hot(self, rows: Tensor, shape: _Shape) -> list[Tensor]:
+        """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one image of each."""
+        numbers = torch.searchsorted(self._starts["train"], rows.contiguous(), right=True) - 1
+        labels = one_hot(numbers, len(self._starts["train"])).to(self.pools["train"].images.device, torch.float32)
+        return [labels.repeat_interleave(count, dim=1) for count in (shape.shots, shape.queries)]
 
     def _group_table(self, split: str) -> tuple[Tensor, Tensor]:
         """Return the first class and the number of classes of each group that is large enough for an episode."""
@@ -248,6 +262,10 @@ class FewShot:
                     continue
                 if not is_whole(value) or value < least:
                     raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
+        if self.train_labels not in LABELS:
+            raise UserError(
+                f"task.train_labels={self.train_labels} is unknown; it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
+            )
         for key in ("seed", "eval_seed"):
             if not is_whole(value := getattr(self, key)):
                 raise UserError(f"task.{key}={value} must be a whole number.")

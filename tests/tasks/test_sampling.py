@@ -74,6 +74,24 @@ def test_labels_are_one_hot_and_the_same_way_means_the_same_class_in_support_and
     assert torch.equal(origins(support.x)[::2, 0], origins(query.x)[::3, 0])
 
 
+@pytest.mark.parametrize("varying", [{}, {"min_ways": 2, "min_shots": 1}])
+def test_global_labels_number_the_classes_of_the_training_split_and_change_nothing_else(varying: dict[str, int]) -> None:
+    counts = [20, 7, 31, 20, 9, 20]
+    options = {"ways": 4, "shots": 2, "queries": 3, **varying}
+    plain, numbered = (a_source(a_pool(counts), train_labels=labels, **options) for labels in ("episode", "global"))
+    for index in range(10):
+        before, after = plain.episode("train", index), numbered.episode("train", index)
+        for known, now in zip(before, after, strict=True):
+            assert torch.equal(known.x, now.x)
+            assert (known.mask is None) == (now.mask is None) == (not varying)
+            assert torch.equal(now.y, torch.eye(6)[origins(now.x)[:, 0]])
+        assert same(plain.episode("val", index), numbered.episode("val", index))
+    assert same(
+        numbered.episode("train", 3),
+        Episode(*(Examples(*(t[0] for t in part if t is not None)) for part in numbered.batch("train", torch.tensor([3])))),
+    )
+
+
 def test_the_same_index_is_the_same_episode_whatever_was_dealt_before() -> None:
     source = a_source()
     fresh = a_source().episode("train", 1234)
@@ -148,9 +166,9 @@ def test_moving_a_pool_takes_its_own_images_only() -> None:
 
 def test_a_set_too_large_to_move_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     source = a_source()
-    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2)
+    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2 - 1)
     assert source.to("meta") is source
-    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2 + 1)
+    monkeypatch.setattr(sampling, "LARGE", 3 * CLASSES * IMAGES * 2)
     assert source.to("meta").pools["train"].images.is_meta
 
 
@@ -250,6 +268,7 @@ def test_the_draws_of_the_first_episodes_are_pinned() -> None:
         ({"min_ways": 6}, "task.min_ways=6 must lie between 1 and task.ways=5."),
         ({"min_shots": 0}, "task.min_shots=0 must be a whole number of at least 1."),
         ({"within_groups": True}, "this data has no groups of classes; set task.within_groups=false."),
+        ({"train_labels": "gobal"}, "task.train_labels=gobal is unknown; it must be episode or global. Did you mean 'global'?"),
         ({"seed": "abc"}, "task.seed=abc must be a whole number."),
         ({"eval_seed": 0.5}, "task.eval_seed=0.5 must be a whole number."),
     ],
