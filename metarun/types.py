@@ -112,7 +112,7 @@ class TaskSource(Protocol):
 
     @property
     def objective(self) -> str:
-        """"classification" or "regression"."""
+        """ "classification" or "regression"."""
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode number `index` of "train", "val" or "test": a pure function of the source's seeds and these two."""

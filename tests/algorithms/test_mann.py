@@ -134,7 +134,9 @@ def plain_network(algorithm: Mann, params: Params, z: Tensor, y: Tensor) -> Tens
             reading = [each.softmax(dim=0).tolist() for each in cosines]
             weighed = [torch.stack([reading[k][i] * rows[i] for i in range(slots)]).sum(dim=0) for k in range(heads)]
             r = torch.cat(weighed)[None]
-            usage = [algorithm.decay * usage[i] + float(sum(reading[k][i] + writing[k][i] for k in range(heads)).detach()) for i in range(slots)]
+            usage = [
+                algorithm.decay * usage[i] + float(sum(reading[k][i] + writing[k][i] for k in range(heads)).detach()) for i in range(slots)
+            ]
         logits.append(params["head.weight"] @ torch.cat([h, r], dim=1)[0] + params["head.bias"])
         label = y[t][None]
     return torch.stack(logits)
