@@ -15,6 +15,7 @@ from metarun.checkpoint import Checkpoint
 from metarun.device import Plan, place
 from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
+from metarun.ensemble import Ensemble, stacked
 from metarun.errors import UserError, nearest
 from metarun.evaluation import evaluate as run_evaluation
 from metarun.evaluation import observation_variance
@@ -26,6 +27,7 @@ from metarun.running import Runner
 from metarun.saving import Saver
 from metarun.showing import Showing
 from metarun.tracking import Progress, Tracker
+from metarun.types import Algorithm
 
 SPLITS = ("train", "val", "test")
 
@@ -135,28 +137,32 @@ def describe(plan: Plan, device: str) -> str:
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Score a checkpoint as the config says, print one line, and return what it writes to `report.json` in `folder`.
+    """Score a checkpoint, or a list of them as an ensemble, as the config says, print one line, and return what it writes to `report.json` in `folder`.
 
     config: the keys of `eval.yaml`; under `algo`, `task`, `backbone` and `device` the overrides to apply to the checkpoint's config,
     or the whole group where `chosen` names it.
     """
-    path = checkpoint.resolve(config["checkpoint"])
-    stored = checkpoint.load(path)
-    trust = config.get("trust") or []
-    check_targets(stored.config, trust)
+    paths, members = _load_members(config["checkpoint"])
+    stored = members[0]
+    for member in members:
+        check_targets(member.config, config.get("trust") or [])
     merged = evaluation_config(stored.config, config)
     split, episodes = _check_request(config)
     save = _check_save(config.get("save"))
     parts = build(merged)
+    algorithm: Algorithm = parts.algorithm
     params, state = _fit_params(stored, parts)
+    if len(members) > 1:
+        algorithm = Ensemble(parts.algorithm)
+        params, state = (stacked(each) for each in zip(*(_fit_params(member, parts) for member in members), strict=True))
     shown = parts.source.episode(split, 0)
     device = parts.device.name
     with Progress(episodes) as progress, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
         params, state = place(params, device), place(state, device)
         same = {"episodes": episodes, "seed": config["seed"], "runner": runner, "device": device}
-        variance = observation_variance(parts.algorithm, params, state, parts.source, split="val", **same)
+        variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
         report = run_evaluation(
-            parts.algorithm,
+            algorithm,
             params,
             state,
             parts.source,
@@ -168,6 +174,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
     ways = shown.support.y.shape[-1] if report.metric == "accuracy" else None
     facts = {
+        "members": len(members),
         "seed": config["seed"],
         "split": split,
         "ways": ways,
@@ -176,13 +183,33 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "norm": _norm_of(parts),
         "inner_steps": report.steps[-1],
     }
-    summary = {**report.summary(), **facts, "checkpoint": str(path), "step": stored.step, "config": merged}
+    summary = {
+        **report.summary(),
+        **facts,
+        "checkpoint": [str(path) for path in paths] if len(paths) > 1 else str(paths[0]),
+        "step": stored.step,
+        "config": merged,
+    }
     write_json(folder / "report.json", summary)
     if save is not None:
         write_scores(save, report)
     print(sentence(report, facts))
     print(f"report: {folder / 'report.json'}")
     return summary
+
+
+def _load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
+    """Return the checkpoint that is named, or those of the list that is, which are members of an ensemble."""
+    names = list(named) if isinstance(named, (list, tuple)) else [named]
+    if not names:
+        raise UserError("checkpoint=[] names no run; give one, or a list of some to be evaluated as an ensemble.")
+    paths = [checkpoint.resolve(name) for name in names]
+    members = [checkpoint.load(path) for path in paths]
+    for path, member in zip(paths, members, strict=True):
+        for group in ("algo", "backbone"):
+            if member.config[group] != members[0].config[group]:
+                raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble differ in their weights alone.")
+    return paths, members
 
 
 def _check_request(config: Mapping[str, Any]) -> tuple[str, int]:

@@ -39,6 +39,8 @@ class Report:
     coverage90: share of targets inside the central 90 % interval of the prediction; regression with an nll only. spread: how wide the
     predictions are: mean standard deviation in regression, mean entropy in nats in classification. nll_ci95, coverage90_ci95: as ci95.
     variance: of the observations where it was fitted on validation episodes, else None. nlls: per episode, in order.
+    by_presentation: accuracy at the n-th presentation of a class, n = 1 …, over all episodes, of an algorithm that reads sequences;
+    by_presentation_ci95: as ci95, of the episodes' own accuracies; None for other algorithms.
     """
 
     metric: str
@@ -59,6 +61,8 @@ class Report:
     nll_ci95: float | None = None
     coverage90_ci95: float | None = None
     variance: float | None = None
+    by_presentation: list[float] | None = None
+    by_presentation_ci95: list[float] | None = None
     nlls: list[float] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
@@ -198,6 +202,9 @@ def score_episode(
         "by_step": torch.stack([objective.score(output, query.y, query.mask) for output in outputs]),
         "steps": torch.tensor(steps, device=query.x.device),
     }
+    if hasattr(algorithm, "by_presentation"):
+        right, presented = algorithm.by_presentation(params, state, episode, key)
+        scored |= {"right_by_presentation": right, "presented": presented}
     if objective.kind == "classification":
         return scored | _of_classification(objective, outputs[-1], query)
     weight = torch.ones_like(support.y[:, :1]) if support.mask is None else support.mask[:, None].to(support.y.dtype)
@@ -276,8 +283,22 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
         nll_ci95=None if nlls is None else _interval(nlls),
         coverage90_ci95=None if coverages is None else _interval(coverages),
         variance=variance,
+        **_by_presentation(scored),
         nlls=[] if nlls is None else nlls.tolist(),
     )
+
+
+def _by_presentation(scored: dict[str, Tensor]) -> dict[str, list[float]]:
+    """Return the accuracies by presentation and their intervals; a presentation that no episode has is left out."""
+    if "presented" not in scored:
+        return {}
+    right, presented = scored["right_by_presentation"].double(), scored["presented"].double()
+    had = presented.sum(dim=0) > 0
+    each = (right / presented)[:, had]  # NaN where an episode has no such presentation, which the interval leaves out
+    return {
+        "by_presentation": (right.sum(dim=0) / presented.sum(dim=0))[had].tolist(),
+        "by_presentation_ci95": [_interval(column) for column in each.T],
+    }
 
 
 def calibration_error(confidence: Tensor, right: Tensor, real: Tensor) -> float:

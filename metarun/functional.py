@@ -32,18 +32,26 @@ def deal(source: TaskSource, split: str, indices: Tensor, device: torch.device |
 def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
     """Map a function of one task over the leading axis T of every tensor in `batched`; what is no tensor (a mask None) stays.
 
-    Returns what the function returns, a pytree of tensors, with a leading axis T.
+    Returns what the function returns, a pytree whose tensors have a leading axis T.
     """
     leaves, spec = tree_flatten(batched)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    returned: list[tuple[list[Any], TreeSpec]] = []
 
-    def one(*parts: Tensor) -> Any:
+    def one(*parts: Tensor) -> list[Tensor]:
         remaining = iter(parts)
-        return function(*tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec))
+        out, shape = tree_flatten(
+            function(*tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec))
+        )
+        returned.append((out, shape))
+        return [leaf for leaf in out if isinstance(leaf, Tensor)]
 
     if tensors[0].shape[0] == 1:  # as it is: batching rules cost time, and convolutions with shared weights keep their fast layout
-        return tree_map_only(Tensor, lambda leaf: leaf[None], one(*(tensor[0] for tensor in tensors)))
-    return vmap(one)(*tensors)
+        results = iter([leaf[None] for leaf in one(*(tensor[0] for tensor in tensors))])
+    else:
+        results = iter(vmap(one)(*tensors))
+    out, shape = returned[-1]
+    return tree_unflatten([next(results) if isinstance(leaf, Tensor) else leaf for leaf in out], shape)
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,9 +20,23 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     else:
         score = f"{report.metric} {report.mean:.4f} ± {report.ci95:.4f} (median {report.median:.4f}, mean predictor {report.baseline:.4f})"
         task = f"{facts['shots']} shots, {facts['queries']} queries"
+    score += _more(report)
     norm = f"norm={facts['norm']}, " if facts["norm"] else ""
     diverged = f", {report.diverged} diverged" if report.diverged else ""
+    if facts.get("members", 1) > 1:
+        task = f"ensemble of {facts['members']}, {task}"
     return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}]"
+
+
+def _more(report: Report) -> str:
+    """Return what a regression's predictive distribution and a reader of sequences are scored by besides."""
+    if report.by_presentation is not None:
+        named = [n for n in (1, 2, 5, 10) if n <= len(report.by_presentation)]
+        percent = "/".join(f"{100 * report.by_presentation[n - 1]:.1f}" for n in named)
+        return f"; by presentation {'/'.join(map(str, named))}: {percent} %"
+    if report.metric != "accuracy" and report.nll is not None and report.coverage90 is not None:
+        return f"; nll {report.nll:.3f} ± {report.nll_ci95:.3f}, 90 % interval covers {100 * report.coverage90:.1f} %"
+    return ""
 
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
@@ -47,8 +61,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV."""
+    """Write the score of each episode as CSV, and its negative log-likelihood where that is known."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["episode", report.metric])
-        writer.writerows(enumerate(report.scores))
+        columns = {report.metric: report.scores} | ({"nll": report.nlls} if report.nlls else {})
+        writer.writerow(["episode", *columns])
+        writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))

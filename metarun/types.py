@@ -78,6 +78,9 @@ class Algorithm(Protocol):
     - `trajectory(params, state, support, key) -> list[Adapted]`: before adaptation and after each inner step, for `by_step`.
     - `sampled(adapted, x, mask) -> Tensor`: outputs (S, B, N) or (S, B, D) of several networks for the task, of which `predict` gives the
       average. In regression their mixture is what likelihood, coverage and spread are of (`metarun.predictive`).
+    - `by_presentation(params, state, episode, key) -> (Tensor, Tensor)`: for the n-th presentation of a class in the episode read as one
+      sequence, how many were named rightly (P,) and how many there were (P,).
+    - `train_classes: int`, a field: how many classes the training labels number, filled in for methods that learn them all at once.
     - `choose(params, state, score) -> State`: set what is chosen on validation episodes; `score(state)` gives the
       validation score (higher is better) by number of inner steps. Called once, before the last validation of a run.
     """
@@ -112,7 +115,7 @@ class TaskSource(Protocol):
 
     @property
     def objective(self) -> str:
-        """ "classification" or "regression"."""
+        """The kind of it: "classification" or "regression"."""
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode number `index` of "train", "val" or "test": a pure function of the source's seeds and these two."""

@@ -36,6 +36,7 @@ LAYERS = {
         "metarun.dealing",
         "metarun.device",
         "metarun.engine",
+        "metarun.ensemble",
         "metarun.evaluation",
         "metarun.fitting",
         "metarun.instantiate",

@@ -44,8 +44,9 @@ def sinusoid_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(run: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    request = {"checkpoint": str(run), "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
+def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, Any]:
+    named = [str(each) for each in run] if isinstance(run, list) else str(run)
+    request = {"checkpoint": named, "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
     groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "chosen": {}}
     return commands.evaluate({**request, **groups, **options}, folder)
 
@@ -118,6 +119,24 @@ def test_inner_steps_norm_seed_and_keys_of_the_task_may_change(maml_run: Path, t
     assert evaluate(maml_run, tmp_path / "shots", task={"shots": 4})["shots"] == 4
 
 
+def test_a_list_of_runs_is_scored_as_an_ensemble(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    commands.train(image_config("algo=maml", "algo.inner_steps=2", "seed=1"), tmp_path / "run")
+    capsys.readouterr()
+    report = evaluate([maml_run, tmp_path / "run"], tmp_path / "both")
+    assert report["members"] == 2
+    assert report["checkpoint"] == [str(run / "checkpoints/best.pt") for run in (maml_run, tmp_path / "run")]
+    assert "ensemble of 2" in capsys.readouterr().out
+    twice = evaluate([maml_run, maml_run], tmp_path / "twice")
+    assert twice["by_step"] == pytest.approx(evaluate(maml_run, tmp_path / "once")["by_step"])
+
+
+def test_members_of_an_ensemble_share_algorithm_and_network(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="the members of an ensemble differ in their weights alone"):
+        evaluate([maml_run, sinusoid_run], tmp_path)
+    with pytest.raises(UserError, match="names no run"):
+        evaluate([], tmp_path)
+
+
 def test_an_evaluation_changes_nothing_in_the_run(maml_run: Path, tmp_path: Path):
     before = {path: path.read_bytes() for path in maml_run.rglob("*") if path.is_file()}
     evaluate(maml_run, tmp_path)
@@ -127,7 +146,7 @@ def test_an_evaluation_changes_nothing_in_the_run(maml_run: Path, tmp_path: Path
 def test_per_episode_scores_go_into_a_csv(maml_run: Path, tmp_path: Path):
     report = evaluate(maml_run, tmp_path / "report", save=str(tmp_path / "scores.csv"), episodes=5)
     rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
-    assert rows[0] == ["episode", "accuracy"]
+    assert rows[0] == ["episode", "accuracy", "nll"]
     assert [int(row[0]) for row in rows[1:]] == [0, 1, 2, 3, 4]
     assert sum(float(row[1]) for row in rows[1:]) / 5 == pytest.approx(report["mean"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import Double, Lines, conv_network, dense_network, few_shot
+from small import Double, Lines, algorithm_of, conv_network, dense_network, few_shot
 from torch import Tensor
 
 from metarun import testing
@@ -327,3 +327,35 @@ def test_the_chunk_changes_no_figure_of_a_regression():
     for report in reports[1:]:
         for name in ("mean", "nll", "coverage90", "spread", "variance", "nlls"):
             assert getattr(report, name) == pytest.approx(getattr(reports[0], name), abs=1e-9), name
+
+
+# Sequences
+
+
+def test_accuracies_by_presentation_are_pooled_over_episodes_that_have_them():
+    scored = {
+        "by_step": torch.tensor([[0.5], [0.5]]),
+        "steps": torch.tensor([[0], [0]]),
+        "nll": torch.zeros(2),
+        "spread": torch.zeros(2),
+        "confidence": torch.full((2, 1), 0.5),
+        "right": torch.ones(2, 1),
+        "real": torch.ones(2, 1),
+        "right_by_presentation": torch.tensor([[0.0, 2.0, 0.0, 0.0], [1.0, 2.0, 1.0, 0.0]]),
+        "presented": torch.tensor([[2.0, 2.0, 0.0, 0.0], [2.0, 2.0, 2.0, 0.0]]),
+    }
+    report = summarise(CLASSIFICATION, scored)
+    assert report.by_presentation == [0.25, 1.0, 0.5]
+    assert report.by_presentation_ci95 is not None
+    assert report.by_presentation_ci95[0] == pytest.approx(1.96 * 0.125**0.5 / 2**0.5)
+    assert report.by_presentation_ci95[1:] == [0.0, 0.0]
+
+
+def test_an_algorithm_that_reads_sequences_is_scored_by_presentation():
+    algorithm = algorithm_of("mann")
+    params, state = testing.start(algorithm)
+    report = evaluate(algorithm, params, state, Double(few_shot(shots=1, queries=2)), split="test", episodes=3)
+    assert report.by_presentation is not None
+    assert len(report.by_presentation) == 3
+    other = algorithm_of("protonet")
+    assert evaluate(other, *testing.start(other), Double(few_shot()), split="test", episodes=1).by_presentation is None
