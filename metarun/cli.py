@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from metarun import __version__
 from metarun.errors import UserError, nearest
 
-USAGE = "usage: metarun {train,eval,list} [key=value ...] | --help | --version"
+USAGE = "usage: metarun {train,eval,list,reproduce} [key=value ...] | --help | --version"
 
 HELP = f"""{USAGE}
 
 An experiment runner for meta-learning.
 
 commands:
-  train   meta-train: metarun train algo=protonet task=omniglot task.shots=5
-  eval    score a run on new tasks: metarun eval checkpoint=RUN task.ways=20
-  list    the algorithms, tasks, backbones and experiments there are
+  train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
+  eval       score a run on new tasks: metarun eval checkpoint=RUN task.ways=20
+  list       the algorithms, tasks, backbones and experiments there are
+  reproduce  train and score an experiment, beside what was published
 
 worth knowing:
   metarun train experiment=smoke               a whole run in seconds
@@ -58,6 +59,13 @@ def list_options(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def reproduce(arguments: list[str]) -> int:
+    """Run `metarun reproduce`."""
+    from metarun.reproduce import main
+
+    return main(arguments)
+
+
 def complete(arguments: list[str]) -> int:
     """Run `metarun -sc install=bash`, or answer the shell's question `metarun -sc query=bash`."""
     from metarun.completion import main
@@ -65,7 +73,7 @@ def complete(arguments: list[str]) -> int:
     return main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "list": list_options}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "list": list_options, "reproduce": reproduce}
 
 
 def dispatch(words: list[str]) -> int:

@@ -6,10 +6,12 @@ import contextlib
 import io
 import os
 import re
+from importlib.resources import files
 
 from metarun.arguments import GROUPS, VALUE_FLAGS, open_groups
+from metarun.listing import options
 
-COMMANDS = ("train", "eval", "list")
+COMMANDS = ("train", "eval", "list", "reproduce")
 FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
 LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
 
@@ -33,6 +35,8 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     command, *before = words
     if command == "list":
         return [option for option in LIST_WORDS if option.startswith(word)]
+    if command == "reproduce":
+        return [name for name in options("experiment", [files("metarun.configs")]) if name.startswith(word)]
     if command not in COMMANDS:
         return []
     if word.startswith("-"):

@@ -74,6 +74,7 @@ def refuse(error: UserError) -> NoReturn:
 def train_job(cfg: DictConfig, folder: Path) -> float:
     """Train and return the best validation score, which a sweeper maximises or minimises."""
     config = plain(cfg) if cfg.resume is None else resume_config(cfg)
+    config.pop("reproduce", None)
     from metarun import commands
 
     return commands.train(config, folder)

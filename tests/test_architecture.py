@@ -58,6 +58,7 @@ LAYERS = {
         "metarun.hydra_errors",
         "metarun.jobs",
         "metarun.listing",
+        "metarun.reproduce",
     ],
     "command line": ["metarun.cli", "metarun.__main__"],
 }
