@@ -26,6 +26,8 @@ from metarun.instantiate import check_targets, instantiate, locate
 from metarun.network import Network
 from metarun.objectives import Objective, objective
 from metarun.optimizer import OuterOptimizer
+from metarun.tasks.converted import fit_images
+from metarun.tasks.sampling import FewShot
 from metarun.types import Algorithm, Episode, Params, State, TaskSource
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,10 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     source = build_source(config)
     if device.name != "cpu" and hasattr(source, "to"):
         source = source.to(device.name)
+    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # of the training, where this is another data set
+        source = fit_images(source, config["input_shape"])
     episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
+    config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     algorithm = _build_algorithm(config, source, episodes)
     network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
     module = network.module if isinstance(network, Network) else None

@@ -175,6 +175,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     ways = shown.support.y.shape[-1] if report.metric == "accuracy" else None
     facts = {
         "members": len(members),
+        "task": merged.get("chosen", {}).get("task"),
+        "trained_on": stored.config.get("chosen", {}).get("task"),
         "seed": config["seed"],
         "split": split,
         "ways": ways,
@@ -238,7 +240,10 @@ def _check_save(save: str | None) -> Path | None:
 def _fit_params(stored: Checkpoint, parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the checkpoint's parameters and state, after comparing their shapes with those that this config builds."""
     wanted, _ = parts.algorithm.init(torch.tensor(0))
+    unread = tuple(getattr(parts.algorithm, "training_only", ()))
     for name, value in wanted.items():
+        if name.startswith(unread):
+            continue
         if name not in stored.params:
             raise UserError(
                 f"the checkpoint has no parameter '{name}', which this config needs; evaluate it with the network it was trained with."

@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.resources
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
@@ -95,7 +96,13 @@ def _call(node: Mapping[str, Any], name: str, extra: Mapping[str, Any]) -> Any:
     _check_arguments(target, path, name, given, extra)
     hints = annotations_of(target)
     fitted = {key: fit(value, hints[key], f"{name}.{key}") if key in hints else value for key, value in given.items()}
-    return target(**{**fitted, **extra})
+    try:
+        return target(**{**fitted, **extra})
+    except TypeError as error:  # a function of `**options` hands them on, and only the last to get them knows them all
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in given:
+            raise
+        raise UserError(f"{name}.{unknown[1]} is not an argument of {path}.") from error
 
 
 def _build(value: Any, name: str) -> Any:

@@ -87,6 +87,7 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     config.pop("optimizer", None)
     for group in ("algo", "task", "backbone"):
         config.setdefault(group, {})
+    config["typed"] = list(typed_keys())
     config["chosen"] = {group: config["chosen"][group] for group in ("algo", "task", "backbone", "device")}
     from metarun import commands
 
@@ -115,10 +116,15 @@ def resume_config(cfg: DictConfig) -> dict[str, Any]:
     overrides: dotted key -> value for each override typed; a group's choice is its name -> the option.
     groups: the resolved content of each group whose option was typed.
     """
-    parsed = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    overrides = {override.key_or_group: override.value() for override in parsed if override.key_or_group != "resume"}
+    overrides = {key: value for key, value in typed_keys().items() if key != "resume"}
     groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in overrides if key in choices() and key in cfg}
     return {"resume": str(Path(str(cfg.resume)).expanduser()), "overrides": overrides, "groups": groups}
+
+
+def typed_keys() -> dict[str, Any]:
+    """Return dotted key -> value of each override that was typed; a group's choice is its name -> the option."""
+    parsed = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    return {override.key_or_group: override.value() for override in parsed}
 
 
 JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval_job}

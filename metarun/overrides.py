@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from metarun.checkpoint import Checkpoint
@@ -39,10 +39,14 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     """Return the checkpoint's config with what `metarun eval` was told to change; UserError for a key that it does not have."""
     merged = dict(stored)
     chosen = config.get("chosen", {})
+    if chosen.get("task") is None:  # the same data: images as they come, also where their size is changed
+        merged.pop("input_shape", None)
     for group in ("task", "algo", "backbone", "device"):
         given = config.get(group) or {}
         if group == "device" or chosen.get(group) is not None:
             merged[group] = dict(given) if given else dict(merged[group])
+            if group == "task":
+                merged[group] |= _kept(stored, given, config.get("typed", ()))
             if chosen.get(group) is not None:
                 merged["chosen"] = {**merged.get("chosen", {}), group: chosen[group]}
             continue
@@ -58,6 +62,15 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged
+
+
+def _kept(stored: Mapping[str, Any], given: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """Return the keys of another task that stay as the checkpoint was trained, unless they were typed: episodes, labels, size of images."""
+    shape = stored.get("input_shape")
+    wanted = {key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if key in stored["task"]}
+    if shape is not None and len(shape) == 3 and shape[1] == shape[2]:
+        wanted |= {"image_size": shape[1], "channels": shape[0]}
+    return {key: value for key, value in wanted.items() if key in given and f"task.{key}" not in typed}
 
 
 def look_up(config: Mapping[str, Any], dotted: str) -> Any:

@@ -25,6 +25,8 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     diverged = f", {report.diverged} diverged" if report.diverged else ""
     if facts.get("members", 1) > 1:
         task = f"ensemble of {facts['members']}, {task}"
+    if facts.get("task") != facts.get("trained_on"):
+        task = f"{facts['task']}, trained on {facts['trained_on']}, {task}"
     return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}]"
 
 

@@ -109,6 +109,7 @@ ROWS = [
     ("train task=folder", "task.root"),
     ("train task=omniglot task.root=empty", "empty"),
     ("train task=table", "give one with task.path=VALUE"),
+    ("train task=glyphs +task.colour=3", "task.colour is not an argument of metarun.tasks.glyphs.glyphs"),
     (f"{TABLE} task.path=nowhere.csv", "nowhere.csv"),
     (f"{TABLE} task.target=prize", "Did you mean 'price'?"),
     (f"{TABLE} task.task_column=towns", "towns"),

@@ -250,3 +250,39 @@ def test_a_thin_evaluation_scores_the_same_last_step(maml_run: Path, tmp_path: P
     assert thin["steps"] == [0, 1, 2, 5, 10, 12]
     assert thin["mean"] == every["mean"]
     assert thin["by_step"] == [every["by_step"][step] for step in thin["steps"]]
+
+
+# Another data set than that of the training
+
+
+def other_images(**changes: Any) -> dict[str, Any]:
+    return {"_target_": "small.small_images", "ways": 3, "shots": 1, "queries": 2, "side": 12, "seed": 0, "eval_seed": 0, **changes}
+
+
+def transferred(run: Path, folder: Path, typed: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    chosen = {"algo": None, "task": "other", "backbone": None, "device": None}
+    return evaluate(run, folder, task=other_images(**changes), chosen=chosen, typed=typed or [])
+
+
+def test_a_trained_start_is_tested_on_another_data_set_under_its_own_episodes(maml_run: Path, tmp_path: Path, capsys: Any):
+    report = transferred(maml_run, tmp_path / "plain")
+    assert (report["trained_on"], report["task"]) == ("small", "other")
+    assert (report["ways"], report["shots"], report["queries"]) == (3, 2, 3), "those of the training"
+    assert "other, trained on small" in capsys.readouterr().out
+    typed = transferred(maml_run, tmp_path / "typed", typed=["task.shots"])
+    assert typed["shots"] == 1
+
+
+def test_another_number_of_ways_needs_a_method_without_a_trained_head(maml_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="its head has a fixed number of ways"):
+        transferred(maml_run, tmp_path / "maml", typed=["task.ways"], ways=4)
+    commands.train(image_config("algo=protonet"), tmp_path / "run")
+    assert transferred(tmp_path / "run", tmp_path / "protonet", typed=["task.ways"], ways=4)["ways"] == 4
+
+
+def test_the_head_over_the_training_classes_is_no_obstacle(tmp_path: Path):
+    config = image_config("algo=finetune")
+    config["task"]["train_labels"] = "global"
+    commands.train(config, tmp_path / "run")
+    report = transferred(tmp_path / "run", tmp_path / "eval", typed=["task.ways"], ways=4, train_labels="episode")
+    assert report["ways"] == 4

@@ -68,6 +68,7 @@ class Finetune:
     weight_decay: float = 1e-3
     adapt_all: bool = False
     head: ClassVar[bool] = False
+    training_only: ClassVar[tuple[str, ...]] = (HEAD,)
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:

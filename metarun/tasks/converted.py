@@ -1,0 +1,49 @@
+"""Images of one shape as those of another, so that a network sees the pictures of any data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from metarun.errors import UserError
+from metarun.tasks.sampling import FewShot
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601), as Pillow's grey."""
+
+_CHUNK = 1000
+
+
+def fit_images(source: FewShot, shape: Sequence[int]) -> FewShot:
+    """Return the source with images of this shape (C, H, W); itself where they have it.
+
+    UserError for a change of channels other than grey to colour or back.
+    """
+    pools = source.pools
+    if all(tuple(pool.images.shape[1:]) == tuple(shape) for pool in pools.values()):
+        return source
+    once = {id(pool.images): pool.images for pool in pools.values()}  # splits may share one tensor
+    converted = {number: convert(images, shape) for number, images in once.items()}
+    return replace(source, pools={split: replace(pool, images=converted[id(pool.images)]) for split, pool in pools.items()})
+
+
+def convert(images: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return images (M, C, H, W), uint8, in another shape (C', H', W'): resized with antialiasing, grey by luminance, colour by repetition."""
+    channels, height, width = shape
+    if tuple(images.shape[1:]) == (channels, height, width):
+        return images
+    if {images.shape[1], channels} not in ({1}, {3}, {1, 3}):
+        raise UserError(f"the network takes images of {channels} channels, and this data set has {images.shape[1]}; only 1 and 3 convert.")
+    return torch.cat([_convert(part.float(), channels, (height, width)) for part in images.split(_CHUNK)])
+
+
+def _convert(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+    if images.shape[1] > channels:
+        images = (images * torch.tensor(LUMINANCE, device=images.device)[:, None, None]).sum(dim=1, keepdim=True)
+    if images.shape[-2:] != size:
+        images = interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+    return images.round().clamp(0, 255).to(torch.uint8).expand(-1, channels, -1, -1)
