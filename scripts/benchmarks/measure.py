@@ -13,6 +13,7 @@ from typing import Any
 from .agreement import DisagreementError
 from .dealing import dealing
 from .evaluations import evaluation
+from .families import family
 from .memory import memory
 from .outcome import Options, Result
 from .rows import Row
@@ -23,6 +24,7 @@ MEASURES: dict[str, Callable[[Row, Options], list[Result]]] = {
     "evaluation": evaluation,
     "dealing": dealing,
     "memory": memory,
+    "family": family,
 }
 
 

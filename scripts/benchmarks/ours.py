@@ -60,6 +60,14 @@ class Run:
         mean = {name: torch.stack([gradients[name] for gradients, _, _ in parts]).sum(dim=0) / count for name in position.params}
         return torch.cat([losses for _, losses, _ in parts]).mean(), mean
 
+    @property
+    def mode(self) -> str:
+        """How steps run: "compiled" or "recorded" as flat programs, or "eager", operation by operation, as they are written."""
+        recorded = self.runner._recorded.get("gradients")
+        if recorded is None or not all(program.concurrent for program in recorded._programs.values()):
+            return "eager"
+        return "compiled" if recorded.compile else "recorded"
+
     def evaluate(self, episodes: int, *, thin: bool = False) -> Report:
         """Score the first validation episodes as `metarun eval` does."""
         parts, position = self.parts, self.position

@@ -19,11 +19,12 @@ HEADER = (
     "range of it",
     "before metarun = 1",
     "apart: loss, gradient",
+    "runs",
 )
 NOTES = """median and range: over the turns of a contender, each the mean of its steps. A row's contenders took turns in one process.
 speed: the plain loop's time over the contender's, turn by turn; before metarun = 1: against the median of the plain loop in the same
 process before metarun had touched it (allocator, threads). apart: relative difference from the plain loop in float32, checked before
-timing; in float64 all agree to 1e-9."""
+timing; in float64 all agree to 1e-9. runs: recorded as a flat program, or eager, operation by operation, where that was not possible."""
 
 
 def text(results: Sequence[Result], headings: Mapping[str, str]) -> str:
@@ -47,9 +48,7 @@ def lines(results: Sequence[Result]) -> list[tuple[str, ...]]:
         beside, pristine = (samples_of(results, each["row"], name) for name in (PLAIN, PRISTINE))
         compared = each["unit"] == "s" and each["contender"] not in (PLAIN, PRISTINE)
         name = "" if each["row"] == shown else each["row"]
-        cells.append(
-            (name, each["contender"], *spread(each), held_before(each), *speed(each, beside, pristine, compared), difference(each))
-        )
+        cells.append((name, each["contender"], *spread(each), held_before(each), *speed(each, beside, pristine, compared), *kept(each)))
         shown = each["row"]
     return cells
 
@@ -86,10 +85,10 @@ def ratios(plain: Sequence[float], contender: Sequence[float]) -> tuple[float, f
     return median(each), min(each), max(each)
 
 
-def difference(result: Result) -> str:
-    """Return the relative differences that were found before timing, as "1e-07, 2e-05"."""
+def kept(result: Result) -> tuple[str, str]:
+    """Return the relative differences that were found before timing, as "1e-07, 2e-05", and how steps run, where that was looked at."""
     apart = result["facts"].get("difference") or {}
-    return ", ".join(f"{value:.0e}" for value in apart.values())
+    return ", ".join(f"{value:.0e}" for value in apart.values()), result["facts"].get("runs", "")
 
 
 def amount(value: float, unit: str) -> str:

@@ -14,6 +14,22 @@ SINUSOID_VARIANTS = ("metarun, eager", "metarun, compiled")
 """In other rows metarun is as its rule has it: compiling a convolutional network's step took minutes and made it no faster."""
 TASK_COUNTS = (8, 32, 128, 256)
 STEP_COUNTS = (1, 5, 10, 20)
+FAMILIES = {
+    "Meta-SGD": ("algo=metasgd",),
+    "MAML++, 2 inner steps": ("algo=mamlpp", "algo.inner_steps=2"),
+    "iMAML, 3 inner steps": ("algo=imaml", "algo.inner_steps=3", "algo.cg_steps=2"),
+    "GBML, LSTM": ("algo=gbml", "algo/update=lstm"),
+    "ANIL": ("algo=anil",),
+    "Reptile": ("algo=reptile", "task.train_shots=10", "task.train_queries=1"),
+    "Matching Networks": ("algo=matching",),
+    "R2-D2": ("algo=r2d2",),
+    "memory of past tasks": ("algo=memory",),
+    "MANN": ("algo=mann",),
+    "PLATIPUS": ("algo=pmaml",),
+    "meta-learned prior, 2 inner steps": ("algo=metaprior", "algo.inner_steps=2"),
+    "fine-tuning": ("algo=finetune",),
+}
+"""Overrides by name, each with the defaults of its `configs/algo`, but fewer inner steps where many take long to record."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,7 @@ def sections() -> dict[str, str]:
         "f": "Dealing 32 training episodes at once; what of an outer step is waiting for episodes, and what goes when all are dealt already",
         "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=8",
         "h": "Start-up, as wall time of the whole command",
+        "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop is over the same algorithm's loss",
     }
 
 
@@ -81,6 +98,8 @@ def rows(*, quick: bool = False) -> list[Row]:
         settings = ("tasks_per_step=8", f"algo.inner_steps={steps}")
         table.append(Row("g", steps_name(steps), "memory", (*memory, *settings), ("plain loop", "metarun", "metarun, recomputing")))
     table.append(Row("h", "commands", "startup"))
+    episodes = ("task=glyphs", "task.train_ways=5", "task.train_shots=1", "task.train_queries=5", "tasks_per_step=8")
+    table += [Row("i", name, "family", (*episodes, *overrides)) for name, overrides in FAMILIES.items()]
     return [shrunk(row) for row in table] if quick else table
 
 
