@@ -7,6 +7,7 @@ import io
 import os
 import re
 from importlib.resources import files
+from pathlib import Path
 
 from metarun.arguments import GROUPS, VALUE_FLAGS, open_groups
 from metarun.listing import options
@@ -35,13 +36,24 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     command, *before = words
     if command == "list":
         return [option for option in LIST_WORDS if option.startswith(word)]
-    if command == "reproduce":
-        return [name for name in options("experiment", [files("metarun.configs")]) if name.startswith(word)]
     if command not in COMMANDS:
         return []
     if word.startswith("-"):
-        return [flag for flag in FLAGS if flag.startswith(word)]
+        return [flag for flag in (("--config-dir",) if command == "reproduce" else FLAGS) if flag.startswith(word)]
+    if command == "reproduce":
+        return to_reproduce(before, word, arguments)
     return from_hydra(command, before, word, arguments)
+
+
+def to_reproduce(before: list[str], word: str, arguments: list[str]) -> list[str]:
+    """Return the experiments, the user's own among them, and after one of them what `metarun train` takes, and `checkpoint=`."""
+    flags, words = flags_and_overrides(before)
+    if not (names := [name for name in words if "=" not in name]):
+        folders = [Path(flag.partition("=")[2] or flag) for flag in flags[-1:]]
+        return [name for name in options("experiment", [files("metarun.configs"), *folders]) if name.startswith(word)]
+    overrides = [f"experiment={names[0]}", *(override for override in words if "=" in override)]
+    checkpoint = ["checkpoint="] if word and "checkpoint=".startswith(word) else []
+    return checkpoint + from_hydra("train", [*flags, *overrides], word, arguments)
 
 
 def from_hydra(command: str, before: list[str], word: str, arguments: list[str]) -> list[str]:

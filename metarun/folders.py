@@ -30,6 +30,11 @@ def claim(name: str) -> str:
     return str(folder)
 
 
+def claimed() -> Path:
+    """Return the folder that this command claimed last."""
+    return next(reversed(_claimed))
+
+
 def forget() -> None:
     """Begin a new command: what earlier ones claimed is theirs."""
     _claimed.clear()

@@ -5,18 +5,25 @@ What was published, where, and how the protocols differ is data of the experimen
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from metarun.arguments import split
-from metarun.errors import UserError, nearest
-from metarun.folders import claim
+from metarun.errors import UserError
+from metarun.folders import claimed
 
 USAGE = "usage: metarun reproduce EXPERIMENT [checkpoint=RUN] [key=value of metarun train ...] [--config-dir DIR]"
+FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
+"""Overrides that would train something else, or elsewhere."""
+FREE = ("chosen", "device", "logger", "log_every", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
+"""Keys and groups by which a run may differ from its experiment and still follow it."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +51,26 @@ def main(arguments: list[str]) -> int:
         print(USAGE, flush=True)
         return 0
     name, run, overrides, flags = parse(arguments)
-    experiment = read_claim(name, flags)
-    from metarun import jobs
+    config = config_of(name, flags)
+    experiment = claim_of(name, config.get("reproduce") or {})
+    from metarun import checkpoint, jobs
 
-    if run is not None:
-        check_run(run, name)
-    folder = Path(claim(f"outputs/reproduce/{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"))
     if run is None:
-        run = str(folder / "run")
-        jobs.run("train", [f"experiment={name}", *overrides, f"hydra.run.dir={run}", *flags])
+        jobs.run("train", [f"experiment={name}", *overrides, *flags])
+        run = str(claimed())
         if not (Path(run) / "report.json").is_file():  # interrupted, and has said how to go on
             print(f"then: metarun reproduce {name} checkpoint={run}", flush=True)
             return 130
-    protocol = [f"{key}={value}" for key, value in experiment.eval.items()]
-    jobs.run("eval", [f"checkpoint={run}", *protocol, f"hydra.run.dir={folder / 'evaluation'}"])
-    file = folder / "evaluation" / "report.json"
+    path = checkpoint.resolve(run)
+    stored = checkpoint.load(path)
+    check_run(run, name, stored.config)
+    last = path.with_name(checkpoint.LAST)
+    done = checkpoint.load(last).step if last.is_file() else None
+    trust = [word for word in overrides if word.startswith("trust=")]
+    jobs.run("eval", [f"checkpoint={run}", *protocol(experiment.eval), *trust])
+    file = claimed() / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
-    result = compare(experiment, report, overrides)
+    result = compare(experiment, report, changes(config, stored.config, done))
     file.write_text(json.dumps({**report, "reproduction": result}, indent=2) + "\n", encoding="utf-8")
     print("\n".join(lines(name, experiment, result)), flush=True)
     return 1 if result["reproduced"] is False else 0
@@ -71,64 +81,93 @@ def parse(arguments: list[str]) -> tuple[str, str | None, list[str], list[str]]:
     flags, words = split(arguments)
     if unsuited := [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]:
         raise UserError(f"metarun reproduce takes no {unsuited[0]}.\n{USAGE}")
-    names = [word.removeprefix("experiment=") for word in words if "=" not in word or word.startswith("experiment=")]
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
     if len(names) != 1:
         raise UserError(f"metarun reproduce takes one experiment, here {' and '.join(names) or 'none'}.\n{USAGE}")
-    rest = [word for word in words if "=" in word and not word.startswith(("experiment=", "checkpoint="))]
+    rest = [word for word in words if word not in names and not word.startswith("checkpoint=")]
+    if foreign := [word for word in rest if word.lstrip("+~").startswith(FOREIGN)]:
+        raise UserError(f"metarun reproduce takes no {foreign[0]}; for another run, `metarun train`, and then checkpoint=RUN.")
     runs = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
-    if runs and rest:
-        raise UserError(f"checkpoint= takes a run as it is, and {rest[0]} would change its training; leave one of them out.")
-    return names[0], runs[-1] if runs else None, rest, flags
+    if len(runs) > 1 or (runs and runs[0].startswith("[")):
+        raise UserError("checkpoint= takes one run; `metarun eval` scores several as an ensemble.")
+    if runs and (training := [word for word in rest if not word.startswith("trust=")]):
+        raise UserError(f"checkpoint= takes a run as it is, and {training[0]} would change its training; leave one of them out.")
+    return names[0], runs[0] if runs else None, rest, flags
 
 
-def check_run(run: str, name: str) -> None:
+def config_of(name: str, flags: list[str]) -> dict[str, Any]:
+    """Return the config that `metarun train` composes for the experiment; UserError where there is none of that name."""
+    from metarun import jobs
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        jobs.run("train", [f"experiment='{name}'", *flags, "--cfg", "job", "--resolve"])  # in quotes: null is no experiment
+    config: dict[str, Any] = yaml.safe_load(shown.getvalue())
+    return config
+
+
+def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
+    """Return the key `reproduce` of an experiment; UserError for a key or a value that cannot be read."""
+    known = [each.name for each in fields(Claim)]
+    if unknown := set(content) - set(known):
+        raise UserError(f"experiment={name}: `reproduce:` has no key '{unknown.pop()}'; it has {', '.join(known)}.")
+    for key in ("published", "ci95", "tolerance"):
+        value = content.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise UserError(f"experiment={name}: reproduce.{key}={value} should be a number, and an accuracy one in [0, 1].")
+    return Claim(**{**content, "differences": tuple(content.get("differences", ()))})
+
+
+def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:
     """Raise UserError where the run is not of this experiment."""
-    from metarun import checkpoint
-
-    trained = checkpoint.load(checkpoint.resolve(run)).config.get("chosen", {}).get("experiment")
+    trained = config.get("chosen", {}).get("experiment")
     if trained != name:
         of = f"of experiment={trained}" if trained else "of no experiment"
         raise UserError(f"{run} is a run {of}, so it cannot reproduce {name}; `metarun eval` scores it.")
 
 
-def read_claim(name: str, flags: list[str]) -> Claim:
-    """Return what the experiment says; UserError where there is none of that name, or it is not for reproducing."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
+def protocol(overrides: Mapping[str, Any]) -> list[str]:
+    """Return the overrides of `metarun eval` as words, nested keys with dots."""
+    from metarun.overrides import leaves
 
-    from metarun.listing import config_dir, options
-
-    folders = [
-        config_dir(word.partition("=")[2] or after) for word, after in zip(flags, [*flags, ""][1:], strict=True) if word.startswith("-")
-    ]
-    known = options("experiment", [*_shipped(), *folders])
-    if name not in known:
-        raise UserError(f"there is no experiment '{name}'.{nearest(name, known)} `metarun list experiment` names them.")
-    GlobalHydra.instance().clear()
-    search = [f"hydra.searchpath=[{','.join(folder.absolute().as_uri() for folder in folders)}]"] if folders else []
-    with initialize_config_module("metarun.configs", version_base="1.3"):
-        composed = compose("train", [f"experiment={name}", *search])
-    content: Any = OmegaConf.to_container(composed)["reproduce"]  # type: ignore[index,call-overload]
-    if content is None:
-        raise UserError(f"experiment={name} has no `reproduce:` with a protocol, so there is nothing to set its score beside.")
-    if unknown := set(content) - {each.name for each in fields(Claim)}:
-        raise UserError(
-            f"experiment={name}: `reproduce:` has no key '{unknown.pop()}'; it has {', '.join(each.name for each in fields(Claim))}."
-        )
-    return Claim(**{**content, "differences": tuple(content.get("differences", ()))})
+    return [f"{key}={json.dumps(value)}" for key, value in leaves(overrides)]
 
 
-def compare(experiment: Claim, report: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Return our score beside the published one; `reproduced` is None where nothing was published."""
-    if report["metric"] != experiment.metric:
-        raise UserError(f"the experiment's published score is of {experiment.metric}, and this run's is of {report['metric']}.")
-    mean = report["mean"]
-    reproduced = None
+def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | None) -> list[str]:
+    """Return by what a run differs from its experiment, "steps=20 instead of 7200".
+
+    config: the experiment's. trained: the run's, in which the class split that was drawn (null before) does not count. done: the steps of
+    its last checkpoint, None where that is not known.
+    """
+    from metarun.overrides import leaves
+
+    was, now = dict(leaves(config)), dict(leaves(trained))
+    replaced = [group for group in config if was.get(target := f"{group}._target_") != now.get(target)]  # its other keys say nothing more
+    said = []
+    for key, value in was.items():
+        group = key.split(".")[0]
+        free = key in FREE or group in FREE or (group in replaced and key != f"{group}._target_")
+        drawn = value is None and not isinstance(now.get(key), (bool, int, float, str))
+        if not free and not drawn and now.get(key) != value:
+            said.append(f"{key}={now.get(key)} instead of {value}")
+    if done is not None and done < trained["steps"]:
+        said.append(f"stopped after {done} of {trained['steps']} steps")
+    return said
+
+
+def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) -> dict[str, Any]:
+    """Return our score beside the published one; `reproduced` is None where nothing was published.
+
+    changed: by what the run differs from the experiment.
+    """
+    mean, reproduced = report["mean"], None
     if experiment.published is not None:
+        if report["metric"] != experiment.metric:
+            raise UserError(f"the experiment's published score is of {experiment.metric}, and this run's is of {report['metric']}.")
         sign = 1.0 if experiment.metric == "accuracy" else -1.0
         reproduced = mean is not None and sign * (mean - experiment.published) >= -experiment.tolerance
     return {
+        "metric": report["metric"],
         "measured": mean,
         "measured_ci95": report["ci95"],
         "published": experiment.published,
@@ -138,13 +177,13 @@ def compare(experiment: Claim, report: Mapping[str, Any], overrides: list[str]) 
         "tolerance": experiment.tolerance,
         "reproduced": reproduced,
         "differences": list(experiment.differences),
-        "changed": overrides,
+        "changed": changed,
     }
 
 
 def lines(name: str, experiment: Claim, result: Mapping[str, Any]) -> list[str]:
     """Return the comparison for a person."""
-    said = [f"{name}: measured {score(experiment.metric, result['measured'], result['measured_ci95'])}"]
+    said = [f"{name}: measured {score(result['metric'], result['measured'], result['measured_ci95'])}"]
     if experiment.published is None:
         said.append(f"published: nothing to compare with{f' ({experiment.source})' if experiment.source else ''}")
     else:
@@ -153,8 +192,7 @@ def lines(name: str, experiment: Claim, result: Mapping[str, Any]) -> list[str]:
         verdict = "reproduced" if result["reproduced"] else "NOT reproduced"
         said.append(f"{verdict}: it may fall short by {score(experiment.metric, experiment.tolerance, None)}")
     said += [f"  known difference: {difference}" for difference in experiment.differences]
-    if result["changed"]:
-        said.append(f"  changed for this run: {' '.join(result['changed'])}")
+    said += [f"  protocol changed: {change}" for change in result["changed"]]
     return said
 
 
@@ -165,9 +203,3 @@ def score(metric: str, value: float | None, ci95: float | None) -> str:
     if metric == "accuracy":
         return f"{100 * value:.2f} %" + ("" if ci95 is None else f" ± {100 * ci95:.2f}")
     return f"{metric} {value:.3f}" + ("" if ci95 is None else f" ± {ci95:.3f}")
-
-
-def _shipped() -> list[Any]:
-    from importlib.resources import files
-
-    return [files("metarun.configs")]

@@ -46,6 +46,10 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
         ("metarun train task=table task.task_c", ["task.task_column="]),
         ("metarun eval task.shots=5 spl", ["split="]),
         ("metarun eval task=sinu", ["task=sinusoid"]),
+        ("metarun reproduce quick", ["quickstart"]),
+        ("metarun reproduce quickstart ch", ["checkpoint="]),
+        ("metarun reproduce quickstart task.sho", ["task.shots="]),
+        ("metarun reproduce --", ["--config-dir"]),
         ("metarun nonsense al", []),
         ("metarun train nonsense=1 task.sho", []),
     ],
@@ -64,6 +68,12 @@ def test_options_of_the_users_own_folder_are_candidates(complete: Complete) -> N
     Path("conf/algo").mkdir(parents=True)
     Path("conf/algo/mine.yaml").write_text("_target_: mine.Mine\n")
     assert complete("metarun train --config-dir conf algo=mi") == ["algo=mine"]
+
+
+def test_experiments_of_the_users_own_folder_can_be_reproduced(complete: Complete) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text("# Mine.\n")
+    assert complete("metarun reproduce --config-dir conf mi") == ["mine", "mixture_memory"]
 
 
 @pytest.mark.parametrize("words", [("-sc", "install=bash"), ("train", "-sc", "install=bash")])
