@@ -85,7 +85,7 @@ class Dealer:
     def next(self) -> Step:
         """Return the next step, waiting for it where it is not ready.
 
-        Raises what the source raised when dealing it, and IndexError after the last step.
+        Raises what the source raised when dealing it, and IndexError, with a sentence, after the last step.
         """
         if not self._ready:
             start = time.perf_counter()
@@ -94,6 +94,8 @@ class Dealer:
                 self._ready.extend(self._ahead.popleft().result())
             finally:
                 self.waited += time.perf_counter() - start
+        if not self._ready:
+            raise IndexError(f"the run ends after {self._end} steps, and all of them have been handed out.")
         return self._ready.popleft()
 
     def _deal(self) -> list[Step]:

@@ -17,11 +17,12 @@ import pytest
 import torch
 from benchmarks import agreement, measure, report
 from benchmarks.__main__ import main
+from benchmarks.families import TaskLoop, family
 from benchmarks.loops import loops_for
 from benchmarks.ours import Run
-from benchmarks.outcome import PLAIN, PRISTINE, Result
+from benchmarks.outcome import PLAIN, PRISTINE, Options, Result
 from benchmarks.problem import problem_of
-from benchmarks.rows import rows, sections
+from benchmarks.rows import Row, rows, sections
 from benchmarks.timing import Contender, alternate
 from benchmarks.variants import composed
 
@@ -75,6 +76,34 @@ def test_nothing_that_disagrees_is_timed(monkeypatch: pytest.MonkeyPatch, capsys
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("benchmark: section a, 1 inner step: the loss of ")
+
+
+@pytest.mark.parametrize("overrides", [("algo=maml", "algo.inner_steps=2"), ("algo=matching",)], ids=["maml", "matching"])
+def test_the_loop_over_an_algorithms_loss_gives_the_loss_and_gradient_of_metarun_in_float64(overrides: Sequence[str]) -> None:
+    words = (*IMAGES, "backbone.filters=4", "task.train_ways=3", *overrides)
+    with closing(Run(words)) as run:
+        ours = run.gradients(torch.float64, 2)
+    theirs = TaskLoop(composed(words)).gradients(torch.float64, 2)
+    assert agreement.loss_difference(ours, theirs) < 1e-12
+    assert agreement.gradient_difference(ours, theirs) < 1e-12
+
+
+def test_a_family_is_timed_beside_its_loop_and_says_whether_it_is_recorded() -> None:
+    words = (*IMAGES, "backbone.filters=4", "task.train_ways=3", "algo=matching", "tasks_per_step=2")
+    results = family(Row("i", "matching", "family", words), Options(rounds=1, seconds=0.0))
+    assert [each["contender"] for each in results] == [PRISTINE, PLAIN, "metarun"]
+    assert results[-1]["facts"]["runs"] == "recorded"
+    assert all(len(each["samples"]) == 1 for each in results)
+
+
+def test_where_the_plain_loop_itself_rounds_much_three_times_as_much_is_allowed() -> None:
+    """In float32, 1 and 1.05 are 0.05 apart, more than 0.03 and less than 3 * 0.02; in float64 nothing is allowed."""
+    for dtype, error in ((torch.float32, "more than 3e-02"), (torch.float64, "more than 1e-09")):
+        one, other = ((torch.ones((), dtype=dtype), {"w": torch.tensor([value], dtype=dtype)}) for value in (1.0, 1.05))
+        with pytest.raises(agreement.DisagreementError, match=error):
+            agreement.check_gradients("metarun", other, one, rounding=0.0 if dtype == torch.float32 else 0.02)
+    one, other = ((torch.ones(()), {"w": torch.tensor([value])}) for value in (1.0, 1.05))
+    assert agreement.check_gradients("metarun", other, one, rounding=0.02)["gradient"] == pytest.approx(0.05)
 
 
 def test_contenders_take_turns() -> None:
@@ -159,7 +188,7 @@ def test_a_section_that_does_not_exist_is_a_sentence_and_exit_2(capsys: pytest.C
     with pytest.raises(SystemExit) as leaving:
         main(["--only", "a,z"])
     assert leaving.value.code == 2
-    assert "there is no section 'z'; there are a, b, c, d, e, f, g, h." in capsys.readouterr().err
+    assert "there is no section 'z'; there are a, b, c, d, e, f, g, h, i." in capsys.readouterr().err
 
 
 def test_the_process_that_starts_the_measurements_holds_no_torch() -> None:

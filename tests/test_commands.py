@@ -230,6 +230,12 @@ def test_a_sentence_counts_diverged_episodes():
     assert report_files.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
 
 
+def test_a_sentence_names_the_accuracies_by_presentation_that_there_are():
+    report = Report("accuracy", 0.9, 0.01, 0.9, 0.1, 10, 0, [0.9], [0], 0.3, 0.0, None, [], by_presentation=[0.2, 0.75, 0.8, 0.85, 0.9])
+    facts = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 0, "split": "test", "seed": 0}
+    assert "; by presentation 1/2/5: 20.0/75.0/90.0 %  [" in report_files.sentence(report, facts)
+
+
 def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
     report_files.write_json(tmp_path / "deep/report.json", {"a": math.nan, "b": [1.0, math.inf], "c": {"d": -math.inf, "e": "text"}})
     assert json.loads((tmp_path / "deep/report.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "text"}}

@@ -148,8 +148,9 @@ def test_after_the_last_step_there_is_none() -> None:
     with dealer(Watched(), steps=2) as open_dealer:
         open_dealer.next()
         open_dealer.next()
-        with pytest.raises(IndexError):
-            open_dealer.next()
+        for _ in range(2):
+            with pytest.raises(IndexError, match="the run ends after 2 steps, and all of them have been handed out"):
+                open_dealer.next()
 
 
 def test_a_run_without_steps_deals_nothing() -> None:

@@ -351,6 +351,33 @@ def test_accuracies_by_presentation_are_pooled_over_episodes_that_have_them():
     assert report.by_presentation_ci95[1:] == [0.0, 0.0]
 
 
+@dataclass(frozen=True)
+class Reader(Steps):
+    """Never right at the first presentation of its two classes, in half of the cases at the second; only the first episode has a third."""
+
+    def by_presentation(self, params: Params, state: State, episode: Episode, key: Tensor) -> tuple[Tensor, Tensor]:
+        third = (episode.query.x.sum() > 0).to(episode.query.y.dtype)
+        return torch.stack([0 * third, 1 + 0 * third, third]), torch.stack([2 + 0 * third, 2 + 0 * third, third])
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Episodes of two classes whose inputs are 1 in the first episode and -1 in the others."""
+
+    objective: str = "classification"
+
+    def episode(self, split: str, index: int) -> Episode:
+        examples = Examples(torch.full((2, 1), -1.0 if index else 1.0), torch.eye(2))
+        return Episode(examples, examples)
+
+
+def test_an_algorithm_with_by_presentation_is_scored_by_it_episode_by_episode():
+    report = evaluate(Reader(CLASSIFICATION), {}, {}, Signs(), split="test", episodes=3)
+    assert report.summary()["by_presentation"] == [0.0, 0.5, 1.0]
+    assert report.summary()["by_presentation_ci95"] == [0.0, 0.0, 0.0]
+    assert evaluate(Steps(CLASSIFICATION), {}, {}, Signs(), split="test", episodes=3).by_presentation is None
+
+
 def test_an_algorithm_that_reads_sequences_is_scored_by_presentation():
     algorithm = algorithm_of("mann")
     params, state = testing.start(algorithm)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from metarun import draws
 from metarun.errors import UserError, nearest
@@ -211,8 +210,11 @@ class FewShot:
 
     def _global_one_hot(self, rows: Tensor, shape: _Shape) -> list[Tensor]:
         """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one image of each."""
+        device = self.pools["train"].images.device
         numbers = torch.searchsorted(self._starts["train"], rows.contiguous(), right=True) - 1
-        labels = one_hot(numbers, len(self._starts["train"])).to(self.pools["train"].images.device, torch.float32)
+        # Compared there and not by `one_hot`, which looks at the values; what crosses over are N numbers a task, without waiting.
+        classes = torch.arange(len(self._starts["train"]), device=device)
+        labels = (numbers.to(device, non_blocking=True)[..., None] == classes).to(torch.float32)
         return [labels.repeat_interleave(count, dim=1) for count in (shape.shots, shape.queries)]
 
     def _group_table(self, split: str) -> tuple[Tensor, Tensor]:
