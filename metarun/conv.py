@@ -84,6 +84,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=CL)
 
 
+def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
+    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost."""
+    return x.movedim(task_dim, axis).flatten(axis, axis + 1)
+
+
 class _Conv(torch.autograd.Function):
     """y = conv(x, w)."""
 
@@ -163,10 +168,10 @@ class _ConvInput(torch.autograd.Function):
         tasks, (g_dim, weight_dim) = info.batch_size, in_dims[:2]
         rows, channels, *size = shape
         if weight_dim is None:
-            out = _ConvInput.apply(_into(g, g_dim, 0), weight, (tasks * rows, channels, *size), geometry)
+            out = _ConvInput.apply(into(g, g_dim, 0), weight, (tasks * rows, channels, *size), geometry)
             return out.unflatten(0, (tasks, rows)), 0
-        weight = _into(weight, weight_dim, 0)
-        g = _into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
+        weight = into(weight, weight_dim, 0)
+        g = into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
         out = _ConvInput.apply(g, weight, (rows, tasks * channels, *size), geometry.times(tasks))
         return out.unflatten(1, (tasks, channels)), 1
 
@@ -200,11 +205,11 @@ class _ConvWeight(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry) -> tuple[Tensor, int]:
         tasks, (g_dim, x_dim) = info.batch_size, in_dims[:2]
         out_channels, *rest = shape
-        g = _into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
+        g = into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
         if x_dim is None and geometry.groups == 1:  # one input under the gradients of all tasks
             out = _ConvWeight.apply(g, x, (tasks * out_channels, *rest), geometry)
         else:
-            x = _into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
+            x = into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
             out = _ConvWeight.apply(g, x, (tasks * out_channels, *rest), geometry.times(tasks))
         return out.unflatten(0, (tasks, out_channels)), 0
 
@@ -214,22 +219,17 @@ def _over_tasks(tasks: int, in_dims: Any, x: Tensor, weight: Tensor, bias: Tenso
     x_dim, weight_dim = in_dims[:2]
     bias_dim = in_dims[2] if bias is not None else None
     if weight_dim is None and bias_dim is None:
-        out = conv2d(_into(x, x_dim, 0), weight, bias, geometry)
+        out = conv2d(into(x, x_dim, 0), weight, bias, geometry)
         return out.unflatten(0, (tasks, -1)), 0
-    weight = _into(weight, weight_dim, 0) if weight_dim is not None else weight.repeat(tasks, 1, 1, 1)
+    weight = into(weight, weight_dim, 0) if weight_dim is not None else weight.repeat(tasks, 1, 1, 1)
     if bias is not None:
         bias = bias.movedim(bias_dim, 0).reshape(-1) if bias_dim is not None else bias.repeat(tasks)
     if x_dim is None and geometry.groups == 1:  # one input under the weights of all tasks
         out = conv2d(x, weight, bias, geometry)
     else:
-        x = _into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
+        x = into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
         out = conv2d(x, weight, bias, geometry.times(tasks))
     return out.unflatten(1, (tasks, -1)), 1
-
-
-def _into(x: Tensor, task_dim: int, axis: int) -> Tensor:
-    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost."""
-    return x.movedim(task_dim, axis).flatten(axis, axis + 1)
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -18,6 +18,8 @@ from metarun.types import Episode
 
 CHUNK_FLOPS = 2e9
 """Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
+ALONE_FLOPS = 5e8
+"""Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once."""
 TEAM_FLOPS = 2e8
 """Forward operations of a whole step below which a second thread costs more than it does."""
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
@@ -91,7 +93,9 @@ class Device:
     def _fitting(self, work: Work) -> int:
         """Return how many tasks fit into the memory, and on a processor are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
-        return min(fitting, int(CHUNK_FLOPS / max(work.flops, 1))) if self.name == "cpu" else fitting
+        if self.name != "cpu":
+            return fitting
+        return 1 if work.flops >= ALONE_FLOPS else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
 
     def _memory(self) -> float:
         if self.name != "cpu":

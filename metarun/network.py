@@ -25,6 +25,7 @@ from torch.func import functional_call, vmap
 from metarun.conv import replace_conv
 from metarun.errors import UserError, nearest
 from metarun.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
+from metarun.pool import replace_pool
 from metarun.types import Episode, Examples, Params, State
 
 RUNNING = "running."
@@ -59,6 +60,7 @@ class Network:
             raise UserError(f"backbone.norm={self.norm} is unknown; it must be one of {', '.join(MODES)}.{nearest(self.norm, MODES)}")
         replace_batch_norm(self.module)
         replace_conv(self.module)
+        replace_pool(self.module)
         for name, layer in self.module.named_modules():
             if isinstance(layer, Norm):
                 layer.name = name

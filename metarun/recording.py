@@ -72,7 +72,10 @@ class Recorded:
         try:
             module = make_fx(flat)(*tensors)
         except Exception as error:  # whatever it is, an error of the function itself comes again when it is called
-            log.info("not recorded, runs operation by operation: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if "_local_scalar_dense" in reason:
+                reason = "what it does depends on the value of a tensor"
+            log.info("not recorded, runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
         run: Callable[..., Any] = _simplified(module).forward
         if self.compile:

@@ -28,6 +28,7 @@ LAYERS = {
         "metarun.gaussians",
         "metarun.norm",
         "metarun.network",
+        "metarun.pool",
         "metarun.recurrent",
     ],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],

@@ -80,11 +80,13 @@ def test_strides_are_part_of_the_signature():
     assert recorded.program(turned).call(turned).tolist() == [0, 2, 4, 1, 3, 5]
 
 
-def test_a_function_that_branches_on_values_runs_as_it_is():
+def test_a_function_that_branches_on_values_runs_as_it_is_and_says_so(caplog: pytest.LogCaptureFixture):
     def branching(x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
 
-    program = Recorded(branching).program(torch.ones(2))
+    with caplog.at_level("INFO", "metarun.recording"):
+        program = Recorded(branching).program(torch.ones(2))
+    assert "operation by operation: what it does depends on the value of a tensor" in caplog.text
     assert not program.concurrent
     assert program.call(-torch.ones(2)).tolist() == [1, 1]
 
