@@ -3,7 +3,9 @@
 In float64 all contenders agree to 14 digits, which shows that they compute the same function: `EXACT`. In float32 the gradient is not
 continuous: an activation that rounds to the other side of a ReLU or of a max-pool's tie changes it by a step, and a plain loop differs
 from itself in float64 by up to 1e-3 of the gradient's norm (ProtoNet, 60-way). `ROUNDED` leaves room for a few such steps; a missing
-term or layer is off by more. The loss has no steps, so that `ROUNDED_LOSS` would show a lower precision inside.
+term or layer is off by more. The loss has no steps of its own, so after one inner step float32 agrees to 1e-6. But five inner steps carry
+those of their gradients into it: of 64 tasks with max-pooling, half are off by 2e-6 and one by 2e-2, the plain loop's likewise (4e-4),
+and one such task of 32 is 8e-4 of their mean. `ROUNDED_LOSS` has room for two.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .problem import Problem, Task
 
 EXACT = 1e-9
 ROUNDED = 3e-2
-ROUNDED_LOSS = 1e-4
+ROUNDED_LOSS = 2e-3
 
 Gradients = tuple[Tensor, Mapping[str, Tensor]]
 """A mean loss and its gradient by parameter."""
