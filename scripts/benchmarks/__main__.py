@@ -31,25 +31,28 @@ sections:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the sections that are asked for; 1 where contenders disagree or a measurement fails."""
+    """Measure the sections that are asked for; 1 where contenders disagree or a measurement fails, which the report then lacks."""
     options = parse(arguments)
     begun, machine, headings = time.perf_counter(), facts(), sections()
     each = Options(rounds=options.repeats or (1 if options.quick else 5), seconds=0.02 if options.quick else 1.0)
     results: list[Result] = []
+    failed = False
     for row in [row for row in rows(quick=options.quick) if row.section in options.only]:
         print(f"({row.section}) {row.name}", file=sys.stderr, flush=True)
         try:
             results += measure(row, each)
         except subprocess.CalledProcessError:  # it has said why
-            return 1
+            failed = True
         except RuntimeError as error:
             print(f"benchmark: {error}", file=sys.stderr)
-            return 1
+            failed = True
+    if not results:
+        return 1
     report = "\n\n".join([machine_line(machine), text(results, headings)])
     folder = Path("outputs/benchmark") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     write(folder, report, {"machine": machine, "options": vars(options) | asdict(each), "sections": headings, "results": results})
     print(f"{report}\n\n{time.perf_counter() - begun:.0f} s; written to {folder}")
-    return 0
+    return int(failed)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
