@@ -25,6 +25,7 @@ def _signed(word: int) -> int:
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
+_INVERSE = _signed(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 _MIX1 = _signed(0xBF58476D1CE4E5B9)
 _MIX2 = _signed(0x94D049BB133111EB)
 
@@ -47,13 +48,24 @@ def _mix_word(z: int) -> int:
     return z ^ (z >> 31)
 
 
+def _plus_golden(key: Tensor, multiples: Tensor) -> Tensor:
+    """Return key + multiples * _GOLDEN modulo 2^64, as (key / _GOLDEN + multiples) * _GOLDEN.
+
+    The plain form has a product of constants where `multiples` are an `arange`. torch's compiler writes that as C++ on the counter of a
+    loop, where an overflow is undefined: what came of it wrote over the end of its array.
+    """
+    return (key * _INVERSE + multiples).mul_(_GOLDEN)
+
+
 def _number(data: int | str) -> int:
     return zlib.crc32(data.encode()) if isinstance(data, str) else data
 
 
 def fold(key: Tensor, data: int | str | Tensor) -> Tensor:
     """Derive a new key from a key and a number, a name or a tensor of numbers (broadcast against the key)."""
-    return _mix(key + ((data + 1) * _GOLDEN if isinstance(data, Tensor) else _signed((_number(data) + 1) * _GOLDEN)))
+    if isinstance(data, Tensor):
+        return _mix(_plus_golden(key, data + 1))
+    return _mix(key + _signed((_number(data) + 1) * _GOLDEN))
 
 
 def key(seed: int, *path: int | str | Tensor) -> Tensor:
@@ -69,7 +81,7 @@ def key(seed: int, *path: int | str | Tensor) -> Tensor:
 def bits(key: Tensor, *shape: int) -> Tensor:
     """Return random int64 of shape (*key.shape, *shape), all 64 bits random."""
     slots = torch.arange(1, math.prod(shape) + 1, device=key.device).reshape(shape)
-    return _mix(key.reshape(key.shape + (1,) * len(shape)) + slots * _GOLDEN)
+    return _mix(_plus_golden(key.reshape(key.shape + (1,) * len(shape)), slots))
 
 
 def uniform(key: Tensor, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:

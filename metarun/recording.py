@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
@@ -70,7 +72,7 @@ class Recorded:
 
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         try:
-            module = make_fx(flat)(*tensors)
+            module = _traced(flat, tensors)
         except Exception as error:  # whatever it is, an error of the function itself comes again when it is called
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if "_local_scalar_dense" in reason:
@@ -87,6 +89,16 @@ class Recorded:
             return tree_unflatten(list(out), shapes[-1])
 
         return Program(call, concurrent=True)
+
+
+def _traced(function: Callable[..., list[Any]], tensors: list[Tensor]) -> GraphModule:
+    """Return the operations that the function comes to for these tensors.
+
+    The tracer describes each result by a fake tensor. Left to itself it makes a mode for each of them, which over thousands of operations
+    takes more time and memory than the tensors themselves; given one, it uses that.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        return make_fx(function)(*tensors)
 
 
 def _describe(leaf: Any) -> Hashable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -120,3 +122,17 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(monkeypatch: pytest.Monk
 def test_a_compiled_program_agrees_to_rounding():
     program = Recorded(inner_and_outer, compile=True).program(*arguments())
     torch.testing.assert_close(program.call(*arguments()), inner_and_outer(*arguments()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_draws_are_the_same_bits_and_stay_inside_their_memory():
+    """In a process of its own, since what wrote over the end of an array would end it."""
+    code = (
+        "import torch; from metarun import draws; from metarun.recording import Recorded\n"
+        "keys = draws.key(0, 'train', torch.arange(25))\n"
+        "program = Recorded(lambda keys: draws.bits(draws.fold(keys[:, None], torch.arange(3)), 1001), compile=True).program(keys)\n"
+        "expected = draws.bits(draws.fold(keys[:, None], torch.arange(3)), 1001)\n"
+        "assert all(torch.equal(program.call(keys), expected) for _ in range(100))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
