@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metarun.layers import replace_layers
+
 CL = torch.channels_last
 
 
@@ -56,24 +58,26 @@ class Conv2d(nn.Conv2d):
 
 def replace_conv(module: nn.Module) -> nn.Module:
     """Return the module with every plain `nn.Conv2d` in it replaced by `Conv2d`, parameters kept."""
-    if type(module) is nn.Conv2d:
-        with torch.device("meta"):
-            conv = Conv2d(
-                module.in_channels,
-                module.out_channels,
-                module.kernel_size,  # type: ignore[arg-type]
-                module.stride,  # type: ignore[arg-type]
-                module.padding,  # type: ignore[arg-type]
-                module.dilation,  # type: ignore[arg-type]
-                module.groups,
-                module.bias is not None,
-                module.padding_mode,
-            )
-        conv.weight, conv.bias = module.weight, module.bias
-        return conv
-    for name, child in module.named_children():
-        setattr(module, name, replace_conv(child))
-    return module
+    return replace_layers(module, _own)
+
+
+def _own(module: nn.Module) -> Conv2d | None:
+    if type(module) is not nn.Conv2d:
+        return None
+    with torch.device("meta"):
+        conv = Conv2d(
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,  # type: ignore[arg-type]
+            module.stride,  # type: ignore[arg-type]
+            module.padding,  # type: ignore[arg-type]
+            module.dilation,  # type: ignore[arg-type]
+            module.groups,
+            module.bias is not None,
+            module.padding_mode,
+        )
+    conv.weight, conv.bias = module.weight, module.bias
+    return conv
 
 
 def channels_last(x: Tensor) -> Tensor:

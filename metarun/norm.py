@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarun.layers import replace_layers
+
 Statistics = dict[str, Tensor]
 """Mean and variance (biased) per channel by layer: `<layer>.mean` (C,), `<layer>.var` (C,)."""
 
@@ -228,11 +230,13 @@ def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def replace_batch_norm(module: nn.Module) -> nn.Module:
     """Return the module with every `nn.BatchNorm*` in it replaced by `Norm`, parameters kept."""
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        momentum = 0.1 if module.momentum is None else module.momentum
-        norm = Norm(module.num_features, eps=module.eps, momentum=momentum, affine=module.affine)
-        norm.load_state_dict(dict(module.named_parameters()))
-        return norm
-    for name, child in module.named_children():
-        setattr(module, name, replace_batch_norm(child))
-    return module
+    return replace_layers(module, _own)
+
+
+def _own(module: nn.Module) -> Norm | None:
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return None
+    momentum = 0.1 if module.momentum is None else module.momentum
+    norm = Norm(module.num_features, eps=module.eps, momentum=momentum, affine=module.affine)
+    norm.load_state_dict(dict(module.named_parameters()))
+    return norm

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.conv import channels_last, into
+from metarun.layers import replace_layers
 
 Pair = tuple[int, int]
 
@@ -50,11 +51,13 @@ class MaxPool2d(nn.MaxPool2d):
 
 def replace_pool(module: nn.Module) -> nn.Module:
     """Return the module with every plain `nn.MaxPool2d` in it replaced by `MaxPool2d`."""
-    if type(module) is nn.MaxPool2d:
-        return MaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, module.return_indices, module.ceil_mode)
-    for name, child in module.named_children():
-        setattr(module, name, replace_pool(child))
-    return module
+    return replace_layers(module, _own)
+
+
+def _own(module: nn.Module) -> MaxPool2d | None:
+    if type(module) is not nn.MaxPool2d:
+        return None
+    return MaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, module.return_indices, module.ceil_mode)
 
 
 class _MaxPool(torch.autograd.Function):

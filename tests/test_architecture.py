@@ -26,6 +26,7 @@ LAYERS = {
         "metarun.conv",
         "metarun.functional",
         "metarun.gaussians",
+        "metarun.layers",
         "metarun.norm",
         "metarun.network",
         "metarun.pool",
