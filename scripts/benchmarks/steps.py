@@ -45,7 +45,7 @@ def step(row: Row, options: Options) -> list[Result]:
             runs[name] = stack.enter_context(closing(Run(overrides)))
         recording = {name: first_call(partial(run.gradients, torch.float32, tasks)) for name, run in runs.items()}
         torch.set_num_threads(threads)
-        apart = compare_gradients(problem, runs)
+        apart = compare_gradients(problem, runs, row.rounding)
         contenders = [*(training(name, name) for name in loops), *(Contender(name, r.step, threads, r.settle) for name, r in runs.items())]
         alternate(contenders, options.rounds, options.seconds)
     slow = [
