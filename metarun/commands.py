@@ -27,7 +27,7 @@ from metarun.running import Runner
 from metarun.saving import Saver
 from metarun.showing import Showing
 from metarun.tracking import Progress, Tracker
-from metarun.types import Algorithm
+from metarun.types import Learner
 
 SPLITS = ("train", "val", "test")
 
@@ -150,7 +150,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     split, episodes = _check_request(config)
     save = _check_save(config.get("save"))
     parts = build(merged)
-    algorithm: Algorithm = parts.algorithm
+    algorithm: Learner = parts.algorithm
     params, state = _fit_params(stored, parts)
     if len(members) > 1:
         algorithm = Ensemble(parts.algorithm)

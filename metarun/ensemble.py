@@ -17,7 +17,7 @@ from torch import Tensor
 from metarun.functional import map_tasks
 from metarun.gaussians import averaged
 from metarun.objectives import Objective
-from metarun.types import Adapted, Algorithm, Aux, Episode, Examples, Params, State
+from metarun.types import Adapted, Examples, Learner, Params, State
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ensemble:
     What a member makes of a support set has that leading axis too.
     """
 
-    member: Algorithm
+    member: Learner
 
     @property
     def objective(self) -> Objective:
@@ -69,18 +69,6 @@ class Ensemble:
     def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the average over the members."""
         return averaged(self.sampled(adapted, x, mask), self.objective.kind)
-
-    def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return one member's."""
-        return self.member.init(key)
-
-    def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Raise: members are trained one by one."""
-        raise NotImplementedError("an ensemble is not trained; train its members and evaluate them together.")
-
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Return the state as it is."""
-        return state
 
 
 def stacked(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

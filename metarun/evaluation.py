@@ -16,7 +16,7 @@ from metarun.functional import deal, map_tasks
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
 from metarun.running import Runner
-from metarun.types import Adapted, Algorithm, Episode, Examples, Params, State, TaskSource
+from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource
 
 DIVERGED_RATIO = 10.0
 """A regression episode has diverged above so many times the error of predicting the mean of its support targets."""
@@ -71,7 +71,7 @@ class Report:
 
 
 def evaluate(
-    algorithm: Algorithm,
+    algorithm: Learner,
     params: Params,
     state: State,
     source: TaskSource,
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def observation_variance(
-    algorithm: Algorithm,
+    algorithm: Learner,
     params: Params,
     state: State,
     source: TaskSource,
@@ -180,7 +180,7 @@ class Episodes:
 
 
 def score_episode(
-    algorithm: Algorithm,
+    algorithm: Learner,
     params: Params,
     state: State,
     episode: Episode,
@@ -231,7 +231,7 @@ def _of_classification(objective: Objective, logits: Tensor, query: Examples) ->
     return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
 
 
-def _samples(algorithm: Algorithm, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
+def _samples(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
     """Return the outputs (S, B, D) whose mixture a regression predicts: the one of `predict`, unless the algorithm samples."""
     if hasattr(algorithm, "sampled"):
         samples: Tensor = algorithm.sampled(adapted, query.x, query.mask)

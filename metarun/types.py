@@ -64,7 +64,22 @@ Adapted = Any
 
 
 @runtime_checkable
-class Algorithm(Protocol):
+class Learner(Protocol):
+    """What a test asks of an algorithm: to learn a task from its support set, and then to answer. `Algorithm` says the rest."""
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised and what is scored."""
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
+        """Run the inner loop on one support set; changes none of its arguments."""
+
+    def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return outputs (B, N) or (B, D) on new inputs x (B, ...); mask (B,) is False on padding rows."""
+
+
+@runtime_checkable
+class Algorithm(Learner, Protocol):
     """What the engine asks of an algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate, do not inherit.
 
     The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`),
@@ -86,18 +101,8 @@ class Algorithm(Protocol):
       validation score (higher is better) by number of inner steps. Called once, before the last validation of a run.
     """
 
-    @property
-    def objective(self) -> Objective:
-        """What is minimised and what is scored."""
-
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the initial meta-parameters and state."""
-
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
-        """Run the inner loop on one support set; changes none of its arguments."""
-
-    def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return outputs (B, N) or (B, D) on new inputs x (B, ...); mask (B,) is False on padding rows."""
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the scalar that the outer loop differentiates, usually: adapt on support, score on query."""
