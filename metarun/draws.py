@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,6 +100,39 @@ def normal(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tens
     """Return standard normal draws of shape (*key.shape, *shape), by the inverse of the distribution function."""
     unit = _shift_right(bits(key, *shape), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
     return unit.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0)).to(dtype)
+
+
+def noise(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return standard normal draws of shape (*key.shape, *shape), for where there are many: three times as fast as `normal`.
+
+    Two draws come from the halves of one word (Box and Muller, "A note on the generation of random normal deviates", 1958), in the
+    precision of `dtype`, so the tails end at 6.7. To a recorder and a compiler this is one operation: fused into all that reads them, the
+    draws would be made again by each reader.
+    """
+    drawn: Tensor = _noise(key, list(shape), dtype)
+    return drawn
+
+
+@torch.library.custom_op("metarun::noise", mutates_args=())
+def _noise(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
+    count = math.prod(shape)
+    words = bits(key, (count + 1) // 2)
+    chance = _shift_right(words, 32).to(dtype).add_(0.5).mul_(2.0**-32)
+    angle = words.bitwise_and_((1 << 32) - 1).to(dtype).mul_(2.0**-31 * math.pi)
+    radius = chance.log_().mul_(-2.0).sqrt_()
+    # Side by side, so that what is drawn at a place depends on no later place, as in all other draws.
+    pairs = torch.stack([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=-1).flatten(-2)
+    return pairs[..., :count].reshape(*key.shape, *shape)
+
+
+@_noise.register_fake
+def _(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
+    return key.new_empty(*key.shape, *shape, dtype=dtype)
+
+
+@_noise.register_vmap
+def _(info: Any, in_dims: Any, key: Tensor, shape: list[int], dtype: torch.dtype) -> tuple[Tensor, int]:
+    return _noise(key.movedim(in_dims[0], 0), shape, dtype), 0
 
 
 def integers(key: Tensor, *shape: int, size: int | Tensor) -> Tensor:

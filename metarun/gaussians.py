@@ -52,7 +52,7 @@ def draw(gaussian: Gaussian, key: Tensor, count: int) -> Params:
 
     def one(name: str, mean: Tensor) -> Tensor:
         keys = draws.fold(draws.fold(key, name), torch.arange(count, device=key.device))
-        return mean + gaussian.log_std[name].exp() * draws.normal(keys, *mean.shape, dtype=mean.dtype)
+        return mean + gaussian.log_std[name].exp() * draws.noise(keys, *mean.shape, dtype=mean.dtype)
 
     return {name: one(name, mean) for name, mean in gaussian.mean.items()}
 

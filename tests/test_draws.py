@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from metarun import draws
 
@@ -44,11 +46,12 @@ def test_a_batch_of_keys_draws_what_each_key_draws_alone() -> None:
         assert torch.equal(draws.bits(keys, 3, 2)[i], draws.bits(key, 3, 2))
         assert torch.equal(draws.uniform(keys, 5)[i], draws.uniform(key, 5))
         assert torch.equal(draws.normal(keys, 5)[i], draws.normal(key, 5))
+        assert torch.equal(draws.noise(keys, 5)[i], draws.noise(key, 5))
         assert torch.equal(draws.permutation(keys, 9)[i], draws.permutation(key, 9))
         assert torch.equal(draws.distinct(keys, 6, sizes)[i], draws.distinct(key, 6, sizes[i]))
 
 
-@pytest.mark.parametrize("name", ["bits", "uniform", "normal"])
+@pytest.mark.parametrize("name", ["bits", "uniform", "normal", "noise"])
 def test_drawing_inside_vmap_equals_drawing_a_batch(name: str) -> None:
     keys, draw = draws.key(1, torch.arange(6)), getattr(draws, name)
     assert torch.equal(torch.func.vmap(lambda key: draw(draws.fold(key, "noise"), 4))(keys), draw(draws.fold(keys, "noise"), 4))
@@ -70,11 +73,33 @@ def test_neighbouring_keys_and_slots_are_uncorrelated() -> None:
         assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 4 / math.sqrt(50_000)
 
 
-def test_normal_draws_have_the_moments_of_the_standard_normal() -> None:
-    values = draws.normal(draws.key(0), 200_000, dtype=torch.float64)
+@pytest.mark.parametrize("draw", [draws.normal, draws.noise])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normal_draws_have_the_moments_of_the_standard_normal(draw: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    values = draw(draws.key(0), 200_000, dtype=dtype).double()
     assert values.isfinite().all()
     for power, expected, deviation in ((1, 0.0, 1.0), (2, 1.0, math.sqrt(2)), (3, 0.0, math.sqrt(15)), (4, 3.0, math.sqrt(96))):
         assert abs((values**power).mean() - expected) < 4 * deviation / math.sqrt(200_000)
+
+
+def test_the_two_draws_of_one_word_are_uncorrelated_and_so_are_their_squares() -> None:
+    first, second = draws.noise(draws.key(0), 100_000, 2, dtype=torch.float64).unbind(dim=1)
+    for one, other in ((first, second), (first.square(), second.square())):
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 4 / math.sqrt(100_000)
+
+
+@pytest.mark.parametrize("name", ["bits", "uniform", "normal", "noise"])
+def test_more_draws_begin_with_the_same_ones(name: str) -> None:
+    draw = getattr(draws, name)
+    assert torch.equal(draw(draws.key(0), 8)[:5], draw(draws.key(0), 5))
+
+
+def test_noise_follows_box_and_muller() -> None:
+    """From the word w: r = sqrt(-2 ln((w_high + 1/2) / 2^32)) and a = 2 pi w_low / 2^32 give r cos a and r sin a."""
+    word = int(draws.bits(draws.key(5), 1)) % 2**64
+    r, a = math.sqrt(-2 * math.log(((word >> 32) + 0.5) / 2**32)), 2 * math.pi * (word % 2**32) / 2**32
+    expected = torch.tensor([r * math.cos(a), r * math.sin(a)], dtype=torch.float64)
+    torch.testing.assert_close(draws.noise(draws.key(5), 2, dtype=torch.float64), expected)
 
 
 def test_distinct_draws_never_repeat_and_stay_in_range() -> None:
