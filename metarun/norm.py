@@ -90,15 +90,14 @@ class Norm(nn.Module):
         return _affine(out, self.weight, self.bias)
 
     def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        """Return (x - mean) / sqrt(var + eps) * weight + bias as one multiplication and one addition per value."""
+        """Return (x - mean) / sqrt(var + eps) * weight + bias in one pass over the values."""
         scale = (var + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
         shift = -mean * scale
         if self.bias is not None:
             shift = shift + self.bias
-        channels = (1, -1) + (1,) * (x.dim() - 2)
-        return x * scale.reshape(channels) + shift.reshape(channels)
+        return _affine(x, scale, shift)
 
 
 class _Normalise(torch.autograd.Function):
@@ -193,7 +192,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return x * _per_channel(scale, x) + _per_channel(shift, x)
+    return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))  # one pass over x, where a product and a sum are two
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

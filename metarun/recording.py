@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
+from metarun.in_place import reuse_memory
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +80,10 @@ class Recorded:
                 reason = "what it does depends on the value of a tensor"
             log.info("not recorded, runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
-        run: Callable[..., Any] = _simplified(module).forward
-        if self.compile:
-            run = _compiled(module, tensors) or run
+        module = _simplified(module)
+        run = _compiled(module, tensors) if self.compile else None
+        if run is None:
+            run = reuse_memory(module).forward
 
         def call(*args: Any) -> Any:
             with torch.no_grad():

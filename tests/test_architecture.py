@@ -45,6 +45,7 @@ LAYERS = {
         "metarun.interrupt",
         "metarun.optimizer",
         "metarun.pictures",
+        "metarun.in_place",
         "metarun.recording",
         "metarun.running",
         "metarun.saving",
