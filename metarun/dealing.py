@@ -27,6 +27,7 @@ BLOCK_VALUES = 1_000_000
 BLOCK_STEPS = 64
 """The most steps that are dealt at once."""
 BLOCKS_AHEAD = 2
+"""One where a step is a block by itself: what it holds is large, and dealing it takes a small part of the time that it takes to run."""
 
 
 class Step(NamedTuple):
@@ -89,7 +90,8 @@ class Dealer:
         """
         if not self._ready:
             start = time.perf_counter()
-            self._ahead.append(self._thread.submit(self._deal))
+            if len(self._ahead) <= (1 if self._block_steps == 1 else BLOCKS_AHEAD):
+                self._ahead.append(self._thread.submit(self._deal))
             try:
                 self._ready.extend(self._ahead.popleft().result())
             finally:

@@ -129,10 +129,20 @@ def test_no_more_than_64_steps_are_dealt_at_once() -> None:
 def test_the_thread_stays_two_blocks_ahead() -> None:
     watched, far_enough = Watched(), threading.Event()
     watched.before = lambda: far_enough.set() if len(watched.calls) == BLOCKS_AHEAD else None
-    with dealer(watched, block_values=1) as open_dealer:
+    with dealer(watched, steps=10**6, block_values=10**9) as open_dealer:
         open_dealer.next()
         assert far_enough.wait(60)
     assert len(watched.calls) == 1 + BLOCKS_AHEAD
+
+
+def test_of_steps_that_are_a_block_by_themselves_one_is_ahead() -> None:
+    watched, far_enough = Watched(), threading.Event()
+    watched.before = lambda: far_enough.set() if len(watched.calls) == 4 else None
+    with dealer(watched, steps=10**6, block_values=1) as open_dealer:
+        for _ in range(4):
+            open_dealer.next()
+        assert far_enough.wait(60)
+    assert len(watched.calls) == 5
 
 
 def test_an_error_of_the_source_is_raised_where_the_step_is_asked_for_with_its_traceback() -> None:

@@ -6,6 +6,10 @@ import resource
 import sys
 from collections.abc import Callable
 
+import torch
+
+from metarun.functional import deal
+
 from .loops import Training, loops_for
 from .ours import Run
 from .outcome import PLAIN, Options, Result
@@ -19,6 +23,7 @@ def memory(row: Row, options: Options) -> list[Result]:
     (name,) = row.contenders
     imported = peak()
     take: Callable[[], object]
+    remarks: list[str] = []
     if name == PLAIN:
         problem = problem_of(composed(row.overrides))
         loop = loops_for(problem.config)[0][PLAIN](problem.config, problem.network)
@@ -28,12 +33,20 @@ def memory(row: Row, options: Options) -> list[Result]:
         variants, left_out = offered((name,), row.overrides)
         if not variants:
             return [{"contender": name, "unit": "MiB", "samples": [], "facts": {"remarks": left_out}}]
-        take = Run(variants[name]).step
+        run = Run(variants[name])
+        take, remarks = run.step, [f"{row.name}: {name} runs {run.settings.plan.workers} chunks at once; {held(run)}."]
     built = peak()
     take()
     take()
-    facts = {"imports": imported, "before the first step": built - imported}
+    facts = {"remarks": remarks, "imports": imported, "before the first step": built - imported}
     return [{"contender": name, "unit": "MiB", "samples": [peak() - imported], "facts": facts}]
+
+
+def held(run: Run) -> str:
+    """Return what the episodes of a step take, beside what else is in the peak."""
+    batch = deal(run.parts.source, "train", torch.arange(1))
+    values = sum(part.x.numel() for part in batch) * run.settings.tasks_per_step
+    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to three steps are held"
 
 
 def peak() -> float:
