@@ -17,8 +17,8 @@ from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
 from metarun.ensemble import Ensemble, stacked
 from metarun.errors import UserError, nearest
+from metarun.evaluation import BY_STEP, observation_variance
 from metarun.evaluation import evaluate as run_evaluation
-from metarun.evaluation import observation_variance
 from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
 from metarun.overrides import evaluation_config, resume_config
@@ -167,7 +167,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             state,
             parts.source,
             split=split,
-            thin=config.get("by_step", "all") == "thin",
+            by_step=config.get("by_step", "all"),
             variance=variance,
             progress=progress.update,
             **same,
@@ -218,8 +218,10 @@ def _check_request(config: Mapping[str, Any]) -> tuple[str, int]:
     split, episodes, seed = config["split"], config["episodes"], config["seed"]
     if split not in SPLITS:
         raise UserError(f"split={split} is unknown; it must be one of {', '.join(SPLITS)}.{nearest(str(split), SPLITS)}")
-    if (by_step := config.get("by_step", "all")) not in ("all", "thin"):
-        raise UserError(f"by_step={by_step} is unknown; it must be all or thin.")
+    if (by_step := config.get("by_step", "all")) not in BY_STEP:
+        raise UserError(
+            f"by_step={by_step} is unknown; it must be {', '.join(BY_STEP[:-1])} or {BY_STEP[-1]}.{nearest(str(by_step), BY_STEP)}"
+        )
     for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}={value} must be a whole number of at least {least}.")

@@ -230,7 +230,7 @@ def _validate(algorithm: Algorithm, source: TaskSource, position: Position, sett
             episodes=settings.eval_episodes,
             runner=runner,
             device=settings.device,
-            thin=True,
+            by_step="thin",
             times=times,
         )
 

@@ -21,6 +21,8 @@ from metarun.types import Adapted, Episode, Examples, Learner, Params, State, Ta
 DIVERGED_RATIO = 10.0
 """A regression episode has diverged above so many times the error of predicting the mean of its support targets."""
 ECE_BINS = 15
+BY_STEP = ("all", "thin", "last")
+"""Which inner steps are scored: each; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; the last alone."""
 BLOCK = 4
 """Chunks of episodes that are dealt at once, for each worker."""
 
@@ -32,7 +34,7 @@ class Report:
     metric: "accuracy" in [0, 1], or "mse". mean, median, std: over the episodes whose score is finite; ci95: half the width of
     the 95 % interval of the mean, 1.96 · std / √episodes. diverged: episodes that are not finite or, in regression, worse than
     `DIVERGED_RATIO` times predicting the support mean. by_step: mean score before adaptation and after inner steps, whose numbers
-    are `steps`: each one, or a selection where `thin` was asked for.
+    are `steps`: each one, or a selection (`BY_STEP`).
     nll: mean negative log-likelihood per query, in nats; in regression under `metarun.predictive`'s mixture, None where no variance of the
     observations is known. ece: expected calibration error (Guo et al. 2017), 15 bins pooled over queries; classification only.
     baseline: in regression the mean error of predicting the support mean, else None. scores: per episode, in order.
@@ -80,7 +82,7 @@ def evaluate(
     episodes: int,
     seed: int = 0,
     runner: Runner | None = None,
-    thin: bool = False,
+    by_step: str = "all",
     variance: float | None = None,
     device: torch.device | str = "cpu",
     times: int = 1,
@@ -88,7 +90,7 @@ def evaluate(
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: how; without one, a few at a time. thin: score a long adaptation at 0, 1, 2, 5, 10, 20, … steps and the last instead of after each. variance: of a regression's
+    runner: how; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's
     observations, from `observation_variance`; without one, its likelihood and coverage are left out. times: how often the caller will
     do this with this runner, about. progress: hears how many episodes are done.
     """
@@ -97,14 +99,14 @@ def evaluate(
         params, state, observations = shared
 
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            return score_episode(algorithm, params, state, episode, key, thin=thin, variance=observations)
+            return score_episode(algorithm, params, state, episode, key, by_step=by_step, variance=observations)
 
         scored: dict[str, Tensor] = map_tasks(one, *part)
         return scored
 
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
-    scored = episodes_of.map(f"score {thin}", score, (params, state, observations), runner or Runner(Plan()), times, progress)
+    scored = episodes_of.map(f"score {by_step}", score, (params, state, observations), runner or Runner(Plan()), times, progress)
     return summarise(algorithm.objective, scored, variance)
 
 
@@ -186,7 +188,7 @@ def score_episode(
     episode: Episode,
     key: Tensor,
     *,
-    thin: bool = False,
+    by_step: str = "all",
     variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the scores of one episode: by_step (S,) and the numbers of its steps (S,), and what `summarise` pools over episodes."""
@@ -196,7 +198,7 @@ def score_episode(
         path = algorithm.trajectory(params, state, support, key)
     else:
         path = [algorithm.adapt(params, state, support, key)]
-    steps = scored_steps(len(path) - 1, thin)
+    steps = scored_steps(len(path) - 1, by_step)
     outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
     scored = {
         "by_step": torch.stack([objective.score(output, query.y, query.mask) for output in outputs]),
@@ -243,12 +245,12 @@ def _real(query: Examples) -> Tensor:
     return torch.ones_like(query.y[:, 0]) if query.mask is None else query.mask.to(query.y.dtype)
 
 
-def scored_steps(last: int, thin: bool) -> list[int]:
-    """Return the numbers of inner steps at which to score: all of 0 … last, or of these 0, 1, 2, 5, 10, 20, … and the last."""
-    if not thin:
+def scored_steps(last: int, by_step: str) -> list[int]:
+    """Return the numbers of inner steps at which to score, of 0 … last; by_step: one of `BY_STEP`."""
+    if by_step == "all":
         return list(range(last + 1))
-    round_numbers = {0, last} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)}
-    return sorted(step for step in round_numbers if step <= last)
+    round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()
+    return sorted(step for step in round_numbers | {last} if step <= last)
 
 
 def summarise(objective: Objective, scored: dict[str, Tensor], variance: float | None = None) -> Report:

@@ -15,7 +15,7 @@ from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
 from metarun.device import Plan
-from metarun.evaluation import calibration_error, evaluate, observation_variance, score_episode, scored_steps, summarise
+from metarun.evaluation import BY_STEP, calibration_error, evaluate, observation_variance, score_episode, scored_steps, summarise
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.running import Runner
 from metarun.types import Episode, Examples, Params, State
@@ -142,26 +142,29 @@ def test_confidence_and_likelihood_of_a_classification_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("last", "thin", "steps"),
+    ("last", "by_step", "steps"),
     [
-        (0, True, [0]),
-        (3, False, [0, 1, 2, 3]),
-        (3, True, [0, 1, 2, 3]),
-        (30, True, [0, 1, 2, 5, 10, 20, 30]),
-        (50, True, [0, 1, 2, 5, 10, 20, 50]),
-        (1200, True, [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1200]),
+        (0, "thin", [0]),
+        (3, "all", [0, 1, 2, 3]),
+        (3, "thin", [0, 1, 2, 3]),
+        (0, "last", [0]),
+        (30, "last", [30]),
+        (30, "thin", [0, 1, 2, 5, 10, 20, 30]),
+        (50, "thin", [0, 1, 2, 5, 10, 20, 50]),
+        (1200, "thin", [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1200]),
     ],
 )
-def test_a_long_adaptation_is_scored_at_round_numbers_where_thin_is_asked_for(last: int, thin: bool, steps: list[int]):
-    assert scored_steps(last, thin) == steps
+def test_a_long_adaptation_is_scored_at_the_steps_that_were_asked_for(last: int, by_step: str, steps: list[int]):
+    assert scored_steps(last, by_step) == steps
 
 
-def test_thin_scores_are_a_selection_of_all_scores():
+def test_fewer_scores_are_a_selection_of_all_scores():
     algorithm = Steps(REGRESSION, steps=7)
-    whole, thin = (evaluate(algorithm, {}, {}, Lines(), split="val", episodes=3, thin=thin) for thin in (False, True))
+    whole, thin, last = (evaluate(algorithm, {}, {}, Lines(), split="val", episodes=3, by_step=by_step) for by_step in BY_STEP)
     assert thin.steps == [0, 1, 2, 5, 7]
     assert thin.by_step == [whole.by_step[step] for step in thin.steps]
-    assert thin.mean == whole.mean
+    assert (last.steps, last.by_step) == ([7], [whole.mean])
+    assert thin.mean == last.mean == whole.mean
 
 
 def test_the_chunk_changes_no_score():

@@ -38,8 +38,10 @@ def evaluation(row: Row, options: Options) -> list[Result]:
     alternate([pristine := scoring(PLAIN, PRISTINE)], 1, seconds=0)
     with closing(Run(row.overrides)) as run:
         apart = compare_scores(problem, run, min(SCORED, row.episodes))
-        thin = {"metarun": False, "metarun, by_step=thin": True} if hasattr(run.parts.algorithm, "trajectory") else {"metarun": False}
-        ours = [Contender(name, partial(run.evaluate, row.episodes, thin=each), threads) for name, each in thin.items()]
+        variants = {"metarun": "last"}
+        if hasattr(run.parts.algorithm, "trajectory"):
+            variants |= {f"metarun, by_step={each}": each for each in ("all", "thin")}
+        ours = [Contender(name, partial(run.evaluate, row.episodes, by_step=each), threads) for name, each in variants.items()]
         contenders = [*(scoring(name, name) for name in loops), *ours]
         alternate(contenders, min(options.rounds, ROUNDS), seconds=0)
     facts = {"remarks": absent, "episodes": row.episodes}

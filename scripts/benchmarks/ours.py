@@ -68,11 +68,11 @@ class Run:
             return "eager"
         return "compiled" if recorded.compile else "recorded"
 
-    def evaluate(self, episodes: int, *, thin: bool = False) -> Report:
+    def evaluate(self, episodes: int, *, by_step: str = "all") -> Report:
         """Score the first validation episodes as `metarun eval` does."""
         parts, position = self.parts, self.position
         with self.dealer.lock, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
-            settings: dict[str, Any] = {"split": "val", "episodes": episodes, "runner": runner, "thin": thin}
+            settings: dict[str, Any] = {"split": "val", "episodes": episodes, "runner": runner, "by_step": by_step}
             return evaluate(parts.algorithm, position.params, position.state, parts.source, **settings)
 
     @property

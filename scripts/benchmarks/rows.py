@@ -68,7 +68,7 @@ def sections() -> dict[str, str]:
         "b": f"{maml}, second order: one outer step. Plain loop on the reference machine: 0.64-0.74 s (1 inner step)",
         "c": f"{maml}, first order: one outer step",
         "d": f"{images}, conv4-64, ProtoNet, 60-way 1-shot, 5 queries, 1 task a step: one outer step",
-        "e": "Evaluation on 600 episodes (plain loops score the last inner step, metarun each, or with by_step=thin 0, 1, 2, 5, 10)",
+        "e": "Evaluation on 600 episodes (of the last inner step; metarun also of each, by_step=all, and of 0, 1, 2, 5, 10, by_step=thin)",
         "f": "Dealing 32 training episodes at once; what of an outer step is waiting for episodes, and what goes when all are dealt already",
         "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=8",
         "h": "Start-up, as wall time of the whole command",
