@@ -33,7 +33,13 @@ _INTO = {
 }
 """Operations that work place by place, with their form that writes into a given tensor and the name of that argument."""
 
-_VIEWS = (aten._unsafe_view.default, aten._reshape_alias.default)
+_VIEWS = (
+    aten._unsafe_view.default,
+    aten._reshape_alias.default,
+    aten.unsafe_split.Tensor,
+    aten.unsafe_split_with_sizes.default,
+    aten.unsafe_chunk.default,
+)
 """Views whose schemas do not say so."""
 
 
@@ -91,7 +97,11 @@ def _targets(node: Node, makers: dict[Node, frozenset[Node]]) -> Iterator[Node]:
 
 
 def _may_alias(node: Node) -> bool:
-    """Say whether a node's result may lie in the memory of an argument: of what is no plain operation of torch, that is assumed."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    """Say whether a node's result may lie in the memory of an argument.
+
+    That is assumed of what is no operation of torch, and of operations made of others, as `contiguous` is, which copy or do not.
+    """
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         return True
-    return node.target in _VIEWS or any(value.alias_info is not None for value in node.target._schema.returns)
+    return target in _VIEWS or any(value.alias_info is not None for value in target._schema.returns)

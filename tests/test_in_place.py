@@ -56,6 +56,7 @@ def test_what_the_caller_gave_is_not_written_into() -> None:
         lambda a, b: [(x := a * 2.0).view(128, 128) + x.view(128, 128).T],
         lambda a, b: [(y := (x := a * 2.0).relu()) + b, y.exp(), (x * 3.0).sum()],
         lambda a, b: [(x := a * 2.0) * x],
+        lambda a, b: [(parts := torch.unsafe_split(x := torch.cat([a, b]) * 2.0, SIZE))[0] + 1.0, x.relu(), parts[1] * 3.0],
         lambda a, b: [((x := a * 2.0).relu().view(-1, 2) * 3.0).view(-1) + x],
     ],
     ids=[
@@ -66,6 +67,7 @@ def test_what_the_caller_gave_is_not_written_into() -> None:
         "its own transpose",
         "a result read twice",
         "square",
+        "parts",
         "read after its view",
     ],
 )
