@@ -46,6 +46,7 @@ class Saver:
             self._raise()
         copied = snapshot(checkpoint)
         with self._changed:
+            self._raise()  # what went wrong during the copy; put behind it, this save would be one that nobody asked for
             if not self._running:
                 # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
                 threading.Thread(target=self._work, name="saver", daemon=True).start()

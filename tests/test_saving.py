@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarun import saving
-from metarun.checkpoint import Checkpoint, encode, load
+from metarun.checkpoint import Checkpoint, encode, load, snapshot
 from metarun.errors import UserError
 from metarun.saving import SNAPSHOTS, Saver
 from metarun.tracking import Tracker
@@ -165,6 +165,26 @@ def test_an_error_comes_up_once_at_a_later_save_in_its_place(tmp_path: Path, fre
         free_disk()
         saver.save(tmp_path / "last.pt", make(2))
     assert step_of(tmp_path / "last.pt") == 2
+
+
+def test_a_save_that_is_being_copied_when_an_earlier_one_fails_raises_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not be written behind the failed one, nor bring up a second error later."""
+    gate = Gate()
+    (tmp_path / "file").write_text("")
+
+    def copy(checkpoint: Checkpoint) -> Checkpoint:
+        gate.open()
+        for thread in saver_threads():
+            thread.join()
+        return snapshot(checkpoint)
+
+    with Saver(before=gate) as saver:
+        saver.save(tmp_path / "file" / "best.pt", make(1))
+        monkeypatch.setattr(saving, "snapshot", copy)
+        with pytest.raises(UserError, match=r"best\.pt"):
+            saver.save(tmp_path / "last.pt", make(1))
+        saver.flush()
+    assert not (tmp_path / "last.pt").exists()
 
 
 def test_an_error_comes_up_at_flush(tmp_path: Path) -> None:
