@@ -30,7 +30,9 @@ class Saver:
 
     def __init__(self, before: Callable[[], object] | None = None) -> None:
         self._before = before
+        self._thread: threading.Thread | None = None  # the latest
         self._waiting: list[tuple[Path, Checkpoint]] = []
+        self._taken: Checkpoint | None = None  # by the thread, and not encoded yet
         self._running = self._writing = self._encoding = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()  # guards all of these
@@ -47,17 +49,18 @@ class Saver:
         copied = snapshot(checkpoint)
         with self._changed:
             self._raise()  # what went wrong during the copy; put behind it, this save would be one that nobody asked for
+            self._waiting.append((Path(path), copied))
+            del copied  # the thread's from here, so that it is free as soon as it is encoded
             if not self._running:
                 # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
-                threading.Thread(target=self._work, name="saver", daemon=True).start()
+                self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
+                self._thread.start()
                 self._running = True
-            self._waiting.append((Path(path), copied))
 
     def flush(self) -> None:
         """Wait until everything is on disk; raises what went wrong with an earlier save."""
-        with self._changed:
-            self._changed.wait_for(self._idle)
-            self._raise()
+        self._rest()
+        self._raise()
 
     def __enter__(self) -> Saver:
         return self
@@ -67,8 +70,7 @@ class Saver:
             self._leave()
             return
         try:
-            with self._changed:
-                self._changed.wait_for(self._idle)
+            self._rest()
         except KeyboardInterrupt:
             self._leave()
             raise
@@ -77,8 +79,12 @@ class Saver:
         elif self._error is not None:
             exception.add_note(str(self._error))
 
-    def _idle(self) -> bool:
-        return not (self._waiting or self._writing)
+    def _rest(self, seconds: float | None = None) -> None:
+        """Wait until everything is on disk, and the thread gone."""
+        with self._changed:
+            done = self._changed.wait_for(lambda: not self._running, seconds)
+        if done and self._thread is not None:
+            self._thread.join()  # which is short now: of a join that Ctrl-C ends, Python takes the thread for ended too
 
     def _raise(self) -> None:
         error, self._error = self._error, None
@@ -87,31 +93,34 @@ class Saver:
 
     def _leave(self) -> None:
         """Give the disk a moment, then go: the thread ends with the process, and a file that it has not finished is not in place."""
+        self._rest(PATIENCE)
         with self._changed:
-            self._changed.wait_for(self._idle, PATIENCE)
             self._waiting.clear()
-            # The C++ runtime aborts a process that ends while one of its threads is inside torch.save.
+            # The C++ runtime aborts a process that ends while one of its threads is inside torch.save, or frees a tensor.
             self._changed.wait_for(lambda: not self._encoding)
 
     def _work(self) -> None:
-        while (first := self._begin()) is not None:
+        while (path := self._begin()) is not None:
             error: BaseException | None = None
             try:
-                self._write(*first)
+                self._write(path)
             except BaseException as caught:
                 error = caught
             self._end(error)
 
-    def _begin(self) -> tuple[Path, Checkpoint] | None:
+    def _begin(self) -> Path | None:
         with self._changed:
+            self._running = self._writing = self._encoding = bool(self._waiting)
             if not self._waiting:
-                self._running = False
+                self._changed.notify_all()
                 return None
-            self._writing = self._encoding = True
-            return self._waiting.pop(0)
+            path, self._taken = self._waiting.pop(0)
+            return path
 
-    def _write(self, path: Path, checkpoint: Checkpoint) -> None:
-        content = encode(checkpoint)
+    def _write(self, path: Path) -> None:
+        assert self._taken is not None
+        content = encode(self._taken)
+        self._taken = None
         with self._changed:
             self._encoding = False
             self._changed.notify_all()
@@ -121,6 +130,7 @@ class Saver:
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
+            self._taken = None
             self._writing = self._encoding = False
             if error is not None:
                 self._error = error

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -286,6 +288,46 @@ def test_ctrl_c_brings_to_disk_what_a_working_disk_can_take(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         run()
     assert (step_of(tmp_path / "last.pt"), step_of(tmp_path / "previous.pt")) == (3, 2)
+
+
+class Slow:
+    """A copy that is slow to free; a thread that frees a tensor while the interpreter ends aborts the process."""
+
+    freed: ClassVar[list[str]] = []
+
+    def __del__(self) -> None:
+        time.sleep(0.05)
+        self.freed.append(threading.current_thread().name)
+
+
+@pytest.fixture
+def slow_copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every copy be a `Slow`; the list grows by the thread that frees one."""
+    monkeypatch.setattr(Slow, "freed", [])
+    monkeypatch.setattr(saving, "snapshot", lambda _: Slow())
+    monkeypatch.setattr(saving, "encode", lambda _: memoryview(b"content"))
+    return Slow.freed
+
+
+@pytest.mark.parametrize("leave", [Saver.flush, lambda saver: saver.__exit__(None, None, None)], ids=["flush", "leaving"])
+def test_once_everything_is_on_disk_the_copies_are_freed_and_the_thread_is_gone(
+    tmp_path: Path, slow_copies: list[str], leave: Callable[[Saver], None]
+) -> None:
+    saver = Saver()
+    for step in (1, 2):
+        saver.save(tmp_path / f"{step}.pt", make(step))
+    leave(saver)
+    assert (slow_copies, saver_threads()) == (["saver"] * 2, [])
+
+
+def test_a_copy_is_freed_before_its_file_is_written(tmp_path: Path, slow_copies: list[str]) -> None:
+    """So that a process which Ctrl-C ends while its disk hangs has no tensor in the thread that it leaves behind."""
+    freed = []
+    with Saver(before=lambda: freed.append(len(slow_copies))) as saver:
+        for step in (1, 2):
+            saver.save(tmp_path / f"{step}.pt", make(step))
+            saver.flush()
+    assert freed == [1, 2]
 
 
 @pytest.fixture
