@@ -15,7 +15,6 @@ from metarun.checkpoint import Checkpoint
 from metarun.device import Plan, place
 from metarun.engine import Position, Settings
 from metarun.engine import train as run_engine
-from metarun.ensemble import Ensemble, stacked
 from metarun.errors import UserError, nearest
 from metarun.evaluation import BY_STEP, observation_variance
 from metarun.evaluation import evaluate as run_evaluation
@@ -27,7 +26,7 @@ from metarun.running import Runner
 from metarun.saving import Saver
 from metarun.showing import Showing
 from metarun.tracking import Progress, Tracker
-from metarun.types import Learner
+from metarun.trained import assemble, load_members
 
 SPLITS = ("train", "val", "test")
 
@@ -142,7 +141,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     config: the keys of `eval.yaml`; under `algo`, `task`, `backbone` and `device` the overrides to apply to the checkpoint's config,
     or the whole group where `chosen` names it.
     """
-    paths, members = _load_members(config["checkpoint"])
+    paths, members = load_members(config["checkpoint"])
     stored = members[0]
     for member in members:
         check_targets(member.config, config.get("trust") or [])
@@ -150,11 +149,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     split, episodes = _check_request(config)
     save = _check_save(config.get("save"))
     parts = build(merged)
-    algorithm: Learner = parts.algorithm
-    params, state = _fit_params(stored, parts)
-    if len(members) > 1:
-        algorithm = Ensemble(parts.algorithm)
-        params, state = (stacked(each) for each in zip(*(_fit_params(member, parts) for member in members), strict=True))
+    algorithm, params, state = assemble(parts, members)
     shown = parts.source.episode(split, 0)
     device = parts.device.name
     with Progress(episodes) as progress, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
@@ -200,20 +195,6 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
-    """Return the checkpoint that is named, or those of the list that is, which are members of an ensemble."""
-    names = list(named) if isinstance(named, (list, tuple)) else [named]
-    if not names:
-        raise UserError("checkpoint=[] names no run; give one, or a list of some to be evaluated as an ensemble.")
-    paths = [checkpoint.resolve(name) for name in names]
-    members = [checkpoint.load(path) for path in paths]
-    for path, member in zip(paths, members, strict=True):
-        for group in ("algo", "backbone"):
-            if member.config[group] != members[0].config[group]:
-                raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble differ in their weights alone.")
-    return paths, members
-
-
 def _check_request(config: Mapping[str, Any]) -> tuple[str, int]:
     split, episodes, seed = config["split"], config["episodes"], config["seed"]
     if split not in SPLITS:
@@ -237,24 +218,6 @@ def _check_save(save: str | None) -> Path | None:
     if path.exists():
         raise UserError(f"save={save}: the file is there already; choose another name.")
     return path
-
-
-def _fit_params(stored: Checkpoint, parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the checkpoint's parameters and state, after comparing their shapes with those that this config builds."""
-    wanted, _ = parts.algorithm.init(torch.tensor(0))
-    unread = tuple(getattr(parts.algorithm, "training_only", ()))
-    for name, value in wanted.items():
-        if name.startswith(unread):
-            continue
-        if name not in stored.params:
-            raise UserError(
-                f"the checkpoint has no parameter '{name}', which this config needs; evaluate it with the network it was trained with."
-            )
-        if stored.params[name].shape != value.shape:
-            was, now = tuple(stored.params[name].shape), tuple(value.shape)
-            hint = "its head has a fixed number of ways" if name.startswith("head.") else "the network was trained for other inputs"
-            raise UserError(f"the checkpoint's '{name}' has shape {was} and this task needs {now}: {hint}; evaluate it as it was trained.")
-    return stored.params, stored.state
 
 
 def _norm_of(parts: Parts) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,6 +87,48 @@ def curve_figure(
     axes.set(xlabel="x", ylabel="y", title=title)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _plain_frame(axes)
+    return figure
+
+
+class Panel(NamedTuple):
+    """One task of one input and one output as a model predicts it.
+
+    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs whose mixture is predicted.
+    low, high: (B, 1), the ends of the interval that is drawn.
+    """
+
+    x: Tensor
+    truth: Tensor | None
+    support_x: Tensor
+    support_y: Tensor
+    samples: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def prediction_figure(panels: Mapping[str, Sequence[Panel]], interval: str) -> Figure:
+    """Draw a column for each model, by name, and a row for each task; a row shares its axes, so that models compare.
+
+    interval: what `low` and `high` enclose, for the legend, such as "90 % interval". Of many samples the first six are drawn.
+    """
+    from matplotlib.figure import Figure
+
+    rows = len(next(iter(panels.values())))
+    figure = Figure(figsize=(0.6 + 2.5 * len(panels), 0.9 + 2.1 * rows), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, len(panels), sharex="row", sharey="row", squeeze=False)
+    for column, (name, tasks) in enumerate(panels.items()):
+        grid[0][column].set_title(name, fontsize=9)
+        for row, task in enumerate(tasks):
+            axes, x = grid[row][column], _numbers(task.x)
+            axes.fill_between(x, _numbers(task.low), _numbers(task.high), color=_RIGHT, alpha=0.18, linewidth=0, label=interval)
+            for i, sample in enumerate(task.samples[:_MOST_CURVES]):
+                axes.plot(x, _numbers(sample), color=_RIGHT, linewidth=0.8, label="" if i else "prediction, or samples of it")
+            if task.truth is not None:
+                axes.plot(x, _numbers(task.truth), color="#000000", linewidth=1.2, linestyle="--", label="truth")
+            axes.scatter(_numbers(task.support_x), _numbers(task.support_y), color=_WRONG, zorder=3, s=20, linewidth=0, label="support")
+            _plain_frame(axes)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     return figure
 
 

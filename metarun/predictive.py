@@ -39,9 +39,26 @@ def coverage(predictive: Predictive, y: Tensor, mask: Tensor | None = None, leve
     F is the mixture's distribution function, which grows with y, so whether y lies between its quantiles needs no quantile.
     """
     below = _errors(predictive, y, mask) / predictive.variance.sqrt()
-    reached = (0.5 * (1.0 + torch.erf(below / math.sqrt(2.0)))).mean(dim=0)
+    reached = _reached(below)
     inside = (reached >= 0.5 * (1.0 - level)) & (reached <= 0.5 * (1.0 + level))
     return _mean(inside.to(y.dtype).mean(dim=-1), mask)
+
+
+def quantile(predictive: Predictive, level: float) -> Tensor:
+    """Return the y (B, D) with F(y) = level, 0 < level < 1, of the mixture's distribution function F, by bisection.
+
+    It lies between the quantiles of the lowest and of the highest Gaussian; 60 halvings leave less than rounding does.
+    """
+    deviation = predictive.variance.sqrt()
+    offset = (
+        deviation * math.sqrt(2.0) * torch.erfinv(torch.tensor(2.0 * level - 1.0, dtype=predictive.samples.dtype, device=deviation.device))
+    )
+    low, high = predictive.samples.amin(dim=0) + offset, predictive.samples.amax(dim=0) + offset
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        above = _reached((middle - predictive.samples) / deviation) > level
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return 0.5 * (low + high)
 
 
 def spread(predictive: Predictive, mask: Tensor | None = None) -> Tensor:
@@ -61,6 +78,11 @@ def fit_variance(squared: Tensor, steps: int = 100) -> Tensor:
         share = (-squared.sum(dim=-1) / (2.0 * variance)).softmax(dim=-1)  # of each sample in each example
         variance = ((share[..., None] * squared).sum() / (squared.shape[0] * squared.shape[2])).clamp(min=LEAST_VARIANCE)
     return variance
+
+
+def _reached(deviations: Tensor) -> Tensor:
+    """Return the mixture's distribution function (B, D) from (y - sample) / √v, (S, B, D)."""
+    return (0.5 * (1.0 + torch.erf(deviations / math.sqrt(2.0)))).mean(dim=0)
 
 
 def _errors(predictive: Predictive, y: Tensor, mask: Tensor | None) -> Tensor:

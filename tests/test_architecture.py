@@ -53,7 +53,7 @@ LAYERS = {
         "metarun.testing",
         "metarun.tracking",
     ],
-    "build": ["metarun.build", "metarun.commands", "metarun.overrides", "metarun.report_files"],
+    "build": ["metarun.build", "metarun.commands", "metarun.overrides", "metarun.report_files", "metarun.trained"],
     "shell": [
         "metarun.arguments",
         "metarun.completion",

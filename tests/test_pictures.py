@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from metarun.pictures import adaptation_figure, curve_figure, episode_figure
+from metarun.pictures import Panel, adaptation_figure, curve_figure, episode_figure, prediction_figure
 
 
 def texts(figure: Any) -> list[str]:
@@ -112,6 +112,25 @@ def test_names_at_the_ends_do_not_overlap() -> None:
 def test_errors_of_any_length_and_size_can_be_drawn(scores: list[float]) -> None:
     figure = adaptation_figure({"maml": scores}, "mse")
     assert figure.axes[0].get_ylabel() == "query MSE"
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_predictions_are_a_column_for_each_model_and_a_row_for_each_task() -> None:
+    x = torch.linspace(-1, 1, 5)[:, None]
+
+    def panel(scale: float) -> Panel:
+        samples = torch.stack([scale * x, scale * x + 1, scale * x + 2])
+        return Panel(x, 2 * x, x[:2], x[:2], samples, samples[0] - 1, samples[2] + 1)
+
+    figure = prediction_figure({"maml": [panel(1.0), panel(2.0)], "pmaml": [panel(3.0), panel(4.0)]}, "90 % interval")
+    top_left, top_right, bottom_left, _ = figure.axes
+    assert [top_left.get_title(), top_right.get_title(), bottom_left.get_title()] == ["maml", "pmaml", ""]
+    assert bottom_left.lines[1].get_ydata().tolist() == (2 * x + 1).flatten().tolist()
+    assert top_right.lines[-1].get_ydata().tolist() == (2 * x).flatten().tolist()
+    (band,) = top_right.collections[:1]
+    assert (band.get_datalim(top_right.transData).y0, band.get_datalim(top_right.transData).y1) == pytest.approx((-4.0, 6.0))
+    assert [text.get_text() for text in figure.legends[0].texts] == ["90 % interval", "prediction, or samples of it", "truth", "support"]
+    assert top_left.get_ylim() == top_right.get_ylim()
     assert png(figure).startswith(b"\x89PNG")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from metarun import draws
-from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
+from metarun.predictive import Predictive, coverage, fit_variance, nll, quantile, spread
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
 
@@ -52,6 +52,21 @@ def test_a_sample_that_comes_twice_changes_nothing():
     for figure in (nll, coverage):
         torch.testing.assert_close(figure(twice, y), figure(mixture, y), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(spread(twice), spread(mixture), rtol=1e-12, atol=1e-12)
+
+
+def test_the_quantiles_of_a_gaussian_are_the_table_s():
+    """Mean 1, deviation 2: 1 ± 2 · 1.6448536 at 5 and 95 %, 1 at the half."""
+    gaussian = predictive([[[1.0]]], 4.0)
+    found = [float(quantile(gaussian, level)) for level in (0.05, 0.5, 0.95)]
+    assert found == pytest.approx([1.0 - 3.2897073, 1.0, 1.0 + 3.2897073], abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.5, 0.95])
+def test_so_much_of_the_mixture_lies_below_a_quantile(level: float):
+    """Also between samples that lie far apart: the distribution function of torch's mixture, at the quantile, is the level."""
+    for mixture in (random_mixture()[0], predictive([[[-9.0]], [[5.0]]], 0.25)):
+        reached = Normal(mixture.samples, mixture.variance.sqrt()).cdf(quantile(mixture, level)).mean(dim=0)
+        torch.testing.assert_close(reached, torch.full_like(reached, level), rtol=0, atol=1e-6)
 
 
 def test_the_interval_of_a_gaussian_is_1_645_deviations_either_side():

@@ -1,0 +1,103 @@
+"""Draw what models predict for test tasks: scripts/draw_predictions.py EVAL [EVAL ...] --out FILE.png
+
+EVAL is the folder, or the report.json, of a `metarun eval` on a regression of one input; each becomes a column. Shown are the support points,
+the true function where the task knows it, and the interval that holds 90 % of the predictive distribution that the report was scored by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarun import draws
+from metarun.build import Parts, build
+from metarun.errors import UserError
+from metarun.instantiate import check_targets
+from metarun.pictures import Panel, prediction_figure
+from metarun.predictive import Predictive, quantile
+from metarun.trained import Trained, assemble, load_members
+
+POINTS = 300
+LEVEL = 0.9
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the figure; 2 where a path is no report of such an evaluation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="EVAL", help="a folder of metarun eval, or its report.json")
+    parser.add_argument("--episodes", default="0,1,2", help="numbers of the test episodes, a row for each (default 0,1,2)")
+    parser.add_argument("--names", help="the columns' titles, in place of the algorithms' names, separated by commas")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
+    options = parser.parse_args(arguments)
+    try:
+        episodes = [int(number) for number in options.episodes.split(",")]
+        reports = [read(path) for path in options.paths]
+        names = options.names.split(",") if options.names else [name(report) for report in reports]
+        if len(set(names)) < len(reports):
+            raise ValueError(f"{len(reports)} evaluations need as many different names; give them with --names=A,B.")
+        figure = prediction_figure(
+            {f"{name}\n{figures(report)}": panels(report, episodes) for name, report in zip(names, reports, strict=True)},
+            f"{LEVEL:.0%} interval",
+        )
+        figure.savefig(options.out)
+    except (OSError, ValueError, UserError) as error:
+        print(f"draw_predictions: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the report of an evaluation whose observations have a variance; ValueError for another file."""
+    file = path / "report.json" if path.is_dir() else path
+    report = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(report, dict) or not isinstance(report.get("variance"), float):
+        raise ValueError(f"'{file}' is not a report of metarun eval on a regression.")
+    return report
+
+
+def name(report: dict[str, Any]) -> str:
+    """Return the algorithm, and how many of it."""
+    algorithm = str(report["config"].get("chosen", {}).get("algo"))
+    return f"{report['members']} × {algorithm}" if report.get("members", 1) > 1 else algorithm
+
+
+def figures(report: dict[str, Any]) -> str:
+    """Return the scores by which one reads such a picture."""
+    return f"nll {report['nll']:.2f} ± {report['nll_ci95']:.2f}, covers {report['coverage90']:.0%}"
+
+
+def panels(report: dict[str, Any], episodes: Sequence[int]) -> list[Panel]:
+    """Return what the evaluated model predicts for these episodes of the split that was scored, with the same noise."""
+    _, members = load_members(report["checkpoint"])
+    check_targets(report["config"], [])
+    parts = build(report["config"])
+    trained = assemble(parts, members)
+    with torch.no_grad():
+        return [panel(report, parts, trained, episode) for episode in episodes]
+
+
+def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) -> Panel:
+    """Return one of them; ValueError where the task has more than one input or output."""
+    split, algorithm = report["split"], trained.algorithm
+    support, query = parts.source.episode(split, index)
+    if support.x.shape[1:] != (1,) or support.y.shape[1:] != (1,):
+        raise ValueError("the task has more than one input or output, which is more than a curve shows.")
+    x = torch.linspace(float(query.x.min()), float(query.x.max()), POINTS, dtype=query.x.dtype)[:, None]
+    adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
+    sampled = getattr(algorithm, "sampled", None)
+    samples = algorithm.predict(adapted, x)[None] if sampled is None else sampled(adapted, x)
+    predicted = Predictive(samples, torch.tensor(report["variance"], dtype=samples.dtype))
+    low, high = (quantile(predicted, level) for level in ((1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0))
+    curve = getattr(parts.source, "curve", None)
+    truth = None if curve is None else curve(split, index, x)
+    return Panel(x, truth, support.x, support.y, samples, low, high)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
