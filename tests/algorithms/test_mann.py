@@ -20,7 +20,7 @@ from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode, Examples, Params
 
 KEY, STEP = torch.tensor(1), torch.tensor(0)
-SMALL: dict[str, Any] = {"units": 5, "slots": 6, "width": 3, "heads": 2, "decay": 0.9}
+SMALL: dict[str, Any] = {"units": 5, "slots": 6, "width": 3, "heads": 2, "decay": 0.9, "sharpness": 1.5}
 
 
 def normal(name: str, *shape: int) -> Tensor:
@@ -74,6 +74,14 @@ def test_each_head_writes_to_a_row_of_its_own_and_the_least_used_alone_is_erased
     before = External(rows, numbers([1.0, 0.0, 0.0], [1.0, 0.0, 0.0]), numbers(0.3, 0.1, 0.2))
     after = access(before, numbers([5.0, 0.0], [0.0, 7.0]), numbers(0.0, 0.0), decay=0.5)
     torch.testing.assert_close(after.rows, numbers([1.0, 1.0], [5.0, 0.0], [3.0, 10.0]))
+
+
+def test_a_sharper_head_reads_fewer_rows():
+    """Cosines 1 and 0 with β = log 3: weights 3/4 and 1/4; with the paper's β = 1, e/(e + 1) and 1/(e + 1)."""
+    before = External(numbers([3.0, 0.0], [0.0, 4.0]), numbers([1.0, 0.0]), numbers(0.0, 1.0))
+    for sharpness, weight in ((math.log(3.0), 0.75), (1.0, math.e / (math.e + 1))):
+        after = access(before, numbers([1.0, 0.0]), numbers(0.0), decay=0.5, sharpness=sharpness)
+        torch.testing.assert_close(after.reading, numbers([weight, 1 - weight]), rtol=1e-5, atol=1e-5)
 
 
 def test_rows_that_are_used_as_little_are_taken_in_order():
@@ -131,7 +139,7 @@ def plain_network(algorithm: Mann, params: Params, z: Tensor, y: Tensor) -> Tens
             writing = [[gate[k] * reading[k][i] + (1 - gate[k]) * (order[k] == i) for i in range(slots)] for k in range(heads)]
             rows = [row * (i != order[0]) + sum(writing[k][i] * keys[k] for k in range(heads)) for i, row in enumerate(rows)]
             cosines = [torch.stack([keys[k] @ row / (keys[k].norm() * row.norm() + 1e-6) for row in rows]) for k in range(heads)]
-            reading = [each.softmax(dim=0).tolist() for each in cosines]
+            reading = [(algorithm.sharpness * each).softmax(dim=0).tolist() for each in cosines]
             weighed = [torch.stack([reading[k][i] * rows[i] for i in range(slots)]).sum(dim=0) for k in range(heads)]
             r = torch.cat(weighed)[None]
             usage = [
@@ -268,6 +276,7 @@ def test_training_lowers_the_loss_and_evaluation_repeats_itself(tmp_path: Path):
         ({"units": 0}, r"algo\.units=0 must be at least 1"),
         ({"slots": 1}, r"algo\.slots=1 leaves no row to write to for some of algo\.heads=2"),
         ({"decay": 1.5}, r"algo\.decay=1\.5 must lie between 0 and 1"),
+        ({"sharpness": 0.0}, r"algo\.sharpness=0\.0 must be positive"),
     ],
 )
 def test_a_bad_option_is_a_sentence(options: dict[str, Any], words: str):
