@@ -165,6 +165,27 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
     return figure
 
 
+def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Figure:
+    """Draw what was logged under a key, as pairs of outer step and value, a line for each name; accuracies in percent."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    percent = key.rsplit("/", 1)[-1] == "accuracy"
+    ends: list[tuple[float, str, str]] = []
+    for i, (name, history) in enumerate(histories.items()):
+        color, values = _CYCLE[i % len(_CYCLE)], [100.0 * value if percent else value for _, value in history]
+        axes.plot(
+            [step for step, _ in history], values, color=color, linewidth=1.8, marker="o" if len(values) <= 30 else None, markersize=4
+        )
+        ends.append((values[-1], name, color))
+    axes.set_xlim(0)
+    axes.set(xlabel="outer steps", ylabel=f"{key} (%)" if percent else key)
+    _plain_frame(axes)
+    _label_ends(axes, ends, "{:.1f} %" if percent else "{:.3g}")
+    return figure
+
+
 def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> None:
     """Write names and last scores at the right, moved apart where they would overlap; no legend to look things up in."""
     low, high = axes.get_ylim()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from metarun.pictures import Panel, adaptation_figure, curve_figure, episode_figure, prediction_figure
+from metarun.pictures import Panel, adaptation_figure, curve_figure, episode_figure, history_figure, prediction_figure
 
 
 def texts(figure: Any) -> list[str]:
@@ -131,6 +131,16 @@ def test_predictions_are_a_column_for_each_model_and_a_row_for_each_task() -> No
     assert (band.get_datalim(top_right.transData).y0, band.get_datalim(top_right.transData).y1) == pytest.approx((-4.0, 6.0))
     assert [text.get_text() for text in figure.legends[0].texts] == ["90 % interval", "prediction, or samples of it", "truth", "support"]
     assert top_left.get_ylim() == top_right.get_ylim()
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_histories_are_lines_over_outer_steps_with_their_last_value() -> None:
+    figure = history_figure({"mean": [(10, 0.5), (20, 0.75)], "sum": [(10, 0.25)]}, "val/accuracy")
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[10, 20], [10]]
+    assert axes.lines[0].get_ydata() == pytest.approx([50.0, 75.0])
+    assert set(texts(figure)) == {"mean  75.0 %", "sum  25.0 %"}
+    assert history_figure({"a": [(1, 0.5)]}, "train/loss").axes[0].lines[0].get_ydata() == pytest.approx([0.5])
     assert png(figure).startswith(b"\x89PNG")
 
 

@@ -1,0 +1,50 @@
+"""Draw what runs logged over their outer steps: scripts/learning_curves.py RUN [RUN ...] --key val/accuracy --out FILE.png
+
+RUN is a folder of `metarun train`. Every number of `metrics.jsonl` can be drawn; --names=A,B names the lines, which are else the folders' names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from metarun.pictures import history_figure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the figure; 2 where a folder has no such numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder of metarun train")
+    parser.add_argument("--key", default="val/accuracy", help="what to draw (default val/accuracy)")
+    parser.add_argument("--names", help="the lines' names, separated by commas")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
+    options = parser.parse_args(arguments)
+    try:
+        names = options.names.split(",") if options.names else [run.name for run in options.runs]
+        if len(set(names)) < len(options.runs) or len(names) > len(options.runs):
+            raise ValueError(f"{len(options.runs)} runs need as many different names; give them with --names=A,B.")
+        histories = {name: read(run, options.key) for name, run in zip(names, options.runs, strict=True)}
+        history_figure(histories, options.key).savefig(options.out)
+    except (OSError, ValueError) as error:
+        print(f"learning_curves: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def read(run: Path, key: str) -> list[tuple[int, float]]:
+    """Return the steps at which a number was logged, with the number; of a step that was logged again after a resume, the later one."""
+    file = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = {line["step"]: line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])}
+    if not found:
+        known = sorted({name for line in lines for name in line} - {"step"})
+        raise ValueError(f"'{file}' has no '{key}'; it has {', '.join(known)}.")
+    return sorted(found.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
