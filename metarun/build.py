@@ -23,7 +23,7 @@ from metarun.device import Device, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
 from metarun.errors import UserError
 from metarun.instantiate import check_targets, instantiate, locate
-from metarun.network import Network
+from metarun.network import RUNNING, Network
 from metarun.objectives import Objective, objective
 from metarun.optimizer import OuterOptimizer
 from metarun.tasks.converted import fit_images
@@ -103,11 +103,13 @@ def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
 def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
     """Return parameters and state with those of a checkpoint in the place of those of the same names.
 
+    A backbone is `body.*` under a head and bare without one (`protonet`); either starts from the other.
+
     Raises UserError where the checkpoint has none of the parameters, or one of another shape.
     """
     file = checkpoint.resolve(path)
     stored = checkpoint.load(file)
-    shared = {name: stored.params[name] for name in params if name in stored.params}
+    shared = _renamed(stored.params, params)
     if not shared:
         raise UserError(f"init_from={path}: that run has no parameter of the name of one here; it must have the same backbone.")
     for name, value in shared.items():
@@ -117,8 +119,20 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
                 f"init_from={path}: its '{name}' has shape {was} and here it has {now}; train that run with the same task and backbone."
             )
     log.info("%d of %d parameters start from %s", len(shared), len(params), file)
-    carried = {name: value for name, value in stored.state.items() if name in state and value.shape == state[name].shape}
+    carried = {name: value for name, value in _renamed(stored.state, state).items() if value.shape == state[name].shape}
     return params | shared, state | carried
+
+
+def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is stored under the wanted names, or, where none is, under those of a backbone with or without a head."""
+    same = {name: stored[name] for name in wanted if name in stored}
+    bare = {name: stored[short] for name in wanted if (short := name.replace("body.", "", 1)) != name and short in stored}
+    headed = {name: stored[long] for name in wanted if (long := _headed(name)) in stored}
+    return same or bare or headed
+
+
+def _headed(name: str) -> str:
+    return f"{RUNNING}body.{name.removeprefix(RUNNING)}" if name.startswith(RUNNING) else f"body.{name}"
 
 
 def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps: int) -> OuterOptimizer:

@@ -49,6 +49,19 @@ def test_running_statistics_come_along(tmp_path: Path):
     assert all(torch.equal(stored[name], value) for name, value in position.state.items())
 
 
+@pytest.mark.parametrize(("first", "then"), [("protonet", "maml"), ("maml", "protonet")])
+def test_a_backbone_with_a_head_starts_from_one_without_and_the_other_way_round(first: str, then: str, tmp_path: Path):
+    images = {"task": {"_target_": "small.small_images"}, "backbone": {"_target_": "small.SmallConv", "norm": "running"}}
+    commands.train(composed(*SHORT, f"algo={first}") | images, tmp_path / "run")
+    parts = build(composed(*SHORT, f"algo={then}", "seed=5") | images | {"init_from": str(tmp_path / "run/checkpoints/last.pt")})
+    position, _ = start(parts, build_settings(parts))
+    stored = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
+    for now, before in ((position.params, stored.params), (position.state, stored.state)):
+        backbones = [{name.replace("body.", ""): v for name, v in part.items() if not name.startswith("head.")} for part in (now, before)]
+        assert backbones[0].keys() == backbones[1].keys()
+        assert all(torch.equal(value, backbones[1][name]) for name, value in backbones[0].items())
+
+
 def test_a_resumed_run_goes_on_from_its_own_checkpoint(maml_run: Path, tmp_path: Path):
     whole = {**config("algo=pmaml"), "init_from": str(maml_run)}
     commands.train(whole, tmp_path / "whole")

@@ -20,7 +20,8 @@ In training an episode's support and query are one sequence in random order, and
 presentation of each class included, where one can but guess. `by_presentation` scores it that way too: by how often the class has been
 presented. `adapt` lets the network read the support set, and `predict` shows each query as the next input, so the accuracy is comparable
 with that of other methods. With `slots=0` there is no memory and r: the paper's baseline, an LSTM (`algo=mann_lstm`). f is the backbone, where
-the paper has the pixels themselves.
+the paper has the pixels themselves; its features are standardised (a batch normalisation without scale and shift), since what all pictures
+have in common would make all keys alike.
 
 The paper has no β, which is 1 then: of 128 rows the one that a key points at is read with a weight of 2 %, which takes long to learn from.
 The neural Turing machine that it builds on has one (Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401, equation 5).
@@ -76,6 +77,19 @@ class Adapted(NamedTuple):
     classes: Tensor | None
 
 
+class Standardised(nn.Module):
+    """A backbone whose features have mean 0 and variance 1 each."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.standard = nn.BatchNorm1d(int(body.out_features), affine=False)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.standard(self.body(x))
+        return out
+
+
 @dataclass(frozen=True)
 class Mann:
     """The memory-augmented network.
@@ -109,8 +123,8 @@ class Mann:
 
     @cached_property
     def embedding(self) -> Network:
-        """The backbone: of the network that is given, only the size of the head is used."""
-        return Network(self.network.module.body, self.network.norm)  # type: ignore[arg-type]
+        """The backbone and what standardises its features: of the network that is given, only the size of the head is used besides."""
+        return Network(Standardised(self.network.module.body), self.network.norm)  # type: ignore[arg-type]
 
     @property
     def reads(self) -> int:

@@ -117,6 +117,23 @@ def test_the_gradient_through_two_steps_of_access_agrees_with_finite_differences
 # The sequence
 
 
+def test_the_controller_reads_features_of_mean_0_and_variance_1():
+    """In training by the statistics of the sequence, at test by the running ones."""
+    algorithm, (support, query) = mann("running"), image_episode()
+    params, state = testing.start(algorithm)
+    z = torch.cat(algorithm.embedding.on_episode(params, state, Episode(support, query))[:2])
+    moving = z.std(dim=0) > 1e-3  # a feature may be off for all images
+    assert int(moving.sum()) > 3
+    torch.testing.assert_close(z.mean(dim=0)[moving], torch.zeros_like(z[0, moving]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(z.var(dim=0, correction=0)[moving], torch.ones_like(z[0, moving]), rtol=0, atol=0.1)
+    state = state | {"running.standard.mean": state["running.standard.mean"] + 2, "running.standard.var": 4 * state["running.standard.var"]}
+    fitted = algorithm.embedding.fit(params, state, support, training=False)
+    plain = algorithm.embedding.on_query(
+        fitted._replace(statistics=fitted.statistics | {"standard.mean": torch.zeros(()), "standard.var": torch.ones(())}), query.x
+    )[0]
+    torch.testing.assert_close(algorithm.embedding.on_query(fitted, query.x)[0], (plain - 2) / 2, rtol=1e-4, atol=1e-4)
+
+
 def plain_network(algorithm: Mann, params: Params, z: Tensor, y: Tensor) -> Tensor:
     """Return the logits of a sequence by torch's own cell on [x_t, r_{t-1}, y_{t-1}], and loops over heads and rows."""
     params = {name: value.detach() for name, value in params.items()}
@@ -256,7 +273,7 @@ def test_without_a_memory_there_is_nothing_of_it_among_the_parameters():
 def test_the_backbones_own_head_is_not_learned():
     params, _ = testing.start(mann())
     assert params["head.weight"].shape == (3, 5 + 6)
-    assert not [name for name in params if name.startswith("body.")]
+    assert not [name for name in params if name.startswith("body.head")]
 
 
 def test_training_lowers_the_loss_and_evaluation_repeats_itself(tmp_path: Path):
