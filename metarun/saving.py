@@ -49,13 +49,13 @@ class Saver:
         copied = snapshot(checkpoint)
         with self._changed:
             self._raise()  # what went wrong during the copy; put behind it, this save would be one that nobody asked for
-            self._waiting.append((Path(path), copied))
-            del copied  # the thread's from here, so that it is free as soon as it is encoded
             if not self._running:
                 # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
-                self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
-                self._thread.start()
-                self._running = True
+                thread = threading.Thread(target=self._work, name="saver", daemon=True)
+                thread.start()  # it looks for what waits when this lock is free, so a start that fails leaves nothing behind
+                self._thread, self._running = thread, True
+            self._waiting.append((Path(path), copied))
+            del copied  # the thread's from here, so that it is free as soon as it is encoded
 
     def flush(self) -> None:
         """Wait until everything is on disk; raises what went wrong with an earlier save."""
@@ -93,11 +93,13 @@ class Saver:
 
     def _leave(self) -> None:
         """Give the disk a moment, then go: the thread ends with the process, and a file that it has not finished is not in place."""
-        self._rest(PATIENCE)
-        with self._changed:
-            self._waiting.clear()
-            # The C++ runtime aborts a process that ends while one of its threads is inside torch.save, or frees a tensor.
-            self._changed.wait_for(lambda: not self._encoding)
+        try:
+            self._rest(PATIENCE)
+        finally:  # also where a second Ctrl-C ends the patience
+            with self._changed:
+                self._waiting.clear()
+                # The C++ runtime aborts a process that ends while one of its threads is inside torch.save, or frees a tensor.
+                self._changed.wait_for(lambda: not self._encoding)
 
     def _work(self) -> None:
         while (path := self._begin()) is not None:

@@ -103,6 +103,21 @@ def test_flush_waits_until_everything_is_on_disk_and_the_saver_goes_on(tmp_path:
             assert step_of(tmp_path / "last.pt") == step
 
 
+def test_a_thread_that_cannot_be_started_costs_that_save_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Saver() as saver:
+        for _ in range(SNAPSHOTS + 1):
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    saver.save(tmp_path / "1.pt", make(1))
+        saver.flush()
+        saver.save(tmp_path / "2.pt", make(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["2.pt"]
+
+
 def test_the_caller_gets_ahead_by_so_many_snapshots_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write begins only when all that may be taken ahead of it are taken; one more taken would be seen."""
     taken, written, total = [0], [0], 10
@@ -410,10 +425,11 @@ def test_a_process_that_ctrl_c_ends_while_its_disk_hangs_ends(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_ctrl_c_ends_in_the_middle_of_torch_save_does_not_crash(tmp_path: Path) -> None:
-    """Without care it would be aborted: `terminate called without an active exception`."""
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_process_that_ctrl_c_ends_in_the_middle_of_torch_save_does_not_crash(tmp_path: Path, times: int) -> None:
+    """Without care it would be aborted: `terminate called without an active exception`. The second time ends the patience with the disk."""
     script = """
-        saving.PATIENCE = 0.0
+        saving.PATIENCE, times = 0.0 if TIMES == 1 else 60.0, TIMES
         inside, writes = threading.Event(), itertools.count()
         class Slow(io.BytesIO):
             def write(self, data):
@@ -426,9 +442,11 @@ def test_a_process_that_ctrl_c_ends_in_the_middle_of_torch_save_does_not_crash(t
         with Saver() as saver:
             saver.save(folder / "last.pt", Checkpoint(step=1, params=params, state={}))
             inside.wait()
+            if times == 2:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             os.kill(os.getpid(), signal.SIGINT)
     """
-    assert_ended_by_ctrl_c(script, tmp_path)
+    assert_ended_by_ctrl_c(script.replace("TIMES", str(times)), tmp_path)
 
 
 def assert_ended_by_ctrl_c(script: str, folder: Path) -> None:
