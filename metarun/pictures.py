@@ -166,7 +166,7 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
 
 
 def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Figure:
-    """Draw what was logged under a key, as pairs of outer step and value, a line for each name; accuracies in percent."""
+    """Draw what was logged under a key, as pairs of outer step and value, a line for each name; a key that ends in `accuracy` in percent."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")

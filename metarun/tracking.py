@@ -181,7 +181,7 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
         raise UserError(f"{path.parent} holds the metrics of another run; choose another folder, or go on with resume={path.parent}")
     kept, seconds = [], 0.0
     for line in path.read_bytes().splitlines(keepends=True):
-        entry = _entry(line)
+        entry = parse_entry(line)
         if entry is not None and entry["step"] <= resume_step:
             kept.append(line)
             seconds = float(entry.get("time") or 0.0)
@@ -194,8 +194,8 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
     return seconds
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
-    """Parse one line; None for one that a kill cut short."""
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """Parse one line of `metrics.jsonl`, its newline included; None for one that a kill cut short."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

@@ -44,7 +44,7 @@ def load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
 def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
     """Put the members' parameters and state into the algorithm of `parts`.
 
-    Raises UserError where a shape differs from what the config of `parts` needs, such as for another number of ways.
+    Raises UserError where a parameter is missing, or has another shape than the config of `parts` needs, as for another number of ways.
     """
     fitted = [_fit(member, parts) for member in members]
     if len(fitted) == 1:

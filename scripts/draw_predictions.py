@@ -1,12 +1,14 @@
-"""Draw what models predict for test tasks: scripts/draw_predictions.py EVAL [EVAL ...] --out FILE.png
+"""Draw what evaluated models predict for tasks: scripts/draw_predictions.py EVAL [EVAL ...] --out FILE.png
 
 EVAL is the folder, or the report.json, of a `metarun eval` on a regression of one input; each becomes a column. Shown are the support points,
 the true function where the task knows it, and the interval that holds 90 % of the predictive distribution that the report was scored by.
+All evaluations must be of the same episodes. A network that normalises by the query batch (norm=batch) sees the points of the curve instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -31,20 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the figure; 2 where a path is no report of such an evaluation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="EVAL", help="a folder of metarun eval, or its report.json")
-    parser.add_argument("--episodes", default="0,1,2", help="numbers of the test episodes, a row for each (default 0,1,2)")
+    parser.add_argument("--episodes", default="0,1,2", help="their numbers in the split that was scored, a row for each (default 0,1,2)")
     parser.add_argument("--names", help="the columns' titles, in place of the algorithms' names, separated by commas")
+    parser.add_argument("--trust", default="", help="modules of yours that the runs may name, separated by commas")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
     try:
-        episodes = [int(number) for number in options.episodes.split(",")]
         reports = [read(path) for path in options.paths]
         names = options.names.split(",") if options.names else [name(report) for report in reports]
-        if len(set(names)) < len(reports):
+        if len(set(names)) < len(reports) or len(names) > len(reports):
             raise ValueError(f"{len(reports)} evaluations need as many different names; give them with --names=A,B.")
-        figure = prediction_figure(
-            {f"{name}\n{figures(report)}": panels(report, episodes) for name, report in zip(names, reports, strict=True)},
-            f"{LEVEL:.0%} interval",
-        )
+        columns = [panels(report, numbers(options.episodes), options.trust.split(",")) for report in reports]
+        check_same(columns)
+        titles = [f"{name}\n{figures(report)}" for name, report in zip(names, reports, strict=True)]
+        figure = prediction_figure(dict(zip(titles, columns, strict=True)), f"{100 * LEVEL:.0f} % interval")
         figure.savefig(options.out)
     except (OSError, ValueError, UserError) as error:
         print(f"draw_predictions: {error}", file=sys.stderr)
@@ -61,6 +63,21 @@ def read(path: Path) -> dict[str, Any]:
     return report
 
 
+def numbers(text: str) -> list[int]:
+    """Return the numbers of the episodes; ValueError where one is not a whole number of at least 0."""
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ValueError(f"--episodes={text} must be whole numbers of at least 0, separated by commas.")
+    return [int(part) for part in text.split(",")]
+
+
+def check_same(columns: Sequence[Sequence[Panel]]) -> None:
+    """Raise ValueError unless the models saw the same support sets."""
+    for column in columns[1:]:
+        for first, other in zip(columns[0], column, strict=True):
+            if not (torch.equal(first.support_x, other.support_x) and torch.equal(first.support_y, other.support_y)):
+                raise ValueError("the evaluations are not of the same episodes; give them the same task, shots, seed and split.")
+
+
 def name(report: dict[str, Any]) -> str:
     """Return the algorithm, and how many of it."""
     algorithm = str(report["config"].get("chosen", {}).get("algo"))
@@ -69,13 +86,15 @@ def name(report: dict[str, Any]) -> str:
 
 def figures(report: dict[str, Any]) -> str:
     """Return the scores by which one reads such a picture."""
-    return f"nll {report['nll']:.2f} ± {report['nll_ci95']:.2f}, covers {report['coverage90']:.0%}"
+    return f"nll {report['nll']:.2f} ± {report['nll_ci95']:.2f}, covers {100 * report['coverage90']:.0f} %"
 
 
-def panels(report: dict[str, Any], episodes: Sequence[int]) -> list[Panel]:
+def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
     """Return what the evaluated model predicts for these episodes of the split that was scored, with the same noise."""
-    _, members = load_members(report["checkpoint"])
-    check_targets(report["config"], [])
+    paths, members = load_members(report["checkpoint"])
+    if members[0].step != report["step"]:
+        raise ValueError(f"{paths[0]} is of step {members[0].step} now, and the report of step {report['step']}; evaluate it again.")
+    check_targets(report["config"], list(trust))
     parts = build(report["config"])
     trained = assemble(parts, members)
     with torch.no_grad():
@@ -88,14 +107,18 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
     support, query = parts.source.episode(split, index)
     if support.x.shape[1:] != (1,) or support.y.shape[1:] != (1,):
         raise ValueError("the task has more than one input or output, which is more than a curve shows.")
-    x = torch.linspace(float(query.x.min()), float(query.x.max()), POINTS, dtype=query.x.dtype)[:, None]
+    if support.mask is not None:
+        raise ValueError("the task pads its support sets, which this picture would show as points.")
+    seen = torch.cat([support.x, query.x])
+    x = torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
     adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
     sampled = getattr(algorithm, "sampled", None)
     samples = algorithm.predict(adapted, x)[None] if sampled is None else sampled(adapted, x)
     predicted = Predictive(samples, torch.tensor(report["variance"], dtype=samples.dtype))
     low, high = (quantile(predicted, level) for level in ((1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0))
-    curve = getattr(parts.source, "curve", None)
-    truth = None if curve is None else curve(split, index, x)
+    truth = None
+    with contextlib.suppress(AttributeError):  # a source may know no curve, or a mixture hold a family that has none
+        truth = parts.source.curve(split, index, x)  # type: ignore[attr-defined]
     return Panel(x, truth, support.x, support.y, samples, low, high)
 
 

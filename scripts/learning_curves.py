@@ -6,13 +6,13 @@ RUN is a folder of `metarun train`. Every number of `metrics.jsonl` can be drawn
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from metarun.pictures import history_figure
+from metarun.tracking import parse_entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,14 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(run: Path, key: str) -> list[tuple[int, float]]:
-    """Return the steps at which a number was logged, with the number; of a step that was logged again after a resume, the later one."""
+    """Return the outer steps at which a finite number was logged, with the number; ValueError where there is none."""
     file = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    found = {line["step"]: line[key] for line in lines if isinstance(line.get(key), (int, float)) and math.isfinite(line[key])}
+    entries = [entry for line in file.read_bytes().splitlines(keepends=True) if (entry := parse_entry(line)) is not None]
+    found = [(entry["step"], entry[key]) for entry in entries if key in entry]
     if not found:
-        known = sorted({name for line in lines for name in line} - {"step"})
-        raise ValueError(f"'{file}' has no '{key}'; it has {', '.join(known)}.")
-    return sorted(found.items())
+        known = sorted({name for entry in entries for name in entry} - {"step"})
+        raise ValueError(f"'{file}' has no '{key}'; it has {', '.join(known) or 'nothing yet'}.")
+    finite = [(step, float(value)) for step, value in found if isinstance(value, (int, float)) and math.isfinite(value)]
+    if not finite:
+        raise ValueError(f"'{key}' in '{file}' was never a finite number.")
+    return sorted(finite)
 
 
 if __name__ == "__main__":

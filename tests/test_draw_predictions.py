@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from small import composed
 
-from metarun import commands
+from metarun import commands, draws
 from metarun.build import build
 from metarun.checkpoint import load
 from metarun.evaluation import evaluate
@@ -38,7 +39,7 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_band_covers_as_many_targets_as_the_report_says(evaluations: list[Path], which: int) -> None:
-    """At the query points, with the noise of the evaluation: the share inside of the band is the episode's coverage."""
+    """At the query points: the share inside of the band is the episodes' coverage."""
     report = draw_predictions.read(evaluations[which])
     parts, stored = build(report["config"]), load(evaluations[which].parent / "run" / "checkpoints" / "best.pt")
     trained = draw_predictions.assemble(parts, [stored])
@@ -54,6 +55,22 @@ def test_the_band_covers_as_many_targets_as_the_report_says(evaluations: list[Pa
     assert sum(shares) / 4 == pytest.approx(report["coverage90"], abs=0.03)
 
 
+def test_the_samples_are_those_of_the_evaluations_noise(evaluations: list[Path]) -> None:
+    report = draw_predictions.read(evaluations[1])
+    parts, stored = build(report["config"]), load(evaluations[1].parent / "run" / "checkpoints" / "best.pt")
+    trained = draw_predictions.assemble(parts, [stored])
+    panel = draw_predictions.panel(report, parts, trained, 2)
+    support = parts.source.episode("test", 2).support
+
+    def samples(seed: int) -> torch.Tensor:
+        adapted = trained.algorithm.adapt(trained.params, trained.state, support, draws.key(seed, "evaluate", "test", 2))
+        sampled: torch.Tensor = trained.algorithm.sampled(adapted, panel.x)  # type: ignore[attr-defined]
+        return sampled
+
+    torch.testing.assert_close(panel.samples, samples(0))
+    assert float((panel.samples - samples(1)).abs().max().detach()) > 1e-3
+
+
 def test_a_picture_has_a_row_for_each_episode_and_a_column_for_each_model(
     evaluations: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +78,7 @@ def test_a_picture_has_a_row_for_each_episode_and_a_column_for_each_model(
     monkeypatch.setattr(draw_predictions, "prediction_figure", lambda *given: drawn.append(given) or Figure())
     assert draw_predictions.main([*map(str, evaluations), "--episodes", "3,1", "--out", str(tmp_path / "a.png")]) == 0
     ((panels, interval),) = drawn
-    assert ([name.split("\n")[0] for name in panels], interval) == (["maml", "pmaml"], "90% interval")
+    assert ([name.split("\n")[0] for name in panels], interval) == (["maml", "pmaml"], "90 % interval")
     source = build(draw_predictions.read(evaluations[0])["config"]).source
     for column in panels.values():
         for panel, index in zip(column, (3, 1), strict=True):
@@ -86,12 +103,20 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(evaluations: list[Path], tmp
         tmp_path, "task=regression", "task.inputs=2", "backbone=mlp", "backbone.widths=[4]", "algo.inner_lr=0.01", chosen="maml"
     )
     same, other = str(evaluations[0]), str(tmp_path / "other.json")
+    moved, stale = tmp_path / "moved.json", tmp_path / "stale.json"
+    report = json.loads((evaluations[1] / "report.json").read_text())
+    moved.write_text(json.dumps(report | {"config": report["config"] | {"task": report["config"]["task"] | {"eval_seed": 1}}}))
+    stale.write_text(json.dumps(report | {"step": 1}))
     Path(other).write_text('{"metric": "accuracy"}')
     for paths, sentence in (
         ([same, same], "2 evaluations need as many different names"),
         ([other], "is not a report of metarun eval on a regression"),
         ([str(wide)], "more than one input or output"),
         ([str(tmp_path / "none")], "No such file"),
+        ([same, "--episodes", "a"], "must be whole numbers"),
+        ([same, "--names", "a,b"], "1 evaluations need as many different names"),
+        ([same, str(moved)], "not of the same episodes"),
+        ([str(stale)], "is of step 2 now, and the report of step 1"),
     ):
         assert draw_predictions.main([*paths, "--out", str(tmp_path / "a.png")]) == 2
         assert sentence in capsys.readouterr().err
