@@ -15,9 +15,10 @@ from the query set, and draws first and adapts then; here the distribution itsel
 Amit and Meir optimise each task's posterior to the end together with the prior; that it is reached by a few steps from the prior, through
 which the outer gradient runs, is Ravi and Beatson's. Where they step in m and log s alike, a step here is in units of the prior,
 
-    m ← m - α σ² ∂F/∂m,    log s ← log s - η ∂F/∂(log s),
+    m ← m - α σ² ∂F/∂m,    log s ← log s - tanh(η ∂F/∂(log s)),
 
-since the curvature of the KL in m is 1/σ² and no one rate suits narrow and wide weights at once; α and η are learned with the prior. Their
+since the curvature of the KL in m is 1/σ² and no one rate suits narrow and wide weights at once; α and η are learned with the prior. A step
+changes s by a factor of e at most, for a steep slope would make it grow beyond all numbers. Their
 hyper-prior on μ and σ is left out: its weight is one over the number of tasks, of which a stream has no end.
 
 F and the outer loss are divided by the number of examples; `kl_weight` of 1 is the exact bound. In regression the likelihood is a Gaussian
@@ -162,7 +163,7 @@ class MetaPrior:
         """Return q after one step down the slope, in units of the prior."""
         alpha, eta = params[LOG_MEAN_RATE].exp(), params[LOG_STD_RATE].exp()
         mean = {name: value - alpha * (2.0 * prior.log_std[name]).exp() * slope.mean[name] for name, value in q.mean.items()}
-        return Gaussian(mean, {name: value - eta * slope.log_std[name] for name, value in q.log_std.items()})
+        return Gaussian(mean, {name: value - (eta * slope.log_std[name]).tanh() for name, value in q.log_std.items()})
 
     def _names(self) -> list[str]:
         """Return the names of the weights that have a distribution."""

@@ -55,7 +55,7 @@ def by_hand(params: Params, episode: Episode, *, steps: int = 2, stop: bool = Fa
         divergence = kl_divergence(Normal(m, r.exp()), Normal(here["weight"], here["log_sigma.weight"].exp())).sum()
         slopes = torch.autograd.grad(expected + BETA * divergence / 6, (m, r), create_graph=not stop)
         mean = mean - params["log_alpha"].exp() * (2 * params["log_sigma.weight"]).exp() * slopes[0]
-        log_std = log_std - params["log_eta"].exp() * slopes[1]
+        log_std = log_std - (params["log_eta"].exp() * slopes[1]).tanh()
     drawn = samples(mean, log_std, draws.fold(KEY, "samples"), 2)
     if predictive:
         each = torch.stack([Normal(episode.query.x @ w.T, params["log_noise"].exp()).log_prob(episode.query.y) for w in drawn])
@@ -105,6 +105,15 @@ def test_the_divergence_pulls_from_the_second_step_on():
             for weight in (0.0, 1.0)
         ]
         assert torch.equal(*ends) == same
+
+
+def test_a_step_changes_a_deviation_by_a_factor_of_e_at_most_however_steep_the_slope():
+    algorithm, params, (support, _) = linear()
+    params |= {"log_eta": torch.tensor(9.0, dtype=torch.float64)}
+    before, after = algorithm._infer(params, {}, support._replace(y=100 * support.y), KEY, 1, training=False)
+    change = (after.log_std["weight"] - before.log_std["weight"]).abs()
+    assert float(change.max().detach()) <= 1.0
+    assert float(change.max().detach()) > 0.99
 
 
 def test_many_steps_arrive_at_the_exact_posterior_of_a_conjugate_model():
