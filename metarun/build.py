@@ -23,7 +23,7 @@ from metarun.device import Device, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
 from metarun.errors import UserError
 from metarun.instantiate import check_targets, instantiate, locate
-from metarun.network import RUNNING, Network
+from metarun.network import Network
 from metarun.objectives import Objective, objective
 from metarun.optimizer import OuterOptimizer
 from metarun.tasks.converted import fit_images
@@ -124,15 +124,13 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
 
 
 def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what is stored under the wanted names, or, where none is, under those of a backbone with or without a head."""
-    same = {name: stored[name] for name in wanted if name in stored}
-    bare = {name: stored[short] for name in wanted if (short := name.replace("body.", "", 1)) != name and short in stored}
-    headed = {name: stored[long] for name in wanted if (long := _headed(name)) in stored}
-    return same or bare or headed
+    """Return what is stored, under the wanted names; a backbone's names count as the same with and without `body.` before them."""
+    known = {_bare(name): value for name, value in stored.items()}
+    return {name: known[_bare(name)] for name in wanted if _bare(name) in known}
 
 
-def _headed(name: str) -> str:
-    return f"{RUNNING}body.{name.removeprefix(RUNNING)}" if name.startswith(RUNNING) else f"body.{name}"
+def _bare(name: str) -> str:
+    return name.replace("body.", "", 1)
 
 
 def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps: int) -> OuterOptimizer:
