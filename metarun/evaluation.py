@@ -132,7 +132,7 @@ def observation_variance(
     def errors(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
             support, query = episode
-            samples = _samples(algorithm, algorithm.adapt(*shared, support, key), query)
+            samples = samples_of(algorithm, algorithm.adapt(*shared, support, key), query)
             return {"squared": (query.y - samples).square(), "real": _real(query)}
 
         found: dict[str, Tensor] = map_tasks(one, *part)
@@ -214,7 +214,7 @@ def score_episode(
     scored["baseline"] = objective.score(mean.expand_as(query.y), query.y, query.mask)
     if variance is None:
         return scored
-    predicted = Predictive(_samples(algorithm, path[-1], query, outputs[-1]), variance.to(query.y.dtype))
+    predicted = Predictive(samples_of(algorithm, path[-1], query, outputs[-1]), variance.to(query.y.dtype))
     return scored | {
         "nll": nll(predicted, query.y, query.mask),
         "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
@@ -233,7 +233,7 @@ def _of_classification(objective: Objective, logits: Tensor, query: Examples) ->
     return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
 
 
-def _samples(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
+def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
     """Return the outputs (S, B, D) whose mixture a regression predicts: the one of `predict`, unless the algorithm samples."""
     if hasattr(algorithm, "sampled"):
         samples: Tensor = algorithm.sampled(adapted, query.x, query.mask)

@@ -33,7 +33,7 @@ class Saver:
         self._thread: threading.Thread | None = None  # the latest
         self._waiting: list[tuple[Path, Checkpoint]] = []
         self._taken: Checkpoint | None = None  # by the thread, and not encoded yet
-        self._running = self._writing = self._encoding = False
+        self._running = self._writing = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()  # guards all of these
 
@@ -99,7 +99,7 @@ class Saver:
             with self._changed:
                 self._waiting.clear()
                 # The C++ runtime aborts a process that ends while one of its threads is inside torch.save, or frees a tensor.
-                self._changed.wait_for(lambda: not self._encoding)
+                self._changed.wait_for(lambda: self._taken is None)
 
     def _work(self) -> None:
         while (path := self._begin()) is not None:
@@ -112,7 +112,7 @@ class Saver:
 
     def _begin(self) -> Path | None:
         with self._changed:
-            self._running = self._writing = self._encoding = bool(self._waiting)
+            self._running = self._writing = bool(self._waiting)
             if not self._waiting:
                 self._changed.notify_all()
                 return None
@@ -122,9 +122,8 @@ class Saver:
     def _write(self, path: Path) -> None:
         assert self._taken is not None
         content = encode(self._taken)
-        self._taken = None
         with self._changed:
-            self._encoding = False
+            self._taken = None
             self._changed.notify_all()
         if self._before is not None:
             self._before()
@@ -133,7 +132,7 @@ class Saver:
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
             self._taken = None
-            self._writing = self._encoding = False
+            self._writing = False
             if error is not None:
                 self._error = error
                 self._waiting.clear()

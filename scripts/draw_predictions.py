@@ -20,6 +20,7 @@ import torch
 from metarun import draws
 from metarun.build import Parts, build
 from metarun.errors import UserError
+from metarun.evaluation import samples_of
 from metarun.instantiate import check_targets
 from metarun.pictures import Panel, prediction_figure
 from metarun.predictive import Predictive, quantile
@@ -39,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
     try:
+        episodes, trust = numbers(options.episodes), options.trust.split(",")
         reports = [read(path) for path in options.paths]
         names = options.names.split(",") if options.names else [name(report) for report in reports]
         if len(set(names)) < len(reports) or len(names) > len(reports):
             raise ValueError(f"{len(reports)} evaluations need as many different names; give them with --names=A,B.")
-        columns = [panels(report, numbers(options.episodes), options.trust.split(",")) for report in reports]
+        columns = [panels(report, episodes, trust) for report in reports]
         check_same(columns)
         titles = [f"{name}\n{figures(report)}" for name, report in zip(names, reports, strict=True)]
         figure = prediction_figure(dict(zip(titles, columns, strict=True)), f"{100 * LEVEL:.0f} % interval")
@@ -94,7 +96,7 @@ def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]
     paths, members = load_members(report["checkpoint"])
     if members[0].step != report["step"]:
         raise ValueError(f"{paths[0]} is of step {members[0].step} now, and the report of step {report['step']}; evaluate it again.")
-    check_targets(report["config"], list(trust))
+    check_targets(report["config"], trust)
     parts = build(report["config"])
     trained = assemble(parts, members)
     with torch.no_grad():
@@ -112,8 +114,7 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
     seen = torch.cat([support.x, query.x])
     x = torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
     adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
-    sampled = getattr(algorithm, "sampled", None)
-    samples = algorithm.predict(adapted, x)[None] if sampled is None else sampled(adapted, x)
+    samples = samples_of(algorithm, adapted, query._replace(x=x, mask=None))
     predicted = Predictive(samples, torch.tensor(report["variance"], dtype=samples.dtype))
     low, high = (quantile(predicted, level) for level in ((1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0))
     truth = None
