@@ -41,6 +41,8 @@ _VIEWS = (
     aten.unsafe_chunk.default,
 )
 """Views whose schemas do not say so."""
+_FRESH = (aten.native_batch_norm.default,)
+"""Operations that torch can also take apart into others, and that make their results anew all the same."""
 
 
 def reuse_memory(module: GraphModule) -> GraphModule:
@@ -102,6 +104,8 @@ def _may_alias(node: Node) -> bool:
     That is assumed of what is no operation of torch, and of operations made of others, as `contiguous` is, which copy or do not.
     """
     target = node.target
+    if target in _FRESH:
+        return False
     if not isinstance(target, torch._ops.OpOverload) or target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         return True
     return target in _VIEWS or any(value.alias_info is not None for value in target._schema.returns)

@@ -26,6 +26,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
 from metarun.in_place import reuse_memory
+from metarun.pool import pool_by_maxima
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +109,12 @@ def _describe(leaf: Any) -> Hashable:
 
 
 def _simplified(module: GraphModule) -> GraphModule:
-    """Take out what does nothing."""
+    """Take out what does nothing, and what finds places that nobody asks for."""
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
     module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
+    return pool_by_maxima(module)
 
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:

@@ -37,6 +37,14 @@ def test_a_chain_is_computed_in_the_memory_of_its_first_result() -> None:
     assert written(module) == ["aten.relu_.default", "aten.add.out", "aten.sqrt.out"]
 
 
+def test_what_is_normalised_is_rectified_in_place() -> None:
+    """torch can take its batch normalisation apart into operations, and views among them, but never hands out what it was given."""
+    x = draws.normal(draws.key(0, "image"), SIZE // 64, 4, 4, 4)
+    ones, zeros = torch.ones(4), torch.zeros(4)
+    module = program(lambda x: [torch.native_batch_norm(x, ones, zeros, zeros, ones, False, 0.0, 1e-5)[0].relu()], x)
+    assert written(module) == ["aten.relu_.default"]
+
+
 def test_what_the_caller_gave_is_not_written_into() -> None:
     a, b = inputs(SIZE)
     before = a.clone()

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from metarun.network import Network
-from metarun.pool import MaxPool2d, Windows, max_pool2d, replace_pool
+from metarun.pool import MaxPool2d, Windows, max_pool2d, pool_by_maxima, replace_pool
 
 WINDOWS = [
     Windows((2, 2), (2, 2), (0, 0), (1, 1), False),
@@ -110,3 +111,36 @@ def test_a_layer_that_returns_indices_and_one_of_the_users_own_class_are_left_to
     assert isinstance(replace_pool(nn.Sequential(Own(2)))[0], Own)  # type: ignore[index]
     out, indices = replace_pool(nn.MaxPool2d(2, return_indices=True))(random(1, 1, 4, 4))
     assert out.shape == indices.shape == (1, 1, 2, 2)
+
+
+def recorded(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, bool]:
+    """Return what the recorded program gives, and whether a kernel in it finds the places of the largest values."""
+    module = make_fx(function)(x)
+    module.graph.eliminate_dead_code()
+    pool_by_maxima(module)
+    return module(x), any("max_pool2d_with_indices" in str(node.target) for node in module.graph.nodes)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [((2, 2), (8, 8)), ((2, 2), (7, 7)), ((3, 2), (8, 5)), ((1, 3), (4, 7))])
+def test_a_program_that_reads_only_the_values_takes_maxima_and_gives_the_same_bits(kernel: tuple[int, int], size: tuple[int, int]) -> None:
+    windows = Windows(kernel, kernel, (0, 0), (1, 1), False)
+    x = random(3, 4, *size).to(memory_format=torch.channels_last)
+    out, places = recorded(lambda x: max_pool2d(x, windows).relu(), x)
+    assert not places
+    assert torch.equal(out, plain(x, windows).relu())
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("windows", WINDOWS[1:])
+def test_windows_that_overlap_or_reach_over_the_edge_stay_with_torchs_kernel(windows: Windows) -> None:
+    x = random(2, 4, 7, 7).to(memory_format=torch.channels_last)
+    out, places = recorded(lambda x: max_pool2d(x, windows), x)
+    assert places
+    assert torch.equal(out, plain(x, windows))
+
+
+def test_a_derivative_asks_for_the_places() -> None:
+    x = random(2, 4, 8, 8).to(memory_format=torch.channels_last)
+    out, places = recorded(grad(lambda x: max_pool2d(x, WINDOWS[0]).square().sum()), x)
+    assert places
+    torch.testing.assert_close(out, grad(lambda x: plain(x, WINDOWS[0]).square().sum())(x))

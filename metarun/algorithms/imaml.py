@@ -11,7 +11,8 @@ The optimum is approached by gradient descent from θ, the linear system by conj
 pull towards θ the optimum would not depend on θ at all. All parameters adapt, those of normalisation included.
 
 The released code (https://github.com/aravindr93/imaml_dev) descends on L alone, adds one step of the pull at the end, and solves with
-2 I + H/(λ + 10). Here both are as in the paper.
+2 I + H/(λ + 10). Here the first is as in the paper, and so is the second but for that 10, the damping μ: the system is I + H/(λ + μ). Far from a
+minimum H has negative eigenvalues, and one below -λ turns the gradient of the paper's system around; μ = 0 is the paper's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Imaml:
     """iMAML.
 
     inner_lr: of the gradient descent. inner_steps: in training; test_inner_steps: at validation and test, None for as many. strength: λ.
-    cg_steps: of conjugate gradients; 0 takes ∇L(φ*, query) as it stands.
+    cg_steps: of conjugate gradients; 0 takes ∇L(φ*, query) as it stands. damping: μ.
     """
 
     network: Network
@@ -47,11 +48,14 @@ class Imaml:
     test_inner_steps: int | None = None
     strength: float = 2.0
     cg_steps: int = 5
+    damping: float = 0.0
 
     def __post_init__(self) -> None:
         check_steps(self.inner_steps, self.test_inner_steps)
         if self.strength <= 0.0 or self.cg_steps < 0:
             raise UserError(f"algo.strength={self.strength} must be above 0 and algo.cg_steps={self.cg_steps} not negative.")
+        if not self.damping >= 0.0:
+            raise UserError(f"algo.damping={self.damping} must not be negative.")
 
     @cached_property
     def inner(self) -> InnerLoop:
@@ -106,7 +110,7 @@ class Imaml:
         return path
 
     def _implicit(self, phi: Params, slope: Params, state: State, support: Examples) -> Params:
-        """Return (I + H/λ)⁻¹ times the gradient `slope` of the query loss."""
+        """Return (I + H/(λ + μ))⁻¹ times the gradient `slope` of the query loss."""
         if self.cg_steps == 0:
             return constant(slope)
 
@@ -124,7 +128,7 @@ class Imaml:
             return {name: part.reshape(phi[name].shape) for name, part in zip(phi, vector.split(sizes), strict=True)}
 
         def matrix(vector: Tensor) -> Tensor:
-            return vector + flat(times_hessian(shaped(vector))[0]) / self.strength
+            return vector + flat(times_hessian(shaped(vector))[0]) / (self.strength + self.damping)
 
         return constant(shaped(conjugate_gradients(matrix, flat(slope), self.cg_steps)))
 

@@ -4,6 +4,9 @@ Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, with ma
 "Model-agnostic meta-learning", ICML 2017, with strides instead of pooling on Omniglot. Four blocks of
 
     3x3 convolution -> batch normalisation -> ReLU -> 2x2 max-pooling (or stride 2 in the convolution).
+
+The largest of four values rectified is the largest of the four rectified ones, so pooling comes first here: the same function and the
+same derivatives, with a quarter of the values to rectify.
 """
 
 from __future__ import annotations
@@ -52,8 +55,8 @@ class Conv4(nn.Module):
 
 def _block(channels: int, filters: int, pooling: str) -> nn.Sequential:
     stride = 2 if pooling == "stride" else 1
-    layers = [nn.Conv2d(channels, filters, 3, stride=stride, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pooling == "max" else []))
+    layers = [nn.Conv2d(channels, filters, 3, stride=stride, padding=1), nn.BatchNorm2d(filters)]
+    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pooling == "max" else []), nn.ReLU())
 
 
 def _final(side: int, pooling: str) -> int:

@@ -59,12 +59,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut: Tensor = self.shortcut(x)
-        last = len(self.convs) - 1
-        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = norm(conv(x))
-            x = F.leaky_relu(x + shortcut if place == last else x, SLOPE)
-        pooled: Tensor = self.pool(x)
-        return pooled
+        *first, (conv, norm) = zip(self.convs, self.norms, strict=True)
+        for before, normalise in first:
+            x = F.leaky_relu(normalise(before(x)), SLOPE)
+        # The leaky ReLU rises everywhere, so it may follow the pooling, where there are fewer values.
+        return F.leaky_relu(self.pool(norm(conv(x)) + shortcut), SLOPE)
 
 
 def _conv(before: int, after: int, size: int) -> nn.Conv2d:

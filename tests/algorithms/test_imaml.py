@@ -69,6 +69,14 @@ def test_the_gradient_is_the_exact_implicit_one_on_a_quadratic():
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_damping_adds_to_lambda_in_the_linear_system_and_nowhere_else():
+    algorithm, theta, episode = least_squares(damping=2.5)
+    phi, (x, y, _) = optimum(theta, episode), episode.query
+    slope = 2.0 * x.T @ (x @ phi - y[:, 0]) / len(x)
+    expected = torch.linalg.solve(torch.eye(3).double() + hessian(episode) / (LAMBDA + 2.5), slope)
+    torch.testing.assert_close(value_and_gradient(algorithm, theta, episode)[1], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_without_conjugate_gradients_it_is_the_query_gradient_at_the_optimum():
     algorithm, theta, episode = least_squares(cg_steps=0)
     phi, (x, y, _) = optimum(theta, episode), episode.query
@@ -150,6 +158,7 @@ def test_test_inner_steps_hold_at_test_only():
     [
         ({"strength": 0.0}, "algo.strength=0.0 must be above 0"),
         ({"cg_steps": -1}, "algo.cg_steps=-1 not negative"),
+        ({"damping": -1.0}, "algo.damping=-1.0 must not be negative"),
         ({"inner_steps": -1}, "algo.inner_steps=-1"),
     ],
 )
