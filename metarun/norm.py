@@ -7,6 +7,7 @@ table 1). Here a layer only computes; `NormPass` says, for one forward pass, wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ Statistics = dict[str, Tensor]
 
 MODES = ("batch", "support", "running", "reptile", "layer", "instance", "none")
 PER_EXAMPLE = ("layer", "instance", "none")
+
+WORTH_ALONE = 1 << 16
+"""Values of a task's images below which the calls for each task cost more than to put the tasks side by side."""
 
 
 @dataclass
@@ -125,10 +129,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-        tasks = info.batch_size
-        folded = [_fold(tensor, dim, tasks) for tensor, dim in zip((x, weight, bias), in_dims, strict=False)]
-        out, mean, inverse = _Normalise.apply(*folded, eps)
-        return _unfold(tasks, out, mean, inverse), (1, 0, 0)
+        return _over_tasks(_Normalise, info.batch_size, in_dims, (x, weight, bias), x, eps)
 
 
 class _NormaliseBackward(torch.autograd.Function):
@@ -170,9 +171,36 @@ class _NormaliseBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        tasks, eps = info.batch_size, args[-1]
-        folded = [_fold(tensor, dim, tasks) for tensor, dim in zip(args[:-1], in_dims, strict=False)]
-        return _unfold(tasks, *_NormaliseBackward.apply(*folded, eps)), (1, 0, 0)
+        *tensors, eps = args
+        return _over_tasks(_NormaliseBackward, info.batch_size, in_dims, tensors, tensors[1], eps)
+
+
+def _over_tasks(
+    function: type[torch.autograd.Function], tasks: int, in_dims: Any, tensors: Sequence[Tensor | None], x: Tensor, eps: float
+) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
+    """Apply a function of images x, and of others like them, and of vectors, that returns an image and two vectors, for all tasks.
+
+    Where the tasks lie outside the rows, as after a convolution with weights that all tasks share, and are large, one follows the other;
+    where they lie beside the channels, all are done at once. To bring images from there to here would cost more than to normalise them.
+    """
+    x_dim = next(dim for tensor, dim in zip(tensors, in_dims, strict=False) if tensor is x)
+    large = x.numel() >= tasks * WORTH_ALONE
+    if large and x.dim() == 5 and x_dim == 0 and x.permute(0, 1, 3, 4, 2).is_contiguous():
+        parts = [_parts(tensor, dim, tasks) for tensor, dim in zip(tensors, in_dims, strict=False)]
+        images, *vectors = zip(*(function.apply(*task, eps) for task in zip(*parts, strict=True)), strict=True)
+        return (torch.cat(images).unflatten(0, (tasks, -1)), *(torch.stack(vector) for vector in vectors)), (0, 0, 0)
+    folded = [_fold(tensor, dim, tasks) for tensor, dim in zip(tensors, in_dims, strict=False)]
+    return _unfold(tasks, *function.apply(*folded, eps)), (1, 0, 0)
+
+
+def _parts(tensor: Tensor | None, dim: int | None, tasks: int) -> Sequence[Tensor | None]:
+    """Return each task's images (B, C, H, W), their channels last, or vector; cut once, so that a derivative puts them together at once."""
+    if tensor is None or dim is None:
+        return [tensor] * tasks
+    tensor = tensor.movedim(dim, 0)
+    if tensor.dim() != 5:
+        return tensor.unbind()
+    return tensor.flatten(0, 1).contiguous(memory_format=torch.channels_last).split(tensor.shape[1])
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

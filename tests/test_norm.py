@@ -168,6 +168,26 @@ def test_the_meta_gradient_through_the_fused_kernel_equals_the_formulas_with_aut
     torch.testing.assert_close(meta_gradient(True), meta_gradient(False), rtol=1e-10, atol=1e-11)
 
 
+def test_tasks_that_lie_outside_the_rows_are_normalised_one_by_one_and_stay_there(monkeypatch: pytest.MonkeyPatch):
+    """As after a convolution with shared weights. Values, first and second derivatives are those of the formula."""
+    monkeypatch.setattr("metarun.norm.WORTH_ALONE", 0)
+    layer, x, target = norm_layer(), images(4, 6, 5, 5, 3).permute(0, 1, 4, 2, 3), torch.randn(6, 3, 5, 5, dtype=torch.float64)
+    weights, direction = weights_of(layer, 4), torch.randn_like(x)
+    out = vmap(lambda weights, x: functional_call(layer, weights, (x,)))(weights, x)
+    assert out.permute(0, 1, 3, 4, 2).is_contiguous()
+
+    def product(how: bool) -> Any:
+        first = grad(energy(layer, how, target), argnums=(0, 1))
+
+        def along(weights: Any, x: Tensor, direction: Tensor) -> Tensor:
+            slopes, slope = first(weights, x)
+            return sum(each.sum() for each in slopes.values()) + (slope * direction).sum()
+
+        return vmap(first)(weights, x), vmap(grad(along, argnums=(0, 1)))(weights, x, direction)
+
+    torch.testing.assert_close(product(True), product(False), rtol=1e-9, atol=1e-10)
+
+
 def test_the_formula_is_right_to_the_third_derivative_where_a_pass_asks_to_be_differentiable():
     """torch's own kernel is not; this is the way out for an algorithm that needs it."""
     layer, x = norm_layer(2), images(5, 2).requires_grad_()

@@ -5,7 +5,7 @@ ICML 2016. http://proceedings.mlr.press/v48/santoro16.html
 
     h_t = LSTM([f(x_t), y_{t-1}, r_{t-1}], h_{t-1}),  k_t = tanh(W_k h_t),  α_t = W_α h_t             (one k and α for each read head)
     w^w_t = σ(α_t) w^r_{t-1} + (1 - σ(α_t)) w^lu_{t-1}                                                (equation 7)
-    M_t(i) = M_{t-1}(i) + w^w_t(i) k_t, its least used row set to zero before                         (equation 8)
+    M_t(i) = M_{t-1}(i) + w^w_t(i) a_t, its least used row set to zero before                         (equation 8, where a_t is k_t)
     w^r_t(i) = softmax over i of β cosine(k_t, M_t(i)),  r_t = Σ_i w^r_t(i) M_t(i)                    (equations 2 to 4)
     w^u_t = γ w^u_{t-1} + w^r_t + w^w_t                                                               (equation 5)
     p_t = softmax(W_o [h_t, r_t])
@@ -23,8 +23,13 @@ with that of other methods. With `slots=0` there is no memory and r: the paper's
 the paper has the pixels themselves; its features are standardised (a batch normalisation without scale and shift), since what all pictures
 have in common would make all keys alike.
 
+What a head writes is its key k_t in the paper (`write=key`). In the neural Turing machine that it builds on (Graves, Wayne and Danihelka 2014,
+https://arxiv.org/abs/1410.5401, equation 4), and in the code above, which reached figures like the paper's, it is a vector of its own,
+a_t = tanh(W_a h_t) (`write=own`). A key has to find the row of a picture and cannot at the same time say what the picture is called: with
+vectors of their own the network learns from a fraction of the sequences.
+
 The paper has no β, which is 1 then: of 128 rows the one that a key points at is read with a weight of 2 %, which takes long to learn from.
-The neural Turing machine that it builds on has one (Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401, equation 5).
+The neural Turing machine has one (its equation 5).
 """
 
 from __future__ import annotations
@@ -40,13 +45,14 @@ from torch.utils._pytree import tree_map
 
 from metarun import draws
 from metarun.algorithms.matching import random_order
-from metarun.errors import UserError
+from metarun.errors import UserError, nearest
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
 from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
 from metarun.types import Aux, Episode, Examples, Params, State
 
 CONTROLLER = "controller."
+WRITES = ("key", "own")
 LOGGED = (1, 2)
 """The presentations whose accuracy is logged in training."""
 
@@ -95,7 +101,7 @@ class Mann:
     """The memory-augmented network.
 
     units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
-    sharpness: β, of reading.
+    sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own.
     """
 
     network: Network
@@ -106,6 +112,7 @@ class Mann:
     heads: int = 4
     decay: float = 0.95
     sharpness: float = 1.0
+    write: str = "key"
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
@@ -120,6 +127,8 @@ class Mann:
             raise UserError(f"algo.decay={self.decay} must lie between 0 and 1.")
         if not self.sharpness > 0:
             raise UserError(f"algo.sharpness={self.sharpness} must be positive.")
+        if self.write not in WRITES:
+            raise UserError(f"algo.write is {' or '.join(WRITES)}, not '{self.write}'.{nearest(str(self.write), WRITES)}")
 
     @cached_property
     def embedding(self) -> Network:
@@ -149,6 +158,9 @@ class Mann:
         if self.slots:
             params |= {"key.weight": weights("key", self.heads * self.width, self.units), "key.bias": torch.zeros(self.heads * self.width)}
             params |= {"gate.weight": weights("gate", self.heads, self.units), "gate.bias": torch.zeros(self.heads)}
+            if self.write == "own":
+                size = self.heads * self.width
+                params |= {"write.weight": weights("write", size, self.units), "write.bias": torch.zeros(size)}
         return params, state
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
@@ -221,20 +233,23 @@ class Mann:
         h, read, memory = controller.hidden, carry.read, carry.memory
         if self.slots:
             keys = (params["key.weight"] @ h + params["key.bias"]).tanh().reshape(self.heads, self.width)
+            written = keys
+            if self.write == "own":
+                written = (params["write.weight"] @ h + params["write.bias"]).tanh().reshape(self.heads, self.width)
             gate = (params["gate.weight"] @ h + params["gate.bias"]).sigmoid()
-            memory = access(memory, keys, gate, self.decay, self.sharpness)
+            memory = access(memory, keys, written, gate, self.decay, self.sharpness)
             read = (memory.reading @ memory.rows).flatten()
         logits = params["head.weight"] @ torch.cat([h, read]) + params["head.bias"]
         return logits, Carry(controller, read, carry.label, memory)
 
 
-def access(memory: External, keys: Tensor, gate: Tensor, decay: float, sharpness: float = 1.0) -> External:
-    """Write and then read by least recently used access, with keys (R, W) and gates σ(α) (R,), one for each head."""
+def access(memory: External, keys: Tensor, written: Tensor, gate: Tensor, decay: float, sharpness: float = 1.0) -> External:
+    """Write and then read by least recently used access; keys, written: k and a, (R, W). gate: σ(α), (R,). One of each for each head."""
     heads, slots = memory.reading.shape
     # A sort that keeps the order of equals, since at the beginning nearly all rows are used as little.
     least_used = memory.usage.detach().argsort(stable=True)[:heads, None] == torch.arange(slots, device=keys.device)
     writing = gate[:, None] * memory.reading + (1 - gate[:, None]) * least_used
-    rows = torch.where(least_used[0, :, None], 0.0, memory.rows) + writing.T @ keys
+    rows = torch.where(least_used[0, :, None], 0.0, memory.rows) + writing.T @ written
     reading = (sharpness * cosine(keys, rows)).softmax(dim=1)
     usage = decay * memory.usage + (reading + writing).sum(dim=0)
     return External(rows, reading, usage)

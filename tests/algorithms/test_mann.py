@@ -54,12 +54,12 @@ def test_two_steps_of_access_follow_the_equations():
     are (2.5, p), (0.5, p), (0, q), with the cosines p/√(6.25 + p²), p/√(0.25 + p²) and 1.
     """
     before = External(numbers([2.0, 0.0], [0.0, 4.0], [0.0, 0.0]), numbers([1.0, 0.0, 0.0]), numbers(1.0, 0.0, 0.1))
-    first = access(before, numbers([1.0, 0.0]), numbers(0.5), decay=0.5)
+    first = access(before, k := numbers([1.0, 0.0]), k, numbers(0.5), decay=0.5)
     p, q = math.e / (2 * math.e + 1), 1 / (2 * math.e + 1)
     torch.testing.assert_close(first.rows, numbers([2.5, 0.0], [0.5, 0.0], [0.0, 0.0]))
     torch.testing.assert_close(first.reading, numbers([p, p, q]), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(first.usage, numbers(1 + p, 0.5 + p, 0.05 + q), rtol=1e-5, atol=1e-5)
-    second = access(first, numbers([0.0, 1.0]), numbers(1.0), decay=0.5)
+    second = access(first, k := numbers([0.0, 1.0]), k, numbers(1.0), decay=0.5)
     torch.testing.assert_close(second.rows, numbers([2.5, p], [0.5, p], [0.0, q]), rtol=1e-5, atol=1e-5)
     weights = [math.exp(each) for each in (p / math.sqrt(6.25 + p * p), p / math.sqrt(0.25 + p * p), 1.0)]
     reading = [each / sum(weights) for each in weights]
@@ -72,21 +72,29 @@ def test_each_head_writes_to_a_row_of_its_own_and_the_least_used_alone_is_erased
     """With σ(α) = 0 all goes to the least used rows: of w^u = (0.3, 0.1, 0.2) row 1 for head 0 and row 2 for head 1."""
     rows = numbers([1.0, 1.0], [2.0, 2.0], [3.0, 3.0])
     before = External(rows, numbers([1.0, 0.0, 0.0], [1.0, 0.0, 0.0]), numbers(0.3, 0.1, 0.2))
-    after = access(before, numbers([5.0, 0.0], [0.0, 7.0]), numbers(0.0, 0.0), decay=0.5)
+    after = access(before, k := numbers([5.0, 0.0], [0.0, 7.0]), k, numbers(0.0, 0.0), decay=0.5)
     torch.testing.assert_close(after.rows, numbers([1.0, 1.0], [5.0, 0.0], [3.0, 10.0]))
+
+
+def test_what_is_written_need_not_be_what_is_looked_for():
+    """Row 1 is the least used. The key (1, 0) finds it by what was written there, (3, 4): cosines 0 and 3/5."""
+    before = External(numbers([0.0, 2.0], [9.0, 9.0]), numbers([1.0, 0.0]), numbers(1.0, 0.0))
+    after = access(before, numbers([1.0, 0.0]), numbers([3.0, 4.0]), numbers(0.0), decay=0.5)
+    torch.testing.assert_close(after.rows, numbers([0.0, 2.0], [3.0, 4.0]))
+    torch.testing.assert_close(after.reading, numbers([1.0, math.exp(0.6)]) / (1 + math.exp(0.6)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_sharper_head_reads_fewer_rows():
     """Cosines 1 and 0 with β = log 3: weights 3/4 and 1/4; with the paper's β = 1, e/(e + 1) and 1/(e + 1)."""
     before = External(numbers([3.0, 0.0], [0.0, 4.0]), numbers([1.0, 0.0]), numbers(0.0, 1.0))
     for sharpness, weight in ((math.log(3.0), 0.75), (1.0, math.e / (math.e + 1))):
-        after = access(before, numbers([1.0, 0.0]), numbers(0.0), decay=0.5, sharpness=sharpness)
+        after = access(before, k := numbers([1.0, 0.0]), k, numbers(0.0), decay=0.5, sharpness=sharpness)
         torch.testing.assert_close(after.reading, numbers([weight, 1 - weight]), rtol=1e-5, atol=1e-5)
 
 
 def test_rows_that_are_used_as_little_are_taken_in_order():
     before = External(torch.zeros(4, 1), torch.zeros(1, 4), torch.tensor([1.0, 0.0, 0.0, 0.0]))
-    after = access(before, torch.ones(1, 1), torch.zeros(1), decay=0.5)
+    after = access(before, torch.ones(1, 1), torch.ones(1, 1), torch.zeros(1), decay=0.5)
     assert after.rows.flatten().tolist() == [0.0, 1.0, 0.0, 0.0]
 
 
@@ -104,14 +112,14 @@ def test_a_row_of_zeros_has_a_finite_derivative():
 
 
 def test_the_gradient_through_two_steps_of_access_agrees_with_finite_differences():
-    rows, keys, gate = normal("rows", 4, 3), normal("keys", 2, 3), normal("gate", 2).sigmoid()
+    rows, keys, written, gate = normal("rows", 4, 3), normal("keys", 2, 3), normal("written", 2, 3), normal("gate", 2).sigmoid()
     reading, usage = normal("reading", 2, 4).softmax(dim=1), numbers(0.3, 0.9, 0.1, 0.5)
 
-    def run(rows: Tensor, reading: Tensor, keys: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-        after = access(access(External(rows, reading, usage), keys, gate, 0.9), keys.flip(0), gate, 0.9)
+    def run(rows: Tensor, reading: Tensor, keys: Tensor, written: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        after = access(access(External(rows, reading, usage), keys, written, gate, 0.9), keys.flip(0), written, gate, 0.9)
         return after.rows, after.reading
 
-    assert torch.autograd.gradcheck(run, [each.requires_grad_() for each in (rows, reading, keys, gate)])
+    assert torch.autograd.gradcheck(run, [each.requires_grad_() for each in (rows, reading, keys, written, gate)])
 
 
 # The sequence
@@ -151,10 +159,12 @@ def plain_network(algorithm: Mann, params: Params, z: Tensor, y: Tensor) -> Tens
         h, c = cell(torch.cat([z[t][None], r, label], dim=1), (h, c))
         if slots:
             keys = (params["key.weight"] @ h[0] + params["key.bias"]).tanh().reshape(heads, width)
+            own = algorithm.write == "own"
+            written = (params["write.weight"] @ h[0] + params["write.bias"]).tanh().reshape(heads, width) if own else keys
             gate = (params["gate.weight"] @ h[0] + params["gate.bias"]).sigmoid()
             order = sorted(range(slots), key=lambda i, usage=usage: usage[i])
             writing = [[gate[k] * reading[k][i] + (1 - gate[k]) * (order[k] == i) for i in range(slots)] for k in range(heads)]
-            rows = [row * (i != order[0]) + sum(writing[k][i] * keys[k] for k in range(heads)) for i, row in enumerate(rows)]
+            rows = [row * (i != order[0]) + sum(writing[k][i] * written[k] for k in range(heads)) for i, row in enumerate(rows)]
             cosines = [torch.stack([keys[k] @ row / (keys[k].norm() * row.norm() + 1e-6) for row in rows]) for k in range(heads)]
             reading = [(algorithm.sharpness * each).softmax(dim=0).tolist() for each in cosines]
             weighed = [torch.stack([reading[k][i] * rows[i] for i in range(slots)]).sum(dim=0) for k in range(heads)]
@@ -167,9 +177,11 @@ def plain_network(algorithm: Mann, params: Params, z: Tensor, y: Tensor) -> Tens
     return torch.stack(logits)
 
 
-@pytest.mark.parametrize("slots", [6, 0], ids=["with a memory", "without"])
-def test_the_loss_is_that_of_a_plain_network_over_the_shuffled_sequence(slots: int):
-    algorithm, episode = mann(slots=slots), image_episode()
+@pytest.mark.parametrize(
+    "options", [{}, {"write": "own"}, {"slots": 0}], ids=["writing its keys", "writing what it likes", "without a memory"]
+)
+def test_the_loss_is_that_of_a_plain_network_over_the_shuffled_sequence(options: dict[str, Any]):
+    algorithm, episode = mann(**options), image_episode()
     params, state = testing.start(algorithm)
     embeddings = [algorithm.embedding.on_support(params, state, part, training=False) for part in episode]
     z, y, _ = shuffled(torch.cat(embeddings), torch.cat([part.y for part in episode]), None, KEY)
@@ -265,8 +277,9 @@ def test_an_episode_has_as_many_presentations_of_each_class_as_examples():
 
 
 def test_without_a_memory_there_is_nothing_of_it_among_the_parameters():
-    with_memory, without = (testing.start(mann(slots=slots))[0] for slots in (6, 0))
-    assert set(with_memory) - set(without) == {"key.weight", "key.bias", "gate.weight", "gate.bias"}
+    with_memory, without = (testing.start(mann(slots=slots, write="own"))[0] for slots in (6, 0))
+    memory = {f"{part}.{kind}" for part in ("key", "write", "gate") for kind in ("weight", "bias")}
+    assert set(with_memory) - set(without) == memory
     assert with_memory[f"{CONTROLLER}weight_input"].shape[1] - without[f"{CONTROLLER}weight_input"].shape[1] == 6, "r has two heads of 3"
 
 
@@ -294,6 +307,7 @@ def test_training_lowers_the_loss_and_evaluation_repeats_itself(tmp_path: Path):
         ({"slots": 1}, r"algo\.slots=1 leaves no row to write to for some of algo\.heads=2"),
         ({"decay": 1.5}, r"algo\.decay=1\.5 must lie between 0 and 1"),
         ({"sharpness": 0.0}, r"algo\.sharpness=0\.0 must be positive"),
+        ({"write": "keys"}, r"algo\.write is key or own, not 'keys'\. .*'key'"),
     ],
 )
 def test_a_bad_option_is_a_sentence(options: dict[str, Any], words: str):
