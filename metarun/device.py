@@ -20,6 +20,8 @@ CHUNK_FLOPS = 2e9
 """Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
 ALONE_FLOPS = 5e8
 """Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once."""
+SEQUENTIAL_TASKS = 64
+"""Tasks of a sequential algorithm that a processor maps at once: its operations are so small that their calls are what counts."""
 TEAM_FLOPS = 2e8
 """Forward operations of a whole step below which a second thread costs more than it does."""
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
@@ -36,10 +38,15 @@ _STOCK_THREADS = torch.get_num_threads()
 
 @dataclass(frozen=True)
 class Work:
-    """What one task asks of a device. flops: operations of one forward pass over all its examples. values: numbers kept on the way."""
+    """What one task asks of a device.
+
+    flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
+    one after the other, in many small operations.
+    """
 
     flops: float
     values: float
+    sequential: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Device:
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
         """Return how to run batches of so many tasks. steps: how often, in training. most: no larger chunk than this."""
-        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work), most or tasks)))
+        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks), most or tasks)))
         chunk = min(chunk, most or chunk)
         small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
         compile = small if self.compile is None else self.compile
@@ -90,11 +97,13 @@ class Device:
             chunks = -(-chunks // self.threads) * self.threads
         return -(-tasks // chunks)
 
-    def _fitting(self, work: Work) -> int:
-        """Return how many tasks fit into the memory, and on a processor are worth mapping at once."""
+    def _fitting(self, work: Work, tasks: int) -> int:
+        """Return how many of so many tasks fit into the memory, and on a processor are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         if self.name != "cpu":
             return fitting
+        if work.sequential:
+            return min(fitting, SEQUENTIAL_TASKS, -(-tasks // self.threads))
         return 1 if work.flops >= ALONE_FLOPS else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
 
     def _memory(self) -> float:
@@ -126,12 +135,12 @@ def choose_device(config: Mapping[str, Any]) -> Device:
     return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision)
 
 
-def work_of(module: nn.Module | None, episode: Episode, inner_steps: int) -> Work:
-    """Return what one task asks for, from one pass of the support set through the module."""
+def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, sequential: bool = False) -> Work:
+    """Return what one task asks for, from one pass of the support set through the module. sequential: as `Work` has it."""
     support, query = len(episode.support.x), len(episode.query.x)
     if module is None:
         values = float(episode.support.x.numel() + episode.query.x.numel())
-        return Work(2 * values, 2 * values)
+        return Work(2 * values, 2 * values, sequential)
     kept = 0
 
     def count(layer: nn.Module, args: Any, out: Any) -> None:
@@ -147,7 +156,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int) -> Wor
             hook.remove()
     # An inner step keeps about three forward passes for its second derivative, the query pass one for its first.
     passes = support * (1 + 3 * inner_steps) + 2 * query
-    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes)
+    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential)
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

@@ -41,6 +41,12 @@ def test_one_large_task_gets_every_thread():
     assert on_cpu().plan(work(4e9), 1) == Plan(1, workers=1, threads=2)
 
 
+def test_tasks_that_are_read_example_by_example_are_mapped_many_at_once_on_every_thread():
+    assert on_cpu().plan(Work(6e8, 1.0, sequential=True), 64) == Plan(32, workers=2, threads=1)
+    assert on_cpu(threads=1).plan(Work(6e8, 1.0, sequential=True), 64) == Plan(64, workers=1, threads=1)
+    assert on_cpu().plan(Work(6e8, 1.0, sequential=True), 600).chunk == 60, "ten equal chunks of at most 64"
+
+
 def test_the_chunk_never_grows_with_the_work():
     chunks = [on_cpu().plan(work(10.0**power), 64).chunk for power in range(3, 11)]
     assert chunks == sorted(chunks, reverse=True)

@@ -40,12 +40,12 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from metarun import draws
 from metarun.algorithms.matching import random_order
 from metarun.errors import UserError, nearest
+from metarun.functional import map_tasks
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
 from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
@@ -114,6 +114,7 @@ class Mann:
     sharpness: float = 1.0
     write: str = "key"
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    sequential: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, least in (("units", 1), ("slots", 0), ("width", 1), ("heads", 1)):
@@ -172,7 +173,7 @@ class Mann:
     def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (B, N), each input being shown as the next after the support set."""
         z = self.embedding.on_query(adapted.network, x, mask)[0]
-        logits: Tensor = vmap(lambda row: self._step(adapted.params, adapted.carry, row)[0])(z)
+        logits: Tensor = map_tasks(lambda row: self._step(adapted.params, adapted.carry, row)[0], z)
         return hide_absent(logits, adapted.classes)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
