@@ -46,7 +46,7 @@ class Imaml:
     inner_lr: float = 0.1
     inner_steps: int = 16
     test_inner_steps: int | None = None
-    strength: float = 2.0
+    strength: float = 0.5
     cg_steps: int = 5
     damping: float = 0.0
 
