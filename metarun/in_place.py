@@ -41,8 +41,10 @@ _VIEWS = (
     aten.unsafe_chunk.default,
 )
 """Views whose schemas do not say so."""
+
 _FRESH = (aten.native_batch_norm.default,)
-"""Operations that torch can also take apart into others, and that make their results anew all the same."""
+"""Operations that torch can also take apart into others, and that make their results anew all the same; else no normalised image would be
+rectified in place."""
 
 
 def reuse_memory(module: GraphModule) -> GraphModule:

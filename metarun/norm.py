@@ -129,7 +129,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-        return _over_tasks(_Normalise, info.batch_size, in_dims, (x, weight, bias), x, eps)
+        return _over_tasks(_Normalise, info.batch_size, in_dims, (x, weight, bias), 0, eps)
 
 
 class _NormaliseBackward(torch.autograd.Function):
@@ -140,6 +140,8 @@ class _NormaliseBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            g = g.contiguous(memory_format=torch.channels_last)  # the kernel is slow where the two lie differently
         return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, inverse, True, eps, (True, True, True))
 
     @staticmethod
@@ -172,20 +174,22 @@ class _NormaliseBackward(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         *tensors, eps = args
-        return _over_tasks(_NormaliseBackward, info.batch_size, in_dims, tensors, tensors[1], eps)
+        return _over_tasks(_NormaliseBackward, info.batch_size, in_dims, tensors, 1, eps)
 
 
 def _over_tasks(
-    function: type[torch.autograd.Function], tasks: int, in_dims: Any, tensors: Sequence[Tensor | None], x: Tensor, eps: float
+    function: type[torch.autograd.Function], tasks: int, in_dims: Any, tensors: Sequence[Tensor | None], image: int, eps: float
 ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
-    """Apply a function of images x, and of others like them, and of vectors, that returns an image and two vectors, for all tasks.
+    """Apply a function of images and vectors, which returns images and two vectors, to every task. image: the place of x in `tensors`.
 
-    Where the tasks lie outside the rows, as after a convolution with weights that all tasks share, and are large, one follows the other;
-    where they lie beside the channels, all are done at once. To bring images from there to here would cost more than to normalise them.
+    Images of a task that are large and lie one task after the other in memory, as a convolution leaves them whose weights all tasks share,
+    are done one task after the other; all others at once, the tasks beside the channels. There the large ones would have to be brought,
+    and brought back, which costs more than the normalisation does.
     """
-    x_dim = next(dim for tensor, dim in zip(tensors, in_dims, strict=False) if tensor is x)
-    large = x.numel() >= tasks * WORTH_ALONE
-    if large and x.dim() == 5 and x_dim == 0 and x.permute(0, 1, 3, 4, 2).is_contiguous():
+    x = tensors[image]
+    assert x is not None
+    apart = tasks > 1 and in_dims[image] == 0 and x.dim() == 5 and x.permute(0, 1, 3, 4, 2).is_contiguous()
+    if apart and x.device.type == "cpu" and x.numel() >= tasks * WORTH_ALONE:
         parts = [_parts(tensor, dim, tasks) for tensor, dim in zip(tensors, in_dims, strict=False)]
         images, *vectors = zip(*(function.apply(*task, eps) for task in zip(*parts, strict=True)), strict=True)
         return (torch.cat(images).unflatten(0, (tasks, -1)), *(torch.stack(vector) for vector in vectors)), (0, 0, 0)
@@ -194,13 +198,11 @@ def _over_tasks(
 
 
 def _parts(tensor: Tensor | None, dim: int | None, tasks: int) -> Sequence[Tensor | None]:
-    """Return each task's images (B, C, H, W), their channels last, or vector; cut once, so that a derivative puts them together at once."""
+    """Return each task's images (B, C, H, W) or vector; cut once, so that the derivative puts them together at once."""
     if tensor is None or dim is None:
         return [tensor] * tasks
     tensor = tensor.movedim(dim, 0)
-    if tensor.dim() != 5:
-        return tensor.unbind()
-    return tensor.flatten(0, 1).contiguous(memory_format=torch.channels_last).split(tensor.shape[1])
+    return tensor.flatten(0, 1).split(tensor.shape[1]) if tensor.dim() == 5 else tensor.unbind()
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

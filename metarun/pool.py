@@ -13,6 +13,7 @@ Where no derivative asks for the places, as in an evaluation, `pool_by_maxima` h
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple, cast
 
@@ -24,6 +25,9 @@ from metarun.conv import channels_last, into
 from metarun.layers import replace_layers
 
 Pair = tuple[int, int]
+
+LARGEST = 2
+"""The side of windows above which `pool_by_maxima` would read them too often."""
 
 
 class Windows(NamedTuple):
@@ -159,31 +163,36 @@ def _both(tasks: int, in_dims: Any, values: Tensor, chosen: Tensor) -> tuple[int
 
 
 def pool_by_maxima(module: GraphModule) -> GraphModule:
-    """Let a program without dead code take the largest values of each window's rows and then of its columns, where it asks for no places.
+    """Let a program take the largest values of small windows row by row and then column by column, where it asks for no places.
 
-    They are the same values. The kernel that also finds the places takes several times as long on channels-last images.
+    They are the same values, but for the sign of a zero. The kernel that also finds the places takes a third longer on channels-last images.
     """
+    module.graph.eliminate_dead_code()
     for node in module.graph.nodes:
-        if node.target is torch.ops.aten.max_pool2d_with_indices.default and _only_values(node):
-            _take_maxima(node)
+        if node.target is torch.ops.aten.max_pool2d_with_indices.default:
+            windows = _windows(*node.args[1:])
+            if _only_values(node, windows):
+                _take_maxima(node, *windows.kernel)
     module.recompile()
     return module
 
 
-def _only_values(node: Node) -> bool:
-    """Say whether only the values of a pooling are read, of whole windows side by side in a processor's channels-last images."""
-    given: Any = node.args
-    image, windows = given[0].meta.get("val"), Windows(*given[1:], *((0, 0), (1, 1), False)[len(given) - 3 :])
-    beside = tuple(windows.stride) == tuple(windows.kernel) and not any(windows.padding) and not windows.ceil
+def _windows(kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Windows:
+    """Return the windows that the arguments of torch's operation name: sides may be one number for both, and the stride left out."""
+    return Windows(_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation), ceil)
+
+
+def _only_values(node: Node, windows: Windows) -> bool:
+    """Say whether only the values of a pooling are read, of small windows side by side in a processor's channels-last images."""
+    beside = windows == Windows(windows.kernel, windows.kernel, (0, 0), (1, 1), False) and max(windows.kernel) <= LARGEST
+    image = cast(Any, node.args[0]).meta.get("val")
     last = isinstance(image, Tensor) and image.device.type == "cpu" and image.dim() == 4 and image.permute(0, 2, 3, 1).is_contiguous()
-    values = all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
-    return beside and tuple(windows.dilation) == (1, 1) and last and values
+    return beside and last and all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
 
 
-def _take_maxima(node: Node) -> None:
-    aten, call, given = torch.ops.aten, node.graph.call_function, cast(Any, node.args)
-    rows, channels, height, width = given[0].meta["val"].shape
-    high, wide = given[1]
+def _take_maxima(node: Node, high: int, wide: int) -> None:
+    aten, call, x = torch.ops.aten, node.graph.call_function, cast(Any, node.args[0])
+    rows, channels, height, width = x.meta["val"].shape
 
     def largest(values: Node, size: int, count: int) -> Node:
         """Return the largest of each `size` neighbours along the last axis but one, which has `count` times as many places."""
@@ -191,7 +200,7 @@ def _take_maxima(node: Node) -> None:
         return reduce(lambda best, part: call(aten.maximum.default, (best, part)), parts)
 
     with node.graph.inserting_before(node):
-        tall = call(aten.view.default, (call(aten.permute.default, (given[0], [0, 2, 3, 1])), [rows, height, width * channels]))
+        tall = call(aten.view.default, (call(aten.permute.default, (x, [0, 2, 3, 1])), [rows, height, width * channels]))
         flat = call(aten.view.default, (largest(tall, high, height // high), [rows, height // high, width, channels]))
         out = call(aten.permute.default, (largest(flat, wide, width // wide), [0, 3, 1, 2]))
     for user in list(node.users):
@@ -201,5 +210,5 @@ def _take_maxima(node: Node) -> None:
     node.graph.erase_node(node)
 
 
-def _pair(size: int | tuple[int, ...]) -> Pair:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def _pair(size: int | Sequence[int]) -> Pair:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])

@@ -113,7 +113,6 @@ def _simplified(module: GraphModule) -> GraphModule:
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
-    module.graph.eliminate_dead_code()
     return pool_by_maxima(module)
 
 

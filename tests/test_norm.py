@@ -188,6 +188,29 @@ def test_tasks_that_lie_outside_the_rows_are_normalised_one_by_one_and_stay_ther
     torch.testing.assert_close(product(True), product(False), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dims", [(0, 0), (1, 0), (None, 0), (0, None)], ids=str)
+def test_maps_within_maps_equal_the_formula_wherever_the_tasks_lie(
+    monkeypatch: pytest.MonkeyPatch, dims: tuple[int | None, int | None], affine: bool
+):
+    """As queries one by one within a task within a chunk (`norm=reptile`); the scale and shift are shared."""
+    monkeypatch.setattr("metarun.norm.WORTH_ALONE", 0)
+    layer, target = Norm(3, affine=affine).double(), torch.randn(6, 3, 5, 5, dtype=torch.float64)
+    layer.name = "layer"
+    tasks = sum(dim is not None for dim in dims)
+    x = images(*[2] * tasks, 6, 5, 5, 3).movedim(-1, -3)
+    weights = {name: value.detach() for name, value in layer.named_parameters()}
+
+    def mapped(how: bool) -> Any:
+        function = grad(energy(layer, how, target), argnums=(0, 1))
+        for dim in reversed(dims):
+            if dim is not None:
+                function = vmap(function, in_dims=(None, dim))
+        return function(weights, x)
+
+    torch.testing.assert_close(mapped(True), mapped(False), rtol=1e-9, atol=1e-10)
+
+
 def test_the_formula_is_right_to_the_third_derivative_where_a_pass_asks_to_be_differentiable():
     """torch's own kernel is not; this is the way out for an algorithm that needs it."""
     layer, x = norm_layer(2), images(5, 2).requires_grad_()

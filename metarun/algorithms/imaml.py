@@ -11,8 +11,9 @@ The optimum is approached by gradient descent from θ, the linear system by conj
 pull towards θ the optimum would not depend on θ at all. All parameters adapt, those of normalisation included.
 
 The released code (https://github.com/aravindr93/imaml_dev) descends on L alone, adds one step of the pull at the end, and solves with
-2 I + H/(λ + 10). Here the first is as in the paper, and so is the second but for that 10, the damping μ: the system is I + H/(λ + μ). Far from a
-minimum H has negative eigenvalues, and one below -λ turns the gradient of the paper's system around; μ = 0 is the paper's.
+2 I + H/(λ + 10). Here the pull is part of every inner step, and the system is I + H/(λ + μ): the paper's for μ = 0, and nearer to the plain
+query gradient the larger μ is. `algo=imaml` takes the code's 10: far from a minimum H has negative eigenvalues, and those below -λ turn the
+gradient of the paper's system around.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Imaml:
         return self.network.on_query(adapted, x, mask)[0]
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Return the query loss at φ*, whose gradient by θ is the implicit one."""
+        """Return the query loss at φ*, whose gradient by θ is the implicit one where `damping` is 0."""
         support, query = episode
 
         def query_loss(phi: Params) -> tuple[Tensor, tuple[Tensor, Statistics]]:
