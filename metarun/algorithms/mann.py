@@ -24,9 +24,8 @@ the paper has the pixels themselves; its features are standardised (a batch norm
 have in common would make all keys alike.
 
 What a head writes is its key k_t in the paper (`write=key`). In the neural Turing machine that it builds on (Graves, Wayne and Danihelka 2014,
-https://arxiv.org/abs/1410.5401, equation 4), and in the code above, which reached figures like the paper's, it is a vector of its own,
-a_t = tanh(W_a h_t) (`write=own`). A key has to find the row of a picture and cannot at the same time say what the picture is called: with
-vectors of their own the network learns from a fraction of the sequences.
+https://arxiv.org/abs/1410.5401, equation 4), and in the code above, it is a vector of its own, a_t = tanh(W_a h_t) (`write=own`). A key has to
+find the row of a picture and cannot at the same time say what the picture is called; docs/results.md has what the difference is.
 
 The paper has no β, which is 1 then: of 128 rows the one that a key points at is read with a weight of 2 %, which takes long to learn from.
 The neural Turing machine has one (its equation 5).
