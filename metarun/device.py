@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from metarun.errors import UserError
 from metarun.types import Episode
 
-CHUNK_FLOPS = 2e9
+CHUNK_FLOPS = 4e9
 """Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
 ALONE_FLOPS = 5e8
 """Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once."""

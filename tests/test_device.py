@@ -33,7 +33,7 @@ def on_cpu(**config: Any) -> Device:
 
 def test_small_tasks_are_mapped_all_at_once_and_large_ones_few_by_few_side_by_side():
     assert on_cpu().plan(work(7e4), 25) == Plan(25, workers=1, threads=1)
-    assert on_cpu().plan(work(4e8), 32) == Plan(4, workers=2, threads=1)
+    assert on_cpu().plan(work(4e8), 32) == Plan(8, workers=2, threads=1)
     assert on_cpu().plan(work(6e8), 32) == on_cpu().plan(work(3e9), 32) == Plan(1, workers=2, threads=1)
 
 
