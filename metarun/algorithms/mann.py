@@ -156,11 +156,11 @@ class Mann:
         params |= {"head.label": weights("label", ways, 4 * self.units), "head.weight": weights("head", ways, seen)}
         params |= {"head.bias": torch.zeros(ways)}
         if self.slots:
-            params |= {"key.weight": weights("key", self.heads * self.width, self.units), "key.bias": torch.zeros(self.heads * self.width)}
-            params |= {"gate.weight": weights("gate", self.heads, self.units), "gate.bias": torch.zeros(self.heads)}
+            sizes = {"key": self.heads * self.width, "gate": self.heads}
             if self.write == "own":
-                size = self.heads * self.width
-                params |= {"write.weight": weights("write", size, self.units), "write.bias": torch.zeros(size)}
+                sizes["write"] = sizes["key"]
+            for name, size in sizes.items():
+                params |= {f"{name}.weight": weights(name, size, self.units), f"{name}.bias": torch.zeros(size)}
         return params, state
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
@@ -232,15 +232,17 @@ class Mann:
         controller = lstm_cell(cell, torch.cat([z, carry.read]), carry.controller)
         h, read, memory = controller.hidden, carry.read, carry.memory
         if self.slots:
-            keys = (params["key.weight"] @ h + params["key.bias"]).tanh().reshape(self.heads, self.width)
-            written = keys
-            if self.write == "own":
-                written = (params["write.weight"] @ h + params["write.bias"]).tanh().reshape(self.heads, self.width)
+            keys = self._vectors(params, "key", h)
+            written = self._vectors(params, "write", h) if self.write == "own" else keys
             gate = (params["gate.weight"] @ h + params["gate.bias"]).sigmoid()
             memory = access(memory, keys, written, gate, self.decay, self.sharpness)
             read = (memory.reading @ memory.rows).flatten()
         logits = params["head.weight"] @ torch.cat([h, read]) + params["head.bias"]
         return logits, Carry(controller, read, carry.label, memory)
+
+    def _vectors(self, params: Params, name: str, h: Tensor) -> Tensor:
+        """Return a vector (R, W) for each head, made of the controller's output h (H,)."""
+        return (params[f"{name}.weight"] @ h + params[f"{name}.bias"]).tanh().reshape(self.heads, self.width)
 
 
 def access(memory: External, keys: Tensor, written: Tensor, gate: Tensor, decay: float, sharpness: float = 1.0) -> External:
