@@ -24,10 +24,11 @@ from torch.utils._pytree import tree_map, tree_map_only
 from metarun.dealing import Dealer
 from metarun.device import Plan
 from metarun.errors import UserError
-from metarun.evaluation import Report, evaluate
+from metarun.evaluation import evaluate
 from metarun.functional import map_tasks
 from metarun.interrupt import Interrupt
 from metarun.optimizer import OuterOptimizer
+from metarun.report import Report
 from metarun.running import Runner
 from metarun.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource

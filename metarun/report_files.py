@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarun.evaluation import Report
+from metarun.report import Report
 
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:

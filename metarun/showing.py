@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.engine import Position, Settings
-from metarun.evaluation import Report
 from metarun.functional import deal
 from metarun.pictures import curve_figure, episode_figure
+from metarun.report import Report
 from metarun.tracking import Tracker
 from metarun.types import Algorithm, Episode, TaskSource
 

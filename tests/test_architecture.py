@@ -47,6 +47,7 @@ LAYERS = {
         "metarun.pictures",
         "metarun.in_place",
         "metarun.recording",
+        "metarun.report",
         "metarun.running",
         "metarun.saving",
         "metarun.showing",

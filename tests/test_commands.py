@@ -14,7 +14,7 @@ from small import composed, few_shot
 
 from metarun import checkpoint, commands, overrides, report_files
 from metarun.errors import UserError
-from metarun.evaluation import Report
+from metarun.report import Report
 from metarun.testing import assert_same
 
 IMAGES = {"_target_": "small.split_images", "ways": 3, "shots": 2, "queries": 3, "seed": 0, "eval_seed": 0, "classes": None}

@@ -15,8 +15,9 @@ from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
 from metarun.device import Plan
-from metarun.evaluation import BY_STEP, calibration_error, evaluate, observation_variance, score_episode, scored_steps, summarise
+from metarun.evaluation import BY_STEP, evaluate, observation_variance, score_episode, scored_steps
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
+from metarun.report import calibration_error, summarise
 from metarun.running import Runner
 from metarun.types import Episode, Examples, Params, State
 

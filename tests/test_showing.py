@@ -16,9 +16,10 @@ from metarun.algorithms.protonet import ProtoNet
 from metarun.backbones.classifier import Classifier
 from metarun.backbones.mlp import Mlp
 from metarun.engine import Position, Settings
-from metarun.evaluation import Report, evaluate
+from metarun.evaluation import evaluate
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION
+from metarun.report import Report
 from metarun.showing import Showing
 from metarun.tasks.curves import line
 from metarun.tasks.functions import FunctionTasks

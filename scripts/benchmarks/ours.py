@@ -16,8 +16,9 @@ from metarun import draws
 from metarun.build import build, build_settings, start
 from metarun.dealing import Dealer
 from metarun.engine import _step, gradients_of
-from metarun.evaluation import Report, evaluate
+from metarun.evaluation import evaluate
 from metarun.functional import deal
+from metarun.report import Report
 from metarun.running import Runner
 from metarun.types import Aux, Episode, Params, State, TaskSource
 
