@@ -29,6 +29,9 @@ find the row of a picture and cannot at the same time say what the picture is ca
 
 The paper has no β, which is 1 then: of 128 rows the one that a key points at is read with a weight of 2 %, which takes long to learn from.
 The neural Turing machine has one (its equation 5).
+
+How strong the label enters at the start (`label_scale`) matters to how soon a network learns to keep it. An LSTM begins earlier where it is
+strong; one with a memory then learns as an LSTM does, and later than where it is weak (figures: docs/results.md).
 """
 
 from __future__ import annotations
@@ -100,7 +103,8 @@ class Mann:
     """The memory-augmented network.
 
     units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
-    sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own.
+    sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own. label_scale: the weights
+    of the label start uniform within ± label_scale / √H, those of the other inputs within ± 1 / √H.
     """
 
     network: Network
@@ -112,6 +116,7 @@ class Mann:
     decay: float = 0.95
     sharpness: float = 1.0
     write: str = "key"
+    label_scale: float = 1.0
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
     sequential: ClassVar[bool] = True
 
@@ -127,6 +132,8 @@ class Mann:
             raise UserError(f"algo.decay={self.decay} must lie between 0 and 1.")
         if not self.sharpness > 0:
             raise UserError(f"algo.sharpness={self.sharpness} must be positive.")
+        if not self.label_scale > 0:
+            raise UserError(f"algo.label_scale={self.label_scale} must be positive.")
         if self.write not in WRITES:
             raise UserError(f"algo.write is {' or '.join(WRITES)}, not '{self.write}'.{nearest(str(self.write), WRITES)}")
 
@@ -147,20 +154,19 @@ class Mann:
         assert isinstance(head, nn.Linear)
         ways, features, seen = head.out_features, head.in_features, self.units + self.reads
 
-        def weights(name: str, rows: int, columns: int) -> Tensor:
-            limit = columns**-0.5
+        def weights(name: str, rows: int, columns: int, limit: float) -> Tensor:
             return draws.uniform(draws.fold(key, name), rows, columns, low=-limit, high=limit)
 
         cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units)
         params |= {CONTROLLER + name: value for name, value in cell.items()}
-        params |= {"head.label": weights("label", ways, 4 * self.units), "head.weight": weights("head", ways, seen)}
-        params |= {"head.bias": torch.zeros(ways)}
+        params |= {"head.label": weights("label", ways, 4 * self.units, self.label_scale * self.units**-0.5)}
+        params |= {"head.weight": weights("head", ways, seen, seen**-0.5), "head.bias": torch.zeros(ways)}
         if self.slots:
             sizes = {"key": self.heads * self.width, "gate": self.heads}
             if self.write == "own":
                 sizes["write"] = sizes["key"]
             for name, size in sizes.items():
-                params |= {f"{name}.weight": weights(name, size, self.units), f"{name}.bias": torch.zeros(size)}
+                params |= {f"{name}.weight": weights(name, size, self.units, self.units**-0.5), f"{name}.bias": torch.zeros(size)}
         return params, state
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:

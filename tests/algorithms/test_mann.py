@@ -283,6 +283,12 @@ def test_without_a_memory_there_is_nothing_of_it_among_the_parameters():
     assert with_memory[f"{CONTROLLER}weight_input"].shape[1] - without[f"{CONTROLLER}weight_input"].shape[1] == 6, "r has two heads of 3"
 
 
+def test_the_label_starts_as_strong_as_it_is_asked_to():
+    weak, strong = (testing.start(mann(label_scale=scale))[0]["head.label"] for scale in (0.5, 40.0))
+    assert weak.abs().max() <= 0.5 / math.sqrt(5)
+    torch.testing.assert_close(strong, 80 * weak, rtol=1e-3, atol=1e-4)
+
+
 def test_the_backbones_own_head_is_not_learned():
     params, _ = testing.start(mann())
     assert params["head.weight"].shape == (3, 5 + 6)
@@ -307,6 +313,7 @@ def test_training_lowers_the_loss_and_evaluation_repeats_itself(tmp_path: Path):
         ({"slots": 1}, r"algo\.slots=1 leaves no row to write to for some of algo\.heads=2"),
         ({"decay": 1.5}, r"algo\.decay=1\.5 must lie between 0 and 1"),
         ({"sharpness": 0.0}, r"algo\.sharpness=0\.0 must be positive"),
+        ({"label_scale": 0.0}, r"algo\.label_scale=0\.0 must be positive"),
         ({"write": "keys"}, r"algo\.write is key or own, not 'keys'\. .*'key'"),
     ],
 )
