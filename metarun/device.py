@@ -19,7 +19,8 @@ from metarun.types import Episode
 CHUNK_FLOPS = 4e9
 """Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
 ALONE_FLOPS = 5e8
-"""Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once."""
+"""Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once; but where tasks
+share all weights and nothing is differentiated, two of them are one larger kernel."""
 SEQUENTIAL_TASKS = 64
 """Tasks of a sequential algorithm that a processor maps at once: its operations are so small that their calls are what counts."""
 TEAM_FLOPS = 2e8
@@ -41,12 +42,13 @@ class Work:
     """What one task asks of a device.
 
     flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
-    one after the other, in many small operations.
+    one after the other, in many small operations. shared: whether they all pass through the same weights, there being no inner loop.
     """
 
     flops: float
     values: float
     sequential: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Device:
     precision: str = "float32"
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
-        """Return how to run batches of so many tasks. steps: how often, in training. most: no larger chunk than this."""
-        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks), most or tasks)))
+        """Return how to run batches of so many tasks. steps: how often, in training; 0 for an evaluation. most: no larger chunk than this."""
+        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks, steps > 0), most or tasks)))
         chunk = min(chunk, most or chunk)
         small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
         compile = small if self.compile is None else self.compile
@@ -97,14 +99,15 @@ class Device:
             chunks = -(-chunks // self.threads) * self.threads
         return -(-tasks // chunks)
 
-    def _fitting(self, work: Work, tasks: int) -> int:
+    def _fitting(self, work: Work, tasks: int, training: bool) -> int:
         """Return how many of so many tasks fit into the memory, and on a processor are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         if self.name != "cpu":
             return fitting
         if work.sequential:
             return min(fitting, SEQUENTIAL_TASKS, -(-tasks // self.threads))
-        return 1 if work.flops >= ALONE_FLOPS else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
+        alone = work.flops >= ALONE_FLOPS and (training or not work.shared)
+        return 1 if alone else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
 
     def _memory(self) -> float:
         if self.name != "cpu":
@@ -135,12 +138,12 @@ def choose_device(config: Mapping[str, Any]) -> Device:
     return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision)
 
 
-def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, sequential: bool = False) -> Work:
-    """Return what one task asks for, from one pass of the support set through the module. sequential: as `Work` has it."""
+def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, sequential: bool = False, shared: bool = False) -> Work:
+    """Return what one task asks for, from one pass of the support set through the module. sequential, shared: as `Work` has them."""
     support, query = len(episode.support.x), len(episode.query.x)
     if module is None:
         values = float(episode.support.x.numel() + episode.query.x.numel())
-        return Work(2 * values, 2 * values, sequential)
+        return Work(2 * values, 2 * values, sequential, shared)
     kept = 0
 
     def count(layer: nn.Module, args: Any, out: Any) -> None:
@@ -156,7 +159,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
             hook.remove()
     # An inner step keeps about three forward passes for its second derivative, the query pass one for its first.
     passes = support * (1 + 3 * inner_steps) + 2 * query
-    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential)
+    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared)
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

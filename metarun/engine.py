@@ -154,7 +154,7 @@ def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: O
         return gradients_of(algorithm, params, state, *part, step)
 
     shared = (position.params, position.state, step)
-    for gradient, loss, aux in runner.map("gradients", gradients, shared, (batch, keys), times=settings.steps):
+    for gradient, loss, aux in runner.map("gradients", gradients, shared, [(batch, keys)], times=settings.steps):
         total = {name: total[name] + part for name, part in gradient.items()} if total else gradient
         losses.append(loss)
         auxes.append(aux)

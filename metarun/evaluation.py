@@ -118,19 +118,19 @@ class Episodes:
     ) -> dict[str, Tensor]:
         """Return what `function(shared, (episodes, keys))` gives for all, by name with a leading axis T, on the CPU; see `Runner.map`."""
         parts: list[dict[str, Tensor]] = []
-        block = runner.plan.chunk * runner.plan.workers * BLOCK
+        blocks = torch.arange(self.count).split(runner.plan.chunk * runner.plan.workers * BLOCK)
+        dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
         done = 0
         with torch.no_grad():
-            for indices in torch.arange(self.count).split(block):
-                batch = deal(self.source, self.split, indices, self.device)
-                keys = draws.key(self.seed, "evaluate", self.split, indices).to(self.device)
-                blocks = -(-self.count // block) * times
-                for found in runner.map(name, function, shared, (batch, keys), times=blocks):
-                    parts.append({name: value.cpu() for name, value in found.items()})
-                    done += len(next(iter(found.values())))
-                    if progress is not None:
-                        progress(done)
+            for found in runner.map(name, function, shared, dealt, times=len(blocks) * times):
+                parts.append({name: value.cpu() for name, value in found.items()})
+                done += len(next(iter(found.values())))
+                if progress is not None:
+                    progress(done)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _keys(self, indices: Tensor) -> Tensor:
+        return draws.key(self.seed, "evaluate", self.split, indices).to(self.device)
 
 
 def score_episode(

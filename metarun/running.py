@@ -1,4 +1,4 @@
-"""Running functions of one chunk of tasks over a whole batch: recorded, on several threads, results in the order of the tasks.
+"""Running functions of one chunk of tasks over whole batches: recorded, on several threads, results in the order of the tasks.
 
 On a processor, chunks run side by side on `workers` threads of one core each, since small tensors leave nothing for two cores to share.
 Which thread runs a chunk changes no number, and results are joined in order, so only the size of the chunks and of the kernels' own
@@ -8,8 +8,9 @@ thread teams decides the bits.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ WORTH_RECORDING = 8
 
 
 class Runner:
-    """Maps functions `f(shared, chunk)` over the chunks of a batch, as a plan says.
+    """Maps functions `f(shared, chunk)` over the chunks of batches, as a plan says.
 
     Close it, or use it in `with`, to end its threads and to give back the number of threads of torch's kernels.
     """
@@ -38,40 +39,56 @@ class Runner:
         if plan.workers > 1:
             self._pool = ThreadPoolExecutor(plan.workers, "metarun-worker", _set_threads, (plan.threads,))
 
-    def map(self, name: str, function: Callable[[Any, Any], Any], shared: Any, batch: Any, *, times: int) -> Iterator[Any]:
-        """Yield `function(shared, part)` for each part of `chunk` tasks of `batch`, in order.
+    def map(self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], *, times: int) -> Iterator[Any]:
+        """Yield `function(shared, part)` for each part of `chunk` tasks of each batch, in order.
 
-        name: of the function, one per runner; the function must be the same at each call of a name. shared, batch: pytrees of tensors,
-        the latter with a leading axis T. times: how often about the run will do this, by which it is decided whether to record.
+        A batch is taken from `batches` while parts of those before it still run, so that no core waits between two batches.
+        name: of the function, one per runner; the function must be the same at each call of a name. shared, and each batch: pytrees of
+        tensors, the latter with a leading axis T. times: how often about the run will do this with a batch, by which it is decided
+        whether to record.
         """
         if torch.get_num_threads() != self.plan.threads:
             torch.set_num_threads(self.plan.threads)
-        leaves, spec = tree_flatten(batch)
-        tasks, chunk = next(leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)), self.plan.chunk
-        cut = [leaf.split(chunk) if isinstance(leaf, Tensor) else [leaf] * -(-tasks // chunk) for leaf in leaves]
-        parts = [tree_unflatten(list(part), spec) for part in zip(*cut, strict=True)]
-        function = self._cast(function)
-        if times * len(parts) < WORTH_RECORDING:
-            return (function(shared, part) for part in parts)
-        recorded = self._recorded.setdefault(name, Recorded(function, compile=self.plan.compile))
-        calls = [recorded.program(shared, part) for part in parts]
-        if self._pool is None or len(parts) == 1 or not all(call.concurrent for call in calls):
-            return (call.call(shared, part) for call, part in zip(calls, parts, strict=True))
-        return self._side_by_side(self._pool, [(call.call, part) for call, part in zip(calls, parts, strict=True)], shared)
+        return self._in_order(self._calls(name, self._cast(function), shared, batches, times))
 
-    def _side_by_side(self, pool: ThreadPoolExecutor, calls: list[tuple[Callable[..., Any], Any]], shared: Any) -> Iterator[Any]:
-        """Run the calls on the pool, few of them ahead of what was taken, so that memory does not grow with their number."""
+    def _calls(
+        self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], times: int
+    ) -> Iterator[tuple[Callable[[], Any], bool]]:
+        """Yield what to call for each part, and whether on a thread of the pool."""
+        for batch in batches:
+            parts = self._cut(batch)
+            if times * len(parts) < WORTH_RECORDING:
+                yield from ((partial(function, shared, part), False) for part in parts)
+                continue
+            recorded = self._recorded.setdefault(name, Recorded(function, compile=self.plan.compile))
+            programs = [recorded.program(shared, part) for part in parts]
+            aside = len(parts) > 1 and all(program.concurrent for program in programs)
+            yield from ((partial(program.call, shared, part), aside) for program, part in zip(programs, parts, strict=True))
+
+    def _in_order(self, calls: Iterable[tuple[Callable[[], Any], bool]]) -> Iterator[Any]:
+        """Yield the results of the calls, few of them ahead of what was taken, so that memory does not grow with their number."""
         running: deque[Future[Any]] = deque()
         try:
-            for call, part in calls:
-                running.append(pool.submit(call, shared, part))
-                if len(running) > self.plan.workers:
+            for call, aside in calls:
+                if aside and self._pool is not None:
+                    running.append(self._pool.submit(call))
+                    if len(running) > self.plan.workers:
+                        yield running.popleft().result()
+                    continue
+                while running:
                     yield running.popleft().result()
+                yield call()
             while running:
                 yield running.popleft().result()
         finally:
             for future in running:
                 future.cancel()
+
+    def _cut(self, batch: Any) -> list[Any]:
+        leaves, spec = tree_flatten(batch)
+        tasks, chunk = next(leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)), self.plan.chunk
+        cut = [leaf.split(chunk) if isinstance(leaf, Tensor) else [leaf] * -(-tasks // chunk) for leaf in leaves]
+        return [tree_unflatten(list(part), spec) for part in zip(*cut, strict=True)]
 
     def _cast(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         device = self.plan.autocast

@@ -47,8 +47,16 @@ def test_tasks_that_are_read_example_by_example_are_mapped_many_at_once_on_every
     assert on_cpu().plan(Work(6e8, 1.0, sequential=True), 600).chunk == 60, "ten equal chunks of at most 64"
 
 
-def test_the_chunk_never_grows_with_the_work():
-    chunks = [on_cpu().plan(work(10.0**power), 64).chunk for power in range(3, 11)]
+def test_large_tasks_without_an_inner_loop_are_scored_few_at_once_and_trained_on_one_by_one():
+    large = Work(1.5e9, 1.0, shared=True)
+    assert on_cpu().plan(large, 600) == Plan(2, workers=2, threads=1)
+    assert on_cpu().plan(large, 600, steps=1000) == Plan(1, workers=2, threads=1)
+    assert on_cpu().plan(Work(5e9, 1.0, shared=True), 600).chunk == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_chunk_never_grows_with_the_work(shared: bool):
+    chunks = [on_cpu().plan(Work(10.0**power, 1.0, shared=shared), 64).chunk for power in range(3, 11)]
     assert chunks == sorted(chunks, reverse=True)
 
 

@@ -23,7 +23,7 @@ def double(shared: Tensor, part: Any) -> tuple[Tensor, Tensor]:
 
 def results(plan: Plan, *, times: int = 100) -> list[tuple[Tensor, Tensor]]:
     with Runner(plan) as runner:
-        return list(runner.map("double", double, torch.tensor(2.0), BATCH, times=times))
+        return list(runner.map("double", double, torch.tensor(2.0), [BATCH], times=times))
 
 
 @pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2), Plan(1, workers=3), Plan(8)])
@@ -46,7 +46,7 @@ def test_chunks_run_on_threads_of_their_own_with_the_planned_size_of_teams():
 
     with Runner(Plan(1, workers=2)) as runner:
         runner._recorded["look"] = Unrecorded(look)  # type: ignore[assignment]
-        assert len(list(runner.map("look", look, None, torch.arange(6), times=100))) == 6
+        assert len(list(runner.map("look", look, None, [torch.arange(6)], times=100))) == 6
     assert {size for _, size in seen} == {1}
     assert all(name.startswith("metarun-worker") for name, _ in seen)
     assert torch.get_num_threads() == before
@@ -73,7 +73,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_its_threads_end():
     with Runner(Plan(1, workers=2)) as runner:
         runner._recorded["broken"] = Unrecorded(broken)  # type: ignore[assignment]
         with pytest.raises(ValueError, match="task 0"):
-            list(runner.map("broken", broken, None, torch.arange(6), times=100))
+            list(runner.map("broken", broken, None, [torch.arange(6)], times=100))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("metarun-worker")]
 
 
@@ -87,8 +87,35 @@ def test_few_chunks_are_ahead_of_what_was_taken():
 
     with Runner(Plan(1, workers=2)) as runner:
         runner._recorded["note"] = Unrecorded(note)  # type: ignore[assignment]
-        next(iter(runner.map("note", note, None, torch.arange(50), times=100)))
+        next(iter(runner.map("note", note, None, [torch.arange(50)], times=100)))
         assert len(begun) <= 3
+
+
+def test_the_next_batch_is_taken_while_the_one_before_still_runs():
+    """Each batch has two parts for two workers; the third part has to begin before the second ends, which waits for it."""
+    third_began = threading.Event()
+
+    def meet(_: Any, part: Tensor) -> Tensor:
+        if int(part) == 1:
+            assert third_began.wait(timeout=30)
+        if int(part) == 2:
+            third_began.set()
+        return part
+
+    with Runner(Plan(1, workers=2)) as runner:
+        runner._recorded["meet"] = Unrecorded(meet)  # type: ignore[assignment]
+        found = runner.map("meet", meet, None, (torch.tensor(pair) for pair in ([0, 1], [2, 3])), times=100)
+        assert [int(part) for part in found] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2)])
+@pytest.mark.parametrize("times", [1, 100])
+def test_batches_of_any_size_come_one_after_the_other(plan: Plan, times: int):
+    """A batch of one part runs where the caller is, after those before it have been handed out."""
+    batches = [(torch.ones(size, 2), None, torch.arange(size) + start) for size, start in ((7, 0), (2, 7), (6, 9))]
+    with Runner(plan) as runner:
+        found = list(runner.map("double", double, torch.tensor(2.0), iter(batches), times=times))
+    assert [number.tolist() for _, number in found] == [[0, 1, 2], [3, 4, 5], [6], [7, 8], [9, 10, 11], [12, 13, 14]]
 
 
 @pytest.mark.parametrize("times", [1, 100])
@@ -101,6 +128,6 @@ def test_products_are_taken_in_bfloat16_where_the_plan_says_so(times: int):
     found = {}
     for autocast in (None, "cpu"):
         with Runner(Plan(4, autocast=autocast)) as runner:
-            found[autocast] = torch.cat(list(runner.map("product", product, torch.eye(2), torch.full((4, 2), 1 + 2.0**-9), times=times)))
+            found[autocast] = torch.cat(list(runner.map("product", product, torch.eye(2), [torch.full((4, 2), 1 + 2.0**-9)], times=times)))
     assert found[None].unique().tolist() == [1 + 2.0**-9]
     assert found["cpu"].unique().tolist() == [1.0]

@@ -57,7 +57,7 @@ class Run:
             params, state, step = shared
             return gradients_of(algorithm, params, state, *part, step)
 
-        parts = list(self.runner.map("gradients", function, shared, batch, times=times))
+        parts = list(self.runner.map("gradients", function, shared, [batch], times=times))
         mean = {name: torch.stack([gradients[name] for gradients, _, _ in parts]).sum(dim=0) / count for name in position.params}
         return torch.cat([losses for _, losses, _ in parts]).mean(), mean
 
