@@ -26,6 +26,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
 from metarun.in_place import reuse_memory
+from metarun.native import without_python
 from metarun.pool import pool_by_maxima
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ class Recorded:
         module = _simplified(module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
-            run = reuse_memory(module).forward
+            module = reuse_memory(module)
+            run = without_python(module) or module.forward
 
         def call(*args: Any) -> Any:
             with torch.no_grad():

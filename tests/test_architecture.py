@@ -43,6 +43,7 @@ LAYERS = {
         "metarun.fitting",
         "metarun.instantiate",
         "metarun.interrupt",
+        "metarun.native",
         "metarun.optimizer",
         "metarun.pictures",
         "metarun.in_place",
