@@ -26,19 +26,28 @@ class LstmState(NamedTuple):
     cell: Tensor
 
 
-def lstm_init(key: Tensor, inputs: int, units: int) -> Params:
+def lstm_init(key: Tensor, inputs: int, units: int, *, orthogonal: bool = False) -> Params:
     """Return weight_input (4U, D), weight_hidden (4U, U) and bias (4U,) of a cell with D inputs and U units.
 
     Weights are uniform within ±1/√U, as in torch; the bias is 1 for the forget gate and 0 elsewhere (Jozefowicz et al. 2015).
+    orthogonal: whether the U x U weights of h are random orthogonal matrices (Saxe et al. 2014), which neither shrink nor stretch it.
     """
     limit = 1.0 / math.sqrt(units)
     bias = torch.zeros(4, units)
     bias[1] = 1.0
-    return {
-        "weight_input": draws.uniform(draws.fold(key, "weight_input"), 4 * units, inputs, low=-limit, high=limit),
-        "weight_hidden": draws.uniform(draws.fold(key, "weight_hidden"), 4 * units, units, low=-limit, high=limit),
-        "bias": bias.flatten(),
-    }
+    hidden_key = draws.fold(key, "weight_hidden")
+    if orthogonal:
+        hidden = torch.cat([random_orthogonal(draws.fold(hidden_key, gate), units) for gate in range(4)])
+    else:
+        hidden = draws.uniform(hidden_key, 4 * units, units, low=-limit, high=limit)
+    inner = draws.uniform(draws.fold(key, "weight_input"), 4 * units, inputs, low=-limit, high=limit)
+    return {"weight_input": inner, "weight_hidden": hidden, "bias": bias.flatten()}
+
+
+def random_orthogonal(key: Tensor, size: int) -> Tensor:
+    """Return an orthogonal matrix (size, size), each as likely as the next (Mezzadri 2007: Q of a normal matrix, signs as of R's diagonal)."""
+    q, r = torch.linalg.qr(draws.normal(key, size, size, dtype=torch.float64))
+    return (q * r.diagonal().sign()).float()
 
 
 def lstm_start(params: Params, like: Tensor) -> LstmState:

@@ -56,6 +56,15 @@ def test_a_new_cell_remembers():
     assert all(params[name].abs().max() <= 1 / math.sqrt(2) for name in ("weight_input", "weight_hidden"))
 
 
+def test_orthogonal_recurrent_weights_keep_the_length_of_every_state():
+    params = lstm_init(draws.key(3, "cell"), 2, 6, orthogonal=True)
+    gates = params["weight_hidden"].reshape(4, 6, 6)
+    torch.testing.assert_close(gates.mT @ gates, torch.eye(6).expand(4, 6, 6))
+    assert all(not torch.equal(gates[0], other) for other in gates[1:])
+    plain = lstm_init(draws.key(3, "cell"), 2, 6)
+    assert all(torch.equal(params[name], plain[name]) for name in ("weight_input", "bias"))
+
+
 def test_the_start_has_the_leading_axes_of_the_inputs():
     params = double_cell()
     assert [tuple(each.shape) for each in lstm_start(params, normal("x", 5, 3))] == [(5, 2), (5, 2)]

@@ -104,7 +104,8 @@ class Mann:
 
     units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
     sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own. label_scale: the weights
-    of the label start uniform within ± label_scale / √H, those of the other inputs within ± 1 / √H.
+    of the label start uniform within ± label_scale / √H, those of the other inputs within ± 1 / √H. orthogonal: how the controller's weights of h
+    start, see `metarun.recurrent.lstm_init`.
     """
 
     network: Network
@@ -117,6 +118,7 @@ class Mann:
     sharpness: float = 1.0
     write: str = "key"
     label_scale: float = 1.0
+    orthogonal: bool = False
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
     sequential: ClassVar[bool] = True
 
@@ -157,7 +159,7 @@ class Mann:
         def weights(name: str, rows: int, columns: int, limit: float) -> Tensor:
             return draws.uniform(draws.fold(key, name), rows, columns, low=-limit, high=limit)
 
-        cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units)
+        cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units, orthogonal=self.orthogonal)
         params |= {CONTROLLER + name: value for name, value in cell.items()}
         params |= {"head.label": weights("label", ways, 4 * self.units, self.label_scale * self.units**-0.5)}
         params |= {"head.weight": weights("head", ways, seen, seen**-0.5), "head.bias": torch.zeros(ways)}
