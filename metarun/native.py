@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3}
 """Their numbers in c10/core/MemoryFormat.h."""
+_NONE = "(no schema)"
+"""How torch says that there is no operation for such arguments."""
 
 
 def without_python(module: GraphModule) -> Callable[..., Sequence[Tensor]] | None:
@@ -76,14 +78,17 @@ class _Translation:
         schema = node.target._schema
         given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
         arguments = [(given.get(each.name, each.default_value), each.type) for each in schema.arguments]
+        tensors = [value for value, kind in arguments if str(kind) == "Tensor"]
+        if tensors and not any(isinstance(value, Node) for value in tensors):  # as `_to_copy` of a number
+            arguments = [(_as_tensor(value) if str(kind) == "Tensor" else value, kind) for value, kind in arguments]
         call = self.graph.create(schema.name, [self._value(value, kind) for value, kind in arguments], len(schema.returns))
         self.graph.appendNode(call)
         results = list(call.outputs())
         for result, returned in zip(results, schema.returns, strict=True):
             result.setType(returned.type)
-        # torch finds the operation by the types of its arguments: a number in the place of a tensor may lead to one that takes it as it is.
-        numbers = any(str(kind) == "Tensor" and not isinstance(value, Node) for value, kind in arguments)
-        if call.schema() != str(schema) and not numbers:
+        # torch finds the operation by the types of its arguments: a number in the place of a tensor leads to one that takes it as it is.
+        numbers = any(isinstance(value, (bool, int, float)) for value in tensors)
+        if call.schema() != str(schema) and (call.schema() == _NONE or not numbers):
             raise TypeError(f"{schema} is taken for {call.schema()}.")
         if len(results) != 1:
             return results
@@ -109,3 +114,10 @@ class _Translation:
         unpacked = self.graph.create("prim::ListUnpack", [several], count)
         self.graph.appendNode(unpacked)
         return list(unpacked.outputs())
+
+
+def _as_tensor(value: Any) -> Any:
+    """Return a number as the tensor that an operation makes of it."""
+    return (
+        torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None) if isinstance(value, (bool, int, float)) else value
+    )

@@ -99,6 +99,19 @@ def test_an_error_of_an_operation_reaches_the_caller():
         run(torch.ones(3, 4), torch.ones(5, 6))
 
 
+@pytest.mark.parametrize("number", [3, 2.5, True])
+def test_a_number_that_an_operation_makes_a_tensor_of_is_one(number: float):
+    """As random draws copy their constants, which the tracer writes down as numbers."""
+    module = recorded(lambda x: [x * 2], torch.ones(3))
+    product = next(node for node in module.graph.nodes if node.op == "call_function")
+    with module.graph.inserting_before(product):
+        product.args = (product.args[0], module.graph.call_function(torch.ops.aten._to_copy.default, (number,)))
+    module.recompile()
+    run = without_python(module)
+    assert run is not None
+    assert torch.equal(run(torch.ones(3))[0], module(torch.ones(3))[0])
+
+
 def test_how_others_run_their_torchscript_stays_as_it_was():
     run = without_python(recorded(lambda x, y: [x.exp()], *inputs()))
     assert run is not None
@@ -117,6 +130,16 @@ def test_an_operation_that_is_not_torchs_is_left_to_python(caplog: pytest.LogCap
         assert without_python(module) is None
     assert "a recorded program is run by Python" in caplog.text
     assert "is no operation of torch" in caplog.text
+
+
+def test_an_operation_that_torchs_interpreter_would_not_find_is_left_to_python(caplog: pytest.LogCaptureFixture):
+    """`atan2` takes no number."""
+    module = recorded(lambda x: [x * 2], torch.ones(3))
+    next(node for node in module.graph.nodes if node.op == "call_function").target = torch.ops.aten.atan2.default
+    module.recompile()
+    with caplog.at_level(logging.INFO):
+        assert without_python(module) is None
+    assert "aten::atan2(Tensor self, Tensor other) -> Tensor is taken for (no schema)" in caplog.text
 
 
 def test_without_torchs_interpreter_python_runs_the_program(monkeypatch: pytest.MonkeyPatch):
