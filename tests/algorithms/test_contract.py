@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from torch import Tensor
 from metarun import testing
 from metarun.engine import gradients_of
 from metarun.evaluation import score_episode
+from metarun.functional import map_tasks
 from metarun.norm import MODES
+from metarun.recording import Recorded
 from metarun.types import Algorithm, Aux, Episode, Examples, Params, State
 
 ALGORITHMS = [file.stem for file in sorted((Path(__file__).parents[2] / "configs/algo").glob("*.yaml")) if not file.stem.endswith("_")]
@@ -30,6 +33,29 @@ def test_the_folder_was_found():
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_contract_holds(name: str, kind: str):
     testing.check_algorithm(algorithm_of(name, kind), SOURCES[kind])
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_programs_of_training_and_evaluation_give_the_same_bits_as_the_functions(name: str, kind: str, caplog: pytest.LogCaptureFixture):
+    """And no program is left to Python; what cannot be recorded, as a number of steps that is a tensor, is the function itself."""
+    algorithm = algorithm_of(name, kind)
+    variance = torch.tensor(0.1, dtype=torch.float64) if kind == "regression" else None
+
+    def train(shared: Any, part: Any) -> Any:
+        return gradients_of(algorithm, *shared, *part, torch.tensor(3))
+
+    def score(shared: Any, part: Any) -> Any:
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            return score_episode(algorithm, *shared, episode, key, variance=variance)
+
+        return map_tasks(one, *part)
+
+    shared, part = testing.start(algorithm), testing.first_episodes(SOURCES[kind], 2)
+    for function in (train, score):
+        with caplog.at_level(logging.INFO), torch.set_grad_enabled(function is train):
+            found, expected = Recorded(function).program(shared, part).call(shared, part), function(shared, part)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert "run by Python" not in caplog.text
 
 
 @pytest.mark.parametrize(("name", "norm"), NORMALISED)
