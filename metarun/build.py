@@ -73,7 +73,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     algorithm = _build_algorithm(config, source, episodes)
     network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
     module = network.module if isinstance(network, Network) else None
-    kind = {"sequential": bool(getattr(algorithm, "sequential", False)), "shared": not hasattr(algorithm, "trajectory")}
+    kind = {"sequential": bool(getattr(algorithm, "sequential", False)), "shared": not getattr(algorithm, "adapts_backbone", True)}
     work = {split: work_of(module, episode, inner_steps, **kind) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
 

@@ -20,7 +20,7 @@ CHUNK_FLOPS = 4e9
 """Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
 ALONE_FLOPS = 5e8
 """Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once; but where tasks
-share all weights and nothing is differentiated, two of them are one larger kernel."""
+share the backbone and nothing is differentiated, several are one larger kernel."""
 SEQUENTIAL_TASKS = 64
 """Tasks of a sequential algorithm that a processor maps at once: its operations are so small that their calls are what counts."""
 TEAM_FLOPS = 2e8
@@ -42,7 +42,7 @@ class Work:
     """What one task asks of a device.
 
     flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
-    one after the other, in many small operations. shared: whether they all pass through the same weights, there being no inner loop.
+    one after the other, in many small operations. shared: whether those of all tasks pass through the same weights.
     """
 
     flops: float

@@ -32,6 +32,15 @@ _INTO = {
     aten.threshold_backward.default: (aten.threshold_backward.grad_input, "grad_input"),
 }
 """Operations that work place by place, with their form that writes into a given tensor and the name of that argument."""
+_ONTO = {
+    aten.relu.default: aten.relu_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.sub.Tensor: aten.sub_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.div.Tensor: aten.div_.Tensor,
+}
+"""Those with their form that writes into the first argument: for what has no other, and where the second is a number, with which the forms
+of `_INTO` compute in fresh memory and copy."""
 
 _VIEWS = (
     aten._unsafe_view.default,
@@ -56,8 +65,8 @@ def reuse_memory(module: GraphModule) -> GraphModule:
         target = next((given for given in _targets(node, makers) if all(ends.get(maker) == place for maker in makers[given])), None)
         if target is None:
             continue
-        if node.target is aten.relu.default:
-            node.target = aten.relu_.default
+        if node.target not in _INTO or _has_number(node):
+            node.target = _ONTO[node.target]
         else:
             node.target, name = _INTO[node.target]
             node.kwargs = {**node.kwargs, name: target}
@@ -88,9 +97,11 @@ def _makers(node: Node, makers: dict[Node, frozenset[Node]]) -> frozenset[Node]:
 
 def _targets(node: Node, makers: dict[Node, frozenset[Node]]) -> Iterator[Node]:
     """Yield the arguments of a node in whose place its result fits: large, of the same layout, and no other argument in that memory."""
-    if node.target not in _INTO and node.target is not aten.relu.default:
+    if node.target not in (_ONTO if _has_number(node) else _INTO | _ONTO):
         return
     result, arguments = node.meta.get("val"), [value for value in node.args if isinstance(value, Node)]
+    if _has_number(node):
+        arguments = [value for value in node.args[:1] if isinstance(value, Node)]
     for given in arguments:
         value = given.meta.get("val")
         if not isinstance(value, Tensor) or not isinstance(result, Tensor) or value.numel() < WORTH:
@@ -98,6 +109,16 @@ def _targets(node: Node, makers: dict[Node, frozenset[Node]]) -> Iterator[Node]:
         alone = all(other is given or not makers[other] & makers[given] for other in arguments)
         if alone and (value.shape, value.stride(), value.dtype) == (result.shape, result.stride(), result.dtype):
             yield given
+
+
+def _has_number(node: Node) -> bool:
+    """Say whether an operation of torch has a number where its schema has a tensor."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return any(
+        str(given.type) == "Tensor" and not isinstance(value, Node)
+        for given, value in zip(node.target._schema.arguments, node.args, strict=False)
+    )
 
 
 def _may_alias(node: Node) -> bool:

@@ -3,7 +3,7 @@
 Python takes some microseconds from one operation to the next, more than a small operation itself takes; and of threads that run programs side
 by side only one at a time may do so, for which the others wait. The interpreter that torch has for its own programs (TorchScript's, in C++)
 calls the same operations in the same order, hence the same bits, and needs Python only to begin and to end. It is asked to change nothing
-on the way: fusing is for `device.compile`.
+on the way: fusing is for `device.compile`. (A product with a number is an operation of its own there, of the same bits.)
 
 What is used of torch here is not public. Where it is missing, or a program has an operation that is not torch's, Python runs the program.
 """
@@ -42,6 +42,9 @@ def without_python(module: GraphModule) -> Callable[..., Sequence[Tensor]] | Non
         change(False)
         try:
             found: Sequence[Tensor] = function(*tensors)
+        except Exception:
+            # torch's interpreter makes one kind of error of all. Python's has the kind and the words that the operation gave it.
+            found = module.forward(*tensors)
         finally:
             change(before)
         return found
@@ -78,16 +81,16 @@ class _Translation:
         schema = node.target._schema
         given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
         arguments = [(given.get(each.name, each.default_value), each.type) for each in schema.arguments]
-        tensors = [value for value, kind in arguments if str(kind) == "Tensor"]
-        if tensors and not any(isinstance(value, Node) for value in tensors):  # as `_to_copy` of a number
-            arguments = [(_as_tensor(value) if str(kind) == "Tensor" else value, kind) for value, kind in arguments]
+        if node.target is torch.ops.aten._to_copy.default and given.get("dtype") is not None and not isinstance(node.args[0], Node):
+            arguments[0] = (torch.tensor(node.args[0]), arguments[0][1])
         call = self.graph.create(schema.name, [self._value(value, kind) for value, kind in arguments], len(schema.returns))
         self.graph.appendNode(call)
         results = list(call.outputs())
         for result, returned in zip(results, schema.returns, strict=True):
             result.setType(returned.type)
         # torch finds the operation by the types of its arguments: a number in the place of a tensor leads to one that takes it as it is.
-        numbers = any(isinstance(value, (bool, int, float)) for value in tensors)
+        tensors = [value for value, kind in arguments if str(kind) == "Tensor"]
+        numbers = any(isinstance(value, Node) for value in tensors) and not all(isinstance(value, Node) for value in tensors)
         if call.schema() != str(schema) and (call.schema() == _NONE or not numbers):
             raise TypeError(f"{schema} is taken for {call.schema()}.")
         if len(results) != 1:
@@ -114,10 +117,3 @@ class _Translation:
         unpacked = self.graph.create("prim::ListUnpack", [several], count)
         self.graph.appendNode(unpacked)
         return list(unpacked.outputs())
-
-
-def _as_tensor(value: Any) -> Any:
-    """Return a number as the tensor that an operation makes of it."""
-    return (
-        torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None) if isinstance(value, (bool, int, float)) else value
-    )

@@ -90,6 +90,7 @@ class Algorithm(Learner, Protocol):
 
     - `head: ClassVar[bool] = True`: whether the network is backbone + linear head (True) or the bare backbone (False).
     - `sequential: ClassVar[bool] = False`: whether it reads examples one after the other, in many small operations (a recurrent network).
+    - `adapts_backbone: bool = True`: whether a task may get backbone weights of its own; False where all tasks pass through the same.
     - `training_only: ClassVar[tuple[str, ...]]`: how the names of parameters begin that no test reads, so that they need not fit another task.
     - `objectives: ClassVar[tuple[str, ...]]`: the kinds of objective it can do; without it, all.
     - `trajectory(params, state, support, key) -> list[Adapted]`: before adaptation and after each inner step, for `by_step`.

@@ -89,6 +89,21 @@ def test_settings_are_the_top_level_keys_and_the_chosen_chunk():
     assert (settings.steps, settings.tasks_per_step, settings.seed, settings.plan.chunk) == (7, 3, 5, 2)
 
 
+@pytest.mark.parametrize(
+    ("algo", "shared"),
+    [
+        ("algo=protonet", True),
+        ("algo=finetune", True),
+        ("algo=finetune algo.adapt_all=true", False),
+        ("algo=maml", False),
+        ("algo=scratch", False),
+    ],
+)
+def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: bool):
+    parts = build(images(*algo.split(), task={**SMALL_IMAGES, "train_labels": "global"} if "finetune" in algo else SMALL_IMAGES))
+    assert [work.shared for work in parts.work.values()] == [shared, shared]
+
+
 def test_a_run_starts_at_step_zero_with_an_optimizer_on_its_own_parameters():
     parts = build(config("optimizer=sgd", "optimizer.lr=1.0", "optimizer.options={}"))
     position, optimizer = start(parts, build_settings(parts))

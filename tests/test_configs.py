@@ -122,6 +122,13 @@ def test_every_logger_writes_metrics(option: str, tmp_path: Path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 2.0
 
 
+def test_the_baseline_of_an_experiment_with_a_memory_differs_in_the_memory_alone():
+    with_memory, without = (composed(f"experiment={name}") for name in ("omniglot_mann", "omniglot_mann_lstm"))
+    assert (with_memory["algo"].pop("slots"), without["algo"].pop("slots")) == (32, 0)
+    without["algo"]["recipe"]["lr"] = with_memory["algo"]["recipe"]["lr"]  # not read, since the experiment says the rate
+    assert without == with_memory
+
+
 @pytest.mark.parametrize("option", options("experiment"))
 def test_every_experiment_runs_two_steps(option: str, tmp_path: Path, request: pytest.FixtureRequest):
     fewer = ["steps=2", "tasks_per_step=2", "eval_every=0", "save_every=0", "eval_episodes=1", "logger=jsonl", "device.threads=1"]

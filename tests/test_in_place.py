@@ -23,7 +23,11 @@ def program(function: Callable[..., list[Tensor]], *tensors: Tensor) -> GraphMod
 def written(module: GraphModule) -> list[str]:
     """Return the operations that write into an argument, in order."""
     calls = [node for node in module.graph.nodes if node.op == "call_function"]
-    return [str(node.target) for node in calls if {"out", "grad_input"} & set(node.kwargs) or str(node.target).endswith("_.default")]
+    return [
+        str(node.target)
+        for node in calls
+        if {"out", "grad_input"} & set(node.kwargs) or ".".join(str(node.target).split(".")[:2]).endswith("_")
+    ]
 
 
 def inputs(*shape: int, count: int = 2) -> list[Tensor]:
@@ -43,6 +47,13 @@ def test_what_is_normalised_is_rectified_in_place() -> None:
     ones, zeros = torch.ones(4), torch.zeros(4)
     module = program(lambda x: [torch.native_batch_norm(x, ones, zeros, zeros, ones, False, 0.0, 1e-5)[0].relu()], x)
     assert written(module) == ["aten.relu_.default"]
+
+
+def test_a_number_is_added_in_place_of_what_it_is_added_to_and_not_through_a_copy() -> None:
+    a, b = inputs(SIZE)
+    module = program(lambda a, b: [(a.exp() * 2.0 - 1.0) / b], a, b)
+    assert written(module) == ["aten.mul_.Tensor", "aten.sub_.Tensor", "aten.div.out"]
+    assert torch.equal(module(a, b)[0], (a.exp() * 2.0 - 1.0) / b)
 
 
 def test_what_the_caller_gave_is_not_written_into() -> None:

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from metarun import draws
+from metarun.in_place import WORTH, reuse_memory
 from metarun.native import without_python
 from metarun.recording import Recorded
 
@@ -73,7 +74,7 @@ def test_a_recorded_function_is_run_without_python(monkeypatch: pytest.MonkeyPat
     assert len(runs) == 2
 
 
-def test_threads_run_one_program_at_the_same_time():
+def test_one_program_on_two_threads_gives_each_its_own_results():
     x = draws.normal(draws.key(0, "large"), 200, 200)
     module = recorded(lambda x: [torch.linalg.matrix_norm(x @ x) + x.sum()], x)
     run = without_python(module)
@@ -92,20 +93,49 @@ def test_threads_run_one_program_at_the_same_time():
     assert sorted(map(float, found)) == sorted(2 * [float(module(x * number)[0]) for number in range(1, 30)])
 
 
+def test_numbers_alone_are_left_to_python_since_their_type_is_no_tensors():
+    module = recorded(lambda x: [x * 2], torch.ones(3))
+    product = next(node for node in module.graph.nodes if node.op == "call_function")
+    with module.graph.inserting_before(product):
+        product.args = (product.args[0], module.graph.call_function(torch.ops.aten.mul.Tensor, (2.0, 3.0)))
+    module.recompile()
+    assert without_python(module) is None
+
+
+def test_large_products_with_numbers_are_written_in_place_here_too():
+    """A product with a number into a given tensor would be computed in fresh memory, and copied."""
+    x = draws.normal(draws.key(0, "large"), WORTH)
+    module = reuse_memory(recorded(lambda x: [((x.exp() * 2.0 + 1.0) / 3.0 - 0.5).relu()], x))
+    run = without_python(module)
+    assert run is not None
+    with torch.profiler.profile(profile_memory=True) as profile:
+        found = run(x)
+    blocks = [event.name for event in profile.events() if event.self_cpu_memory_usage >= x.nbytes]
+    assert blocks == ["aten::exp"]
+    assert torch.equal(found[0], ((x.exp() * 2.0 + 1.0) / 3.0 - 0.5).relu())
+
+
 def test_an_error_of_an_operation_reaches_the_caller():
     run = without_python(recorded(lambda x, y: [x[:, :2] @ y.T], *inputs()))
     assert run is not None
-    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied \(3x2 and 6x5\)"):
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2 shapes cannot be multiplied \(3x2 and 6x5\)$"):
         run(torch.ones(3, 4), torch.ones(5, 6))
 
 
+def test_an_error_is_of_the_kind_that_the_operation_raises():
+    run = without_python(recorded(lambda x, y: [x[(y[:, 0] * 0).long()]], *inputs()))
+    assert run is not None
+    with pytest.raises(IndexError, match="out of bounds for dimension with size 0"):
+        run(torch.ones(0, 4), torch.ones(5, 2))
+
+
 @pytest.mark.parametrize("number", [3, 2.5, True])
-def test_a_number_that_an_operation_makes_a_tensor_of_is_one(number: float):
+def test_a_number_that_is_copied_is_a_tensor(number: float):
     """As random draws copy their constants, which the tracer writes down as numbers."""
     module = recorded(lambda x: [x * 2], torch.ones(3))
     product = next(node for node in module.graph.nodes if node.op == "call_function")
     with module.graph.inserting_before(product):
-        product.args = (product.args[0], module.graph.call_function(torch.ops.aten._to_copy.default, (number,)))
+        product.args = (product.args[0], module.graph.call_function(torch.ops.aten._to_copy.default, (number,), {"dtype": torch.float32}))
     module.recompile()
     run = without_python(module)
     assert run is not None

@@ -79,6 +79,11 @@ class Finetune:
         if not self.test_inner_lrs or min(self.test_inner_lrs) <= 0:
             raise UserError(f"algo.test_inner_lrs={list(self.test_inner_lrs)} must be one or more rates above 0.")
 
+    @property
+    def adapts_backbone(self) -> bool:
+        """Whether a task gets weights of its own beside those of its head."""
+        return self.adapt_all
+
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the backbone's parameters and those of the head over all training classes; running statistics and the first rate."""
         params, state = self.network.init()

@@ -117,7 +117,7 @@ class Mann:
     decay: float = 0.95
     sharpness: float = 1.0
     write: str = "key"
-    label_scale: float = 1.0
+    label_scale: float = 0.5
     orthogonal: bool = False
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
     sequential: ClassVar[bool] = True

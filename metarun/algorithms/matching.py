@@ -75,6 +75,7 @@ class Matching:
     fce_steps: int = 5
     fce_shuffle: bool = True
     head: ClassVar[bool] = False
+    adapts_backbone: ClassVar[bool] = False
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:

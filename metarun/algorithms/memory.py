@@ -85,6 +85,7 @@ class Memory:
     decay: float = 0.99
     gate_bias: float = -1.0
     head: ClassVar[bool] = False
+    adapts_backbone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name, known in (("retrieval", RETRIEVALS), ("eviction", EVICTIONS)):

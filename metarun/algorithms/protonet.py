@@ -42,6 +42,7 @@ class ProtoNet:
     network: Network
     objective: Objective
     head: ClassVar[bool] = False
+    adapts_backbone: ClassVar[bool] = False
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
 
     def init(self, key: Tensor) -> tuple[Params, State]:

@@ -53,6 +53,7 @@ class R2D2:
     learn_strength: bool = True
     scale: float = 10.0
     head: ClassVar[bool] = False
+    adapts_backbone: ClassVar[bool] = False
     objectives: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
