@@ -21,7 +21,7 @@ from metarun import checkpoint, draws
 from metarun.backbones.classifier import Classifier
 from metarun.device import Device, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
-from metarun.errors import UserError
+from metarun.errors import UserError, first_line
 from metarun.instantiate import check_targets, instantiate, locate
 from metarun.network import Network
 from metarun.objectives import Objective, objective
@@ -202,6 +202,6 @@ def _check_forward(network: Network, episode: Episode, name: str) -> None:
             outputs = network.on_support(params, state, episode.support, training=True)
         except RuntimeError as error:
             shape = tuple(episode.support.x.shape[1:])
-            raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {first_line(error)}") from error
     if outputs.dim() != 2:
         raise UserError(f"backbone {name} gives outputs of shape {tuple(outputs.shape)}; it must give one vector per example.")

@@ -1,4 +1,4 @@
-"""The one exception that a user may see."""
+"""The one exception that a user may see, and how others are told."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known word, or an empty string where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

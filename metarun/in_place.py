@@ -65,7 +65,7 @@ def reuse_memory(module: GraphModule) -> GraphModule:
         target = next((given for given in _targets(node, makers) if all(ends.get(maker) == place for maker in makers[given])), None)
         if target is None:
             continue
-        if node.target not in _INTO or _has_number(node):
+        if node.target not in _INTO or has_number(node):
             node.target = _ONTO[node.target]
         else:
             node.target, name = _INTO[node.target]
@@ -97,11 +97,12 @@ def _makers(node: Node, makers: dict[Node, frozenset[Node]]) -> frozenset[Node]:
 
 def _targets(node: Node, makers: dict[Node, frozenset[Node]]) -> Iterator[Node]:
     """Yield the arguments of a node in whose place its result fits: large, of the same layout, and no other argument in that memory."""
-    if node.target not in (_ONTO if _has_number(node) else _INTO | _ONTO):
+    if node.target not in _INTO and node.target not in _ONTO:
         return
-    result, arguments = node.meta.get("val"), [value for value in node.args if isinstance(value, Node)]
-    if _has_number(node):
-        arguments = [value for value in node.args[:1] if isinstance(value, Node)]
+    number = has_number(node)
+    if number and node.target not in _ONTO:
+        return
+    result, arguments = node.meta.get("val"), [value for value in (node.args[:1] if number else node.args) if isinstance(value, Node)]
     for given in arguments:
         value = given.meta.get("val")
         if not isinstance(value, Tensor) or not isinstance(result, Tensor) or value.numel() < WORTH:
@@ -111,7 +112,7 @@ def _targets(node: Node, makers: dict[Node, frozenset[Node]]) -> Iterator[Node]:
             yield given
 
 
-def _has_number(node: Node) -> bool:
+def has_number(node: Node) -> bool:
     """Say whether an operation of torch has a number where its schema has a tensor."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return False

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from metarun.errors import first_line
+from metarun.in_place import has_number
+
 log = logging.getLogger(__name__)
 
 _MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3}
@@ -33,8 +36,7 @@ def without_python(module: GraphModule) -> Callable[..., Sequence[Tensor]] | Non
         function = torch._C._create_function_from_graph("program", _Translation(module).graph)
         get, change = torch._C._get_graph_executor_optimize, torch._C._set_graph_executor_optimize
     except Exception as error:  # whatever is missing or new in this version of torch
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.info("a recorded program is run by Python: %s", reason)
+        log.info("a recorded program is run by Python: %s", first_line(error))
         return None
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
@@ -42,9 +44,10 @@ def without_python(module: GraphModule) -> Callable[..., Sequence[Tensor]] | Non
         change(False)
         try:
             found: Sequence[Tensor] = function(*tensors)
-        except Exception:
+        except Exception as error:
             # torch's interpreter makes one kind of error of all. Python's has the kind and the words that the operation gave it.
             found = module.forward(*tensors)
+            log.warning("a recorded program failed without Python, and was run by it: %s", error)
         finally:
             change(before)
         return found
@@ -83,19 +86,19 @@ class _Translation:
         arguments = [(given.get(each.name, each.default_value), each.type) for each in schema.arguments]
         if node.target is torch.ops.aten._to_copy.default and given.get("dtype") is not None and not isinstance(node.args[0], Node):
             arguments[0] = (torch.tensor(node.args[0]), arguments[0][1])
-        call = self.graph.create(schema.name, [self._value(value, kind) for value, kind in arguments], len(schema.returns))
-        self.graph.appendNode(call)
+        call = self._append(schema.name, [self._value(value, kind) for value, kind in arguments], len(schema.returns))
         results = list(call.outputs())
         for result, returned in zip(results, schema.returns, strict=True):
             result.setType(returned.type)
         # torch finds the operation by the types of its arguments: a number in the place of a tensor leads to one that takes it as it is.
-        tensors = [value for value, kind in arguments if str(kind) == "Tensor"]
-        numbers = any(isinstance(value, Node) for value in tensors) and not all(isinstance(value, Node) for value in tensors)
-        if call.schema() != str(schema) and (call.schema() == _NONE or not numbers):
+        number = bool(node.all_input_nodes) and has_number(node)
+        if call.schema() != str(schema) and (call.schema() == _NONE or not number):
             raise TypeError(f"{schema} is taken for {call.schema()}.")
         if len(results) != 1:
             return results
-        return self._unpacked(results[0], len(node.meta["val"])) if isinstance(node.meta.get("val"), (list, tuple)) else results[0]
+        if isinstance(node.meta.get("val"), (list, tuple)):
+            return list(self._append("prim::ListUnpack", results, len(node.meta["val"])).outputs())
+        return results[0]
 
     def _value(self, value: Any, kind: Any) -> Any:
         """Return an argument of the type that the operation's schema gives it."""
@@ -108,12 +111,9 @@ class _Translation:
         return self.graph.insertConstant(_MEMORY_FORMATS[value] if isinstance(value, torch.memory_format) else value)
 
     def _list(self, values: Sequence[Any], kind: Any) -> Any:
-        built = self.graph.create("prim::ListConstruct", [self._value(value, kind.getElementType()) for value in values], 1)
-        self.graph.appendNode(built)
-        built.output().setType(kind)
-        return built.output()
+        built = self._append("prim::ListConstruct", [self._value(value, kind.getElementType()) for value in values], 1).output()
+        built.setType(kind)
+        return built
 
-    def _unpacked(self, several: Any, count: int) -> Any:
-        unpacked = self.graph.create("prim::ListUnpack", [several], count)
-        self.graph.appendNode(unpacked)
-        return list(unpacked.outputs())
+    def _append(self, name: str, inputs: Sequence[Any], outputs: int) -> Any:
+        return self.graph.appendNode(self.graph.create(name, inputs, outputs))

@@ -25,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
+from metarun.errors import first_line
 from metarun.in_place import reuse_memory
 from metarun.native import without_python
 from metarun.pool import pool_by_maxima
@@ -77,7 +78,7 @@ class Recorded:
         try:
             module = _traced(flat, tensors)
         except Exception as error:  # whatever it is, an error of the function itself comes again when it is called
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             if "_local_scalar_dense" in reason:
                 reason = "what it does depends on the value of a tensor"
             log.info("not recorded, runs operation by operation: %s", reason)
@@ -129,7 +130,7 @@ def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] 
             compiled: Callable[..., Any] = inductor.compile(module, list(tensors))
             compiled(*tensors)  # the C++ compiler runs when the program is first called
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         log.warning("device.compile: torch's compiler does not work here (%s); the run goes on without it.", reason)
         return None
     log.info("compiled in %.1f s", time.perf_counter() - start)

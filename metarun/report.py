@@ -23,7 +23,7 @@ class Report:
     metric: "accuracy" in [0, 1], or "mse". mean, median, std: over the episodes whose score is finite; ci95: half the width of
     the 95 % interval of the mean, 1.96 · std / √episodes. diverged: episodes that are not finite or, in regression, worse than
     `DIVERGED_RATIO` times predicting the support mean. by_step: mean score before adaptation and after inner steps, whose numbers
-    are `steps`: each one, or a selection (`BY_STEP`).
+    are `steps`: each one, or a selection (`metarun.evaluation.BY_STEP`).
     nll: mean negative log-likelihood per query, in nats; in regression under `metarun.predictive`'s mixture, None where no variance of the
     observations is known. ece: expected calibration error (Guo et al. 2017), 15 bins pooled over queries; classification only.
     baseline: in regression the mean error of predicting the support mean, else None. scores: per episode, in order.

@@ -172,6 +172,16 @@ def test_an_operation_that_torchs_interpreter_would_not_find_is_left_to_python(c
     assert "aten::atan2(Tensor self, Tensor other) -> Tensor is taken for (no schema)" in caplog.text
 
 
+def test_a_program_that_fails_there_and_not_in_python_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def failing(*_: Tensor) -> Any:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(torch._C, "_create_function_from_graph", lambda *_: failing)
+    x = inputs()[0]
+    assert torch.equal(Recorded(torch.exp).program(x).call(x), x.exp())
+    assert "a recorded program failed without Python, and was run by it: no kernel" in caplog.text
+
+
 def test_without_torchs_interpreter_python_runs_the_program(monkeypatch: pytest.MonkeyPatch):
     def absent(*_: Any) -> Any:
         raise AttributeError("no such thing in this version")

@@ -156,19 +156,20 @@ class Mann:
         assert isinstance(head, nn.Linear)
         ways, features, seen = head.out_features, head.in_features, self.units + self.reads
 
-        def weights(name: str, rows: int, columns: int, limit: float) -> Tensor:
+        def weights(name: str, rows: int, columns: int, limit: float | None = None) -> Tensor:
+            limit = columns**-0.5 if limit is None else limit
             return draws.uniform(draws.fold(key, name), rows, columns, low=-limit, high=limit)
 
         cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units, orthogonal=self.orthogonal)
         params |= {CONTROLLER + name: value for name, value in cell.items()}
         params |= {"head.label": weights("label", ways, 4 * self.units, self.label_scale * self.units**-0.5)}
-        params |= {"head.weight": weights("head", ways, seen, seen**-0.5), "head.bias": torch.zeros(ways)}
+        params |= {"head.weight": weights("head", ways, seen), "head.bias": torch.zeros(ways)}
         if self.slots:
             sizes = {"key": self.heads * self.width, "gate": self.heads}
             if self.write == "own":
                 sizes["write"] = sizes["key"]
             for name, size in sizes.items():
-                params |= {f"{name}.weight": weights(name, size, self.units, self.units**-0.5), f"{name}.bias": torch.zeros(size)}
+                params |= {f"{name}.weight": weights(name, size, self.units), f"{name}.bias": torch.zeros(size)}
         return params, state
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:

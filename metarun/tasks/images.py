@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from metarun.cache import cache_folder
-from metarun.errors import UserError
+from metarun.errors import UserError, first_line
 from metarun.tasks.sampling import LARGE
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndar
             try:
                 return decode(read(name), size=size, channels=channels).transpose(2, 0, 1)
             except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = first_line(error)
                 raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair it or take it out.") from error
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
