@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from metarun import checkpoint, draws
+from metarun import checkpoint, draws, kernels
 from metarun.backbones.classifier import Classifier
-from metarun.device import Device, Work, choose_device, place, work_of
+from metarun.device import Device, Plan, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
 from metarun.errors import UserError, first_line
 from metarun.instantiate import check_targets, instantiate, locate
@@ -148,8 +148,20 @@ def build_settings(parts: Parts) -> Settings:
     keys = {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = device.plan(parts.work["train"], settings.tasks_per_step, steps=settings.steps)
+    plan = _with_kernels(plan, device)
     validation = dataclasses.replace(device.plan(parts.work["val"], settings.eval_episodes, most=plan.chunk), compile=False)
     return dataclasses.replace(settings, plan=plan, eval_plan=validation)
+
+
+def _with_kernels(plan: Plan, device: Device) -> Plan:
+    """Return the plan with torch's kernels where it asks for own ones and there are none; UserError where the config asks for them."""
+    reason = kernels.missing() if plan.kernels == "own" else None
+    if reason is None:
+        return plan
+    if device.kernels == "own":
+        raise UserError(f"device.kernels=own, but there are no own kernels here: {reason}; use device.kernels=torch.")
+    log.info("own kernels, which are faster, are not used: %s", reason)
+    return dataclasses.replace(plan, kernels="torch")
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:

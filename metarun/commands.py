@@ -20,7 +20,7 @@ from metarun.evaluation import BY_STEP, observation_variance
 from metarun.evaluation import evaluate as run_evaluation
 from metarun.instantiate import check_targets, instantiate
 from metarun.optimizer import OuterOptimizer
-from metarun.overrides import evaluation_config, resume_config
+from metarun.overrides import BEFORE, evaluation_config, resume_config
 from metarun.report_files import sentence, write_json, write_scores, write_splits
 from metarun.running import Runner
 from metarun.saving import Saver
@@ -54,8 +54,9 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
-    if stored.choices != (now := choices(parts, settings)):
-        changed = ", ".join(f"{key} {stored.choices.get(key)} -> {now[key]}" for key in now if stored.choices.get(key) != now[key])
+    before = BEFORE | stored.choices
+    if before != (now := choices(parts, settings)):
+        changed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
         print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
         print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")
@@ -121,6 +122,7 @@ def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
         "threads": parts.device.threads,
         "chunk": settings.plan.chunk,
         "compile": settings.plan.compile,
+        "kernels": settings.plan.kernels,
         "precision": parts.device.precision,
         "torch": str(torch.__version__),
     }
@@ -132,7 +134,7 @@ def describe(plan: Plan, device: str) -> str:
     team = f"{plan.workers} workers with " if plan.workers > 1 else ""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     where = f"{team}{threads}" if device == "cpu" else device
-    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}"
+    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}{', with own kernels' if plan.kernels == 'own' else ''}"
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -27,11 +27,14 @@ TEAM_FLOPS = 2e8
 """Forward operations of a whole step below which a second thread costs more than it does."""
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 """A compiled step pays off where kernels are small (forward operations of a step) and the run is long (outer steps)."""
+OWN_KERNELS_FLOPS = 1e13
+"""Forward operations of a whole run below which own kernels do not gain the seconds that it takes to compile them."""
 MEMORY_SHARE = 0.5
 """Of the device's memory, for the activations of the tasks that are mapped at once."""
 
 
 PRECISIONS = ("float32", "tf32", "bf16")
+KERNELS = ("own", "torch")
 
 _STOCK_THREADS = torch.get_num_threads()
 """As torch found it, before any run of this process chose for itself."""
@@ -42,13 +45,15 @@ class Work:
     """What one task asks of a device.
 
     flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
-    one after the other, in many small operations. shared: whether those of all tasks pass through the same weights.
+    one after the other, in many small operations. shared: whether those of all tasks pass through the same weights. images: whether they
+    pass through a convolution of images, for which `metarun.kernels` has kernels.
     """
 
     flops: float
     values: float
     sequential: bool = False
     shared: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class Plan:
     """How a batch of tasks is run.
 
     chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
-    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none.
+    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: whether own
+    kernels (`metarun.kernels`) stand in for torch's where they are faster: "own" or "torch".
     """
 
     chunk: int = 8
@@ -64,13 +70,14 @@ class Plan:
     threads: int = 1
     compile: bool = False
     autocast: str | None = None
+    kernels: str = "torch"
 
 
 @dataclass(frozen=True)
 class Device:
     """Where to compute.
 
-    name: for torch. threads: of the processor, in all. chunk, compile: as the config says, None where it leaves them to the rule.
+    name: for torch. threads: of the processor, in all. chunk, compile, kernels: as the config says, None where it leaves them to the rule.
     precision: one of `PRECISIONS`.
     """
 
@@ -79,6 +86,7 @@ class Device:
     chunk: int | None = None
     compile: bool | None = None
     precision: str = "float32"
+    kernels: str | None = None
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
         """Return how to run batches of so many tasks. steps: how often, in training; 0 for an evaluation. most: no larger chunk than this."""
@@ -90,7 +98,16 @@ class Device:
         if self.name != "cpu" or work.flops * tasks < TEAM_FLOPS:
             return Plan(chunk, compile=compile, autocast=autocast)
         workers = min(self.threads, -(-tasks // chunk))
-        return Plan(chunk, workers, max(1, self.threads // workers), compile, autocast)
+        threads = max(1, self.threads // workers)
+        return Plan(
+            chunk, workers, threads, compile, autocast, self._kernels(work, tasks * steps) if threads == 1 and not compile else "torch"
+        )
+
+    def _kernels(self, work: Work, tasks: int) -> str:
+        """Return whose kernels are to compute so many tasks of training, each on one thread."""
+        if not work.images or self.precision == "bf16" or tasks == 0:
+            return "torch"
+        return self.kernels or ("own" if work.flops * tasks >= OWN_KERNELS_FLOPS else "torch")
 
     def _even(self, tasks: int, fitting: int) -> int:
         """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""
@@ -129,13 +146,16 @@ def choose_device(config: Mapping[str, Any]) -> Device:
     compile = _auto(config, "compile")
     if compile is not None and not isinstance(compile, bool):
         raise UserError(f"device.compile={compile} must be auto, true or false.")
+    kernels = _auto(config, "kernels")
+    if kernels is not None and kernels not in KERNELS:
+        raise UserError(f"device.kernels={kernels} must be auto, {' or '.join(KERNELS)}.")
     precision = config.get("precision", "float32")
     if precision not in PRECISIONS:
         raise UserError(f"device.precision={precision} is unknown; it must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     keep_freed_memory()
     threads = _whole("device.threads", _auto(config, "threads"))
-    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision)
+    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision, kernels)
 
 
 def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, sequential: bool = False, shared: bool = False) -> Work:
@@ -144,10 +164,11 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
     if module is None:
         values = float(episode.support.x.numel() + episode.query.x.numel())
         return Work(2 * values, 2 * values, sequential, shared)
-    kept = 0
+    kept, images = 0, False
 
     def count(layer: nn.Module, args: Any, out: Any) -> None:
-        nonlocal kept
+        nonlocal kept, images
+        images |= isinstance(layer, nn.Conv2d)
         kept += out.numel() if isinstance(out, Tensor) else 0
 
     hooks = [layer.register_forward_hook(count) for layer in module.modules() if not list(layer.children())]
@@ -159,7 +180,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
             hook.remove()
     # An inner step keeps about three forward passes for its second derivative, the query pass one for its first.
     passes = support * (1 + 3 * inner_steps) + 2 * query
-    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared)
+    return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared, images)
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

@@ -11,14 +11,18 @@ from metarun.errors import UserError, nearest
 MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
 """What may differ from the checkpoint when a run is resumed; the first four are keys, the others groups."""
 
+BEFORE = {"kernels": "torch"}
+"""Of a run's choices, those that an older metarun did not write down, since it had no other."""
+
 
 def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a checkpoint with those overrides that may change; UserError for any other that differs from it."""
     config = dict(stored.config)
     device = dict(config["device"])
-    for key, chosen in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile")):
+    choices = BEFORE | stored.choices
+    for key, chosen in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile"), ("kernels", "kernels")):
         if device.get(key, "auto") == "auto":  # what it chose then is used again
-            device[key] = stored.choices.get(chosen, "auto")
+            device[key] = choices.get(chosen, "auto")
     config["device"] = device
     for key, value in overrides.items():
         group = key.split(".")[0]

@@ -27,6 +27,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from metarun.cache import cache_folder
 from metarun.errors import first_line
 from metarun.in_place import reuse_memory
+from metarun.kernels import use_own_kernels
 from metarun.native import without_python
 from metarun.pool import pool_by_maxima
 
@@ -49,11 +50,13 @@ class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
     function: must not branch on the values of tensors; one that does runs as it is, operation by operation.
-    compile: fuse the program with torch's compiler, where a C++ compiler is found. The result may differ in the last bits.
+    compile: fuse the program with torch's compiler, where a C++ compiler is found. own_kernels: of `metarun.kernels`, which must be there.
+    With either the result may differ in the last bits.
     """
 
     function: Callable[..., Any]
     compile: bool = False
+    own_kernels: bool = False
     _programs: dict[Hashable, Program] = field(default_factory=dict)
 
     def program(self, *args: Any) -> Program:
@@ -86,7 +89,7 @@ class Recorded:
         module = _simplified(module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
-            module = reuse_memory(module)
+            module = reuse_memory(use_own_kernels(module) if self.own_kernels else module)
             run = without_python(module) or module.forward
 
         def call(*args: Any) -> Any:

@@ -60,7 +60,7 @@ class Runner:
             if times * len(parts) < WORTH_RECORDING:
                 yield from ((partial(function, shared, part), False) for part in parts)
                 continue
-            recorded = self._recorded.setdefault(name, Recorded(function, compile=self.plan.compile))
+            recorded = self._recorded.setdefault(name, Recorded(function, self.plan.compile, self.plan.kernels == "own"))
             programs = [recorded.program(shared, part) for part in parts]
             aside = len(parts) > 1 and all(program.concurrent for program in programs)
             yield from ((partial(program.call, shared, part), aside) for program, part in zip(programs, parts, strict=True))

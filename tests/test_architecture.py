@@ -34,6 +34,7 @@ LAYERS = {
     ],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
     "engine": [
+        "metarun.c_library",
         "metarun.checkpoint",
         "metarun.dealing",
         "metarun.device",
@@ -43,6 +44,7 @@ LAYERS = {
         "metarun.fitting",
         "metarun.instantiate",
         "metarun.interrupt",
+        "metarun.kernels",
         "metarun.native",
         "metarun.optimizer",
         "metarun.pictures",

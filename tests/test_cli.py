@@ -247,7 +247,9 @@ def test_resume_passes_on_what_was_typed(command_line: CommandLine, calls: Calls
     assert command_line("train", f"resume={old_run}", *typed).code == 0
     config = calls.train[0][0]
     assert config["overrides"] == {"steps": 4000, "algo.unheard": [1, 2], "device": "cpu", "device.threads": 2, "task.name": "a b"}
-    assert config["groups"] == {"device": {"name": "cpu", "task_chunk": "auto", "threads": 2, "compile": "auto", "precision": "float32"}}
+    assert config["groups"] == {
+        "device": {"name": "cpu", "task_chunk": "auto", "threads": 2, "compile": "auto", "precision": "float32", "kernels": "auto"}
+    }
 
 
 # What an evaluation receives

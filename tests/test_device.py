@@ -77,6 +77,28 @@ def test_only_small_steps_of_long_runs_are_compiled_unless_the_config_decides():
     assert not on_cpu(compile=False).plan(small, 25, steps=70_000).compile
 
 
+def test_long_runs_on_images_take_own_kernels_where_each_worker_has_one_thread():
+    """4e8 operations a task: 32 tasks a step come to 1.28e10, so 1e13 are 781 steps."""
+    images = Work(4e8, 1.0, images=True)
+    assert [on_cpu().plan(images, 32, steps=steps).kernels for steps in (700, 800)] == ["torch", "own"]
+    assert on_cpu().plan(images, 1, steps=10**6).kernels == "torch"  # one task a step: both threads compute it
+    assert on_cpu().plan(Work(4e8, 1.0), 32, steps=10**6).kernels == "torch"
+    assert on_cpu(precision="bf16").plan(images, 32, steps=10**6).kernels == "torch"
+    assert on_cpu(compile=True).plan(images, 32, steps=10**6).kernels == "torch"
+
+
+def test_the_config_decides_about_kernels_of_training_and_scores_are_always_torchs():
+    images = Work(4e8, 1.0, images=True)
+    assert on_cpu(kernels="own").plan(images, 32, steps=1).kernels == "own"
+    assert on_cpu(kernels="torch").plan(images, 32, steps=10**6).kernels == "torch"
+    assert on_cpu(kernels="own").plan(images, 600).kernels == "torch"
+
+
+def test_work_knows_a_convolution():
+    part = [Examples(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2))] * 2
+    assert work_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
+
+
 def test_bfloat16_is_a_matter_of_the_plan():
     assert on_cpu(precision="bf16").plan(work(7e4), 25).autocast == "cpu"
     assert on_cpu(precision="tf32").plan(work(7e4), 25).autocast is None
@@ -104,6 +126,7 @@ def test_work_counts_the_operations_of_a_forward_pass_over_all_examples():
         ({"name": "cpu", "task_chunk": 1.5}, "device.task_chunk=1.5"),
         ({"name": "cpu", "task_chunk": "all"}, "device.task_chunk=all"),
         ({"name": "cpu", "compile": "yes"}, "device.compile=yes must be auto, true or false"),
+        ({"name": "cpu", "kernels": True}, "device.kernels=True must be auto, own or torch"),
         ({"name": "cpu", "precision": "float16"}, "device.precision=float16 is unknown; it must be float32, tf32 or bf16"),
     ],
 )

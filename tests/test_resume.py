@@ -273,4 +273,12 @@ def test_a_checkpoint_cannot_vouch_for_the_code_that_it_names(tmp_path: Path):
 
 def test_threads_are_part_of_what_a_checkpoint_remembers(finished: Path):
     choices = checkpoint.load(finished / "checkpoints/last.pt").choices
-    assert choices == {"device": "cpu", "threads": 1, "chunk": 1, "compile": False, "precision": "float32", "torch": str(torch.__version__)}
+    assert choices == {
+        "device": "cpu",
+        "threads": 1,
+        "chunk": 1,
+        "compile": False,
+        "kernels": "torch",
+        "precision": "float32",
+        "torch": str(torch.__version__),
+    }
