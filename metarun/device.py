@@ -95,13 +95,11 @@ class Device:
         small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
         compile = small if self.compile is None else self.compile
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
-        if self.name != "cpu" or work.flops * tasks < TEAM_FLOPS:
+        if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
-        workers = min(self.threads, -(-tasks // chunk))
-        threads = max(1, self.threads // workers)
-        return Plan(
-            chunk, workers, threads, compile, autocast, self._kernels(work, tasks * steps) if threads == 1 and not compile else "torch"
-        )
+        workers = 1 if work.flops * tasks < TEAM_FLOPS else min(self.threads, -(-tasks // chunk))
+        threads = 1 if work.flops * tasks < TEAM_FLOPS else max(1, self.threads // workers)
+        return Plan(chunk, workers, threads, compile, autocast, "torch" if threads > 1 or compile else self._kernels(work, tasks * steps))
 
     def _kernels(self, work: Work, tasks: int) -> str:
         """Return whose kernels are to compute so many tasks of training, each on one thread."""

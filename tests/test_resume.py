@@ -17,7 +17,7 @@ import pytest
 import torch
 from small import composed
 
-from metarun import checkpoint, commands, engine, overrides
+from metarun import checkpoint, commands, engine, kernels, overrides
 from metarun.errors import UserError
 from metarun.testing import assert_same
 from metarun.tracking import TIME_KEYS
@@ -176,11 +176,35 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
     """Several tasks mapped at once, every thread that there is, compiled kernels."""
     chosen = config("maml", steps=12)
     chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "compile": compile, "precision": "float32"}
-    commands.train(chosen, tmp_path / "reference")
-    train_and_break_off(chosen, tmp_path / "run", 8, monkeypatch)
-    train_or_resume("maml", tmp_path / "run")
-    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").choices["compile"] is (compile is True)
-    assert_same_run(tmp_path / "run", tmp_path / "reference")
+    choices = resumed_as_chosen("maml", chosen, tmp_path, monkeypatch)
+    assert choices["compile"] is (compile is True)
+
+
+@pytest.mark.skipif(kernels.missing() is not None, reason=f"no own kernels here: {kernels.missing()}")
+def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken: list[str] = []
+    convolve = kernels._convolve
+    monkeypatch.setattr(kernels, "_convolve", lambda name, *given: (taken.append(name), convolve(name, *given)))
+    chosen = config("protonet", steps=12)
+    chosen["backbone"] = {
+        "_target_": "metarun.backbones.conv4.Conv4",
+        "filters": 16,
+        "pooling": "stride",
+        "input_shape": None,
+        "norm": "batch",
+    }
+    chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "precision": "float32", "kernels": "own"}
+    assert resumed_as_chosen("protonet", chosen, tmp_path, monkeypatch)["kernels"] == "own"
+    assert {"forward", "input_gradient", "weight_gradient"} <= set(taken)
+
+
+def resumed_as_chosen(name: str, chosen: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Check that a run that is broken off and resumed is the one that was not; return what its engine chose."""
+    commands.train(chosen, folder / "reference")
+    train_and_break_off(chosen, folder / "run", 8, monkeypatch)
+    train_or_resume(name, folder / "run")
+    assert_same_run(folder / "run", folder / "reference")
+    return checkpoint.load(folder / "run/checkpoints/last.pt").choices
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
