@@ -90,12 +90,13 @@ class Dealer:
         """
         if not self._ready:
             start = time.perf_counter()
-            if len(self._ahead) <= (1 if self._block_steps == 1 else BLOCKS_AHEAD):
-                self._ahead.append(self._thread.submit(self._deal))
             try:
                 self._ready.extend(self._ahead.popleft().result())
             finally:
                 self.waited += time.perf_counter() - start
+                # Not before: only with the first block is it known whether a step is one, and a third large step need not be held for it.
+                if len(self._ahead) < (1 if self._block_steps == 1 else BLOCKS_AHEAD):
+                    self._ahead.append(self._thread.submit(self._deal))
         if not self._ready:
             raise IndexError(f"the run ends after {self._end} steps, and all of them have been handed out.")
         return self._ready.popleft()
