@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from metarun import checkpoint, draws, kernels
+from metarun import checkpoint, draws, operations
 from metarun.backbones.classifier import Classifier
 from metarun.device import Device, Plan, Work, choose_device, place, work_of
 from metarun.engine import Position, Settings
@@ -155,7 +155,7 @@ def build_settings(parts: Parts) -> Settings:
 
 def _with_kernels(plan: Plan, device: Device) -> Plan:
     """Return the plan with torch's kernels where it asks for own ones and there are none; UserError where the config asks for them."""
-    reason = kernels.missing() if plan.kernels == "own" else None
+    reason = operations.missing() if plan.kernels == "own" else None
     if reason is None:
         return plan
     if device.kernels == "own":

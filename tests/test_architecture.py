@@ -46,6 +46,7 @@ LAYERS = {
         "metarun.interrupt",
         "metarun.kernels",
         "metarun.native",
+        "metarun.operations",
         "metarun.optimizer",
         "metarun.pictures",
         "metarun.in_place",

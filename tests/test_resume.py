@@ -17,7 +17,7 @@ import pytest
 import torch
 from small import composed
 
-from metarun import checkpoint, commands, engine, kernels, overrides
+from metarun import checkpoint, commands, engine, operations, overrides
 from metarun.errors import UserError
 from metarun.testing import assert_same
 from metarun.tracking import TIME_KEYS
@@ -180,11 +180,11 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
     assert choices["compile"] is (compile is True)
 
 
-@pytest.mark.skipif(kernels.missing() is not None, reason=f"no own kernels here: {kernels.missing()}")
+@pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
 def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken: list[str] = []
-    convolve = kernels._convolve
-    monkeypatch.setattr(kernels, "_convolve", lambda name, *given: (taken.append(name), convolve(name, *given)))
+    convolve = operations._convolve
+    monkeypatch.setattr(operations, "_convolve", lambda name, *given: (taken.append(name), convolve(name, *given)))
     chosen = config("protonet", steps=12)
     chosen["backbone"] = {
         "_target_": "metarun.backbones.conv4.Conv4",

@@ -1,0 +1,111 @@
+/* What normalisation needs of images, and normalisation followed by max-pooling over windows of 2 x 2 that do not overlap, on one core.
+ *
+ * Between the two lies the largest image of a network, which these never write: it is read once going forwards, and twice going back.
+ *
+ * In memory: x (images, height, width, channels), y and g (images, height / 2, width / 2, channels), places as y: row * width + column of
+ * each maximum. Normalised is x * scale + shift, per channel.
+ */
+
+#include <stdint.h>
+#include <string.h>
+
+enum { CHANNELS = 1024 }; /* done at once, so that what is per channel stays in the cache */
+
+typedef struct {
+    long images, height, width, channels;
+} images;
+
+static long fewer(long a, long b) { return a < b ? a : b; }
+
+/* mean and variance (of all values, not of a sample) of each channel of images of one pixel. torch reads them column by column, each value
+   from a page of its own. */
+void column_statistics(const images *it, const float *x, float *mean, float *variance)
+{
+    long rows = it->images, columns = it->channels;
+    for (long left = 0; left < columns; left += CHANNELS) {
+        long width = fewer(columns - left, CHANNELS);
+        float centre[CHANNELS] = {0}, spread[CHANNELS] = {0};
+        for (long row = 0; row < rows; row++)
+            for (long column = 0; column < width; column++) centre[column] += x[row * columns + left + column];
+        for (long column = 0; column < width; column++) centre[column] /= rows;
+        for (long row = 0; row < rows; row++)
+            for (long column = 0; column < width; column++) {
+                float apart = x[row * columns + left + column] - centre[column];
+                spread[column] += apart * apart;
+            }
+        for (long column = 0; column < width; column++) mean[left + column] = centre[column], variance[left + column] = spread[column] / rows;
+    }
+}
+
+/* y: the maxima of what is normalised; the first of equal ones, and what is no number (NaN) before any other, as torch has it. */
+void normalise_and_pool(const images *it, const float *x, const float *scale, const float *shift, float *y, int64_t *places)
+{
+    long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
+    float best[CHANNELS];
+    int32_t which[CHANNELS];
+    for (long image = 0; image < it->images; image++, x += it->height * it->width * channels)
+        for (long i = 0; i < out_height; i++)
+            for (long j = 0; j < out_width; j++)
+                for (long left = 0; left < channels; left += CHANNELS) {
+                    long corner = 2 * i * it->width + 2 * j, width = fewer(channels - left, CHANNELS);
+                    const float *by = scale + left, *plus = shift + left;
+                    for (int32_t place = 0; place < 4; place++) {
+                        const float *from = x + (corner + place % 2 + place / 2 * it->width) * channels + left;
+                        if (place == 0)
+                            for (long k = 0; k < width; k++) best[k] = from[k] * by[k] + plus[k], which[k] = 0;
+                        else
+                            for (long k = 0; k < width; k++) {
+                                float next = from[k] * by[k] + plus[k];
+                                int32_t more = (next > best[k]) | (next != next);
+                                best[k] = more ? next : best[k];
+                                which[k] = more ? place : which[k];
+                            }
+                    }
+                    for (long k = 0; k < width; k++) *y++ = best[k];
+                    for (long k = 0; k < width; k++) *places++ = corner + which[k] % 2 + which[k] / 2 * it->width;
+                }
+}
+
+/* sums[0]: of g; sums[1]: of g times x at the maxima, less its mean; (channels) each. */
+void sums_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *mean, float *sums)
+{
+    long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
+    float part[2][CHANNELS];
+    memset(sums, 0, sizeof(float) * 2 * channels);
+    for (long image = 0; image < it->images; image++, x += it->height * it->width * channels)
+        for (long i = 0; i < out_height; i++)
+            for (long left = 0; left < channels; left += CHANNELS) {
+                long width = fewer(channels - left, CHANNELS);
+                memset(part, 0, sizeof part);
+                for (long j = 0; j < out_width; j++) {
+                    long corner = 2 * i * it->width + 2 * j, pixel = ((image * out_height + i) * out_width + j) * channels + left;
+                    const float *a = x + corner * channels + left, *b = a + channels, *c = a + it->width * channels, *d = c + channels, *of_g = g + pixel;
+                    const int64_t *at = places + pixel;
+                    int32_t two = it->width;
+                    for (long k = 0; k < width; k++) {
+                        int32_t place = (int32_t)(at[k] - corner);
+                        float value = place == 0 ? a[k] : place == 1 ? b[k] : place == two ? c[k] : d[k];
+                        part[0][k] += of_g[k];
+                        part[1][k] += of_g[k] * (value - mean[left + k]);
+                    }
+                }
+                for (long k = 0; k < width; k++) sums[left + k] += part[0][k], sums[channels + left + k] += part[1][k];
+            }
+}
+
+/* dx: x * scale + shift, and gain * g added at the maxima. */
+void spread_to_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
+{
+    long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
+    for (long image = 0; image < it->images; image++, x += it->height * it->width * channels, dx += it->height * it->width * channels)
+        for (long row = 0; row < it->height; row++)
+            for (long column = 0; column < it->width; column++) {
+                long place = row * it->width + column, pixel = ((image * out_height + row / 2) * out_width + column / 2) * channels;
+                const float *from = x + place * channels;
+                float *to = dx + place * channels;
+                if (row / 2 < out_height && column / 2 < out_width)
+                    for (long k = 0; k < channels; k++) to[k] = from[k] * scale[k] + shift[k] + (places[pixel + k] == place ? gain[k] * g[pixel + k] : 0.0f);
+                else
+                    for (long k = 0; k < channels; k++) to[k] = from[k] * scale[k] + shift[k];
+            }
+}

@@ -1,0 +1,218 @@
+"""Operations of torch that are functions in C: convolutions with strides, statistics of columns, normalisation with max-pooling.
+
+They compute the sums of torch's own operations, mostly in another order; the C files say how, and why that is faster. `metarun.kernels` puts
+them into recorded programs. All take and make images with their channels last in memory, on one thread, in float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from metarun import c_library, draws
+
+TOLERANCE = 1e-5
+
+aten = torch.ops.aten
+CL = torch.channels_last
+
+_OPERATIONS = torch.library.Library("metarun", "DEF")
+_OPERATIONS.define("conv(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int groups) -> Tensor")
+_OPERATIONS.define("conv_input(Tensor g, Tensor weight, int[] shape, int[] stride, int[] padding, int groups) -> Tensor")
+_OPERATIONS.define("conv_weight(Tensor g, Tensor x, int[] shape, int[] stride, int[] padding, int groups) -> Tensor")
+_OPERATIONS.define("column_statistics(Tensor x) -> (Tensor, Tensor)")
+_OPERATIONS.define("norm_pool(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> (Tensor, Tensor)")
+_OPERATIONS.define(
+    "norm_pool_backward(Tensor g, Tensor places, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
+)
+
+
+class _Convolution(ctypes.Structure):
+    """`convolution` of the C file; in and out are channels of one group."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in (
+            *("images", "in", "out", "height", "width", "out_height", "out_width", "rows", "columns"),
+            *("row_stride", "column_stride", "row_padding", "column_padding", "groups"),
+        )
+    ]
+
+
+class _Images(ctypes.Structure):
+    """`images` of the C file."""
+
+    _fields_ = [(name, ctypes.c_long) for name in ("images", "height", "width", "channels")]
+
+
+@functools.cache
+def missing() -> str | None:
+    """Return why these operations cannot be used here, or None where they can; the first call compiles them and tries them out."""
+    try:
+        for source in _FUNCTIONS:
+            _library(source)
+    except c_library.NoLibraryError as reason:
+        return str(reason)
+    return _wrong()
+
+
+_FUNCTIONS: dict[str, dict[str, tuple[Any, int]]] = {
+    "convolution.c": {"forward": (_Convolution, 4), "input_gradient": (_Convolution, 3), "weight_gradient": (_Convolution, 3)},
+    "normalisation.c": {
+        "column_statistics": (_Images, 3),
+        "normalise_and_pool": (_Images, 5),
+        "sums_at_maxima": (_Images, 5),
+        "spread_to_maxima": (_Images, 7),
+    },
+}
+"""By C file, the functions, each with what its first argument points to and how many more pointers it takes."""
+
+
+@functools.cache
+def _library(source: str) -> ctypes.CDLL:
+    library = c_library.load(Path(__file__).with_name(source))
+    for name, (shape, pointers) in _FUNCTIONS[source].items():
+        getattr(library, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
+    return library
+
+
+def _call(name: str, shape: ctypes.Structure, *tensors: Tensor | None) -> int:
+    """Call a function; other threads do not wait for it."""
+    source = next(source for source, functions in _FUNCTIONS.items() if name in functions)
+    found: int = getattr(_library(source), name)(
+        ctypes.byref(shape), *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    )
+    return found
+
+
+def _convolve(name: str, shape: _Convolution, *tensors: Tensor | None) -> None:
+    if _call(name, shape, *tensors):
+        raise MemoryError("there is no memory for a convolution.")
+
+
+def _shape(
+    x: Sequence[int], weight: Sequence[int], y: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int
+) -> _Convolution:
+    return _Convolution(x[0], weight[1], weight[0] // groups, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
+    x, weight, bias = x.contiguous(memory_format=CL), weight.contiguous(memory_format=CL), None if bias is None else bias.contiguous()
+    size = [(x.shape[2 + i] + 2 * padding[i] - weight.shape[2 + i]) // stride[i] + 1 for i in (0, 1)]
+    y = torch.empty((x.shape[0], weight.shape[0], *size), memory_format=CL)
+    _convolve("forward", _shape(x.shape, weight.shape, y.shape, stride, padding, groups), x, weight, bias, y)
+    return y
+
+
+def _conv_input(g: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
+    g, weight = g.contiguous(memory_format=CL), weight.contiguous(memory_format=CL)
+    x = torch.empty(shape, memory_format=CL)
+    _convolve("input_gradient", _shape(shape, weight.shape, g.shape, stride, padding, groups), g, weight, x)
+    return x
+
+
+def _conv_weight(g: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
+    g, x = g.contiguous(memory_format=CL), x.contiguous(memory_format=CL)
+    weight = torch.empty(shape, memory_format=CL)
+    _convolve("weight_gradient", _shape(x.shape, shape, g.shape, stride, padding, groups), g, x, weight)
+    return weight
+
+
+def _column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.contiguous()
+    mean, variance = torch.empty(x.shape[1]), torch.empty(x.shape[1])
+    _call("column_statistics", _Images(x.shape[0], 1, 1, x.shape[1]), x, mean, variance)
+    return mean, variance
+
+
+def _norm_pool(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the maxima of normalised images over windows of 2 x 2, and their places, as `max_pool2d_with_indices` has them."""
+    x = x.contiguous(memory_format=CL)
+    scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    images, channels, height, width = x.shape
+    y = torch.empty((images, channels, height // 2, width // 2), memory_format=CL)
+    places = torch.empty(y.shape, dtype=torch.int64, memory_format=CL)
+    _call("normalise_and_pool", _Images(images, height, width, channels), x, scale, shift, y, places)
+    return y, places
+
+
+def _norm_pool_backward(
+    g: Tensor, places: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias of `_norm_pool`, whose mean and var are those of x; inverse: 1 / sqrt(var + eps).
+
+    With g put back to the maxima, that is w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over the maxima only.
+    """
+    g, places, x = (each.contiguous(memory_format=CL) for each in (g, places, x))
+    mean = mean.contiguous()
+    images, channels, height, width = x.shape
+    shape, sums, by_x = _Images(images, height, width, channels), torch.empty(2, channels), torch.empty_like(x)
+    _call("sums_at_maxima", shape, g, places, x, mean, sums)
+    by_bias, by_weight = sums[0].clone(), sums[1] * inverse
+    count, gain = images * height * width, inverse if weight is None else weight * inverse
+    scale = -gain * inverse * by_weight / count
+    shift = -gain * by_bias / count - scale * mean
+    _call("spread_to_maxima", shape, g, places, x, scale, shift, gain.contiguous(), by_x)
+    return by_x, by_weight, by_bias
+
+
+for _name, _function in {
+    "conv": _conv,
+    "conv_input": _conv_input,
+    "conv_weight": _conv_weight,
+    "column_statistics": _column_statistics,
+    "norm_pool": _norm_pool,
+    "norm_pool_backward": _norm_pool_backward,
+}.items():
+    _OPERATIONS.impl(_name, _function, "CPU")
+
+
+def _wrong() -> str | None:
+    """Try the kernels on small images beside torch's in float64; return what is wrong with them, if anything."""
+
+    def normal(slot: str, *shape: int) -> Tensor:
+        return draws.normal(draws.key(0, slot), *shape).contiguous(memory_format=CL)
+
+    pairs = []
+    for images, groups, into, out, size, kernel, padding in (
+        (7, 2, 16, 48, (6, 5), (3, 3), (1, 1)),
+        (2, 1, 80, 16, (4, 7), (1, 2), (0, 1)),
+    ):
+        x, weight = normal("x", images, groups * into, *size), normal("weight", groups * out, into, *kernel)
+        bias, stride = draws.normal(draws.key(0, "bias"), groups * out), (2, 2)
+        y = _conv(x, weight, bias, stride, padding, groups)
+        g = normal("g", *y.shape)
+        rest = (stride, padding, (1, 1), False, (0, 0), groups)
+        by_x, by_weight, _ = aten.convolution_backward(g.double(), x.double(), weight.double(), None, *rest, (True, True, False))
+        pairs += [(y, aten.convolution(x.double(), weight.double(), bias.double(), *rest))]
+        pairs += [
+            (_conv_input(g, weight, x.shape, stride, padding, groups), by_x),
+            (_conv_weight(g, x, weight.shape, stride, padding, groups), by_weight),
+        ]
+    values = draws.normal(draws.key(0, "values"), 5, 1100)
+    mean, variance = _column_statistics(values)
+    pairs += [(mean, values.double().mean(dim=0)), (variance, values.double().var(dim=0, correction=0))]
+    pairs += _pairs_of_pooling(normal("x", 3, 20, 5, 4), normal("g", 3, 20, 2, 2))
+    apart = torch.stack([(ours.double() - exact).abs().max() / exact.abs().max() for ours, exact in pairs]).max()  # NaN where one is
+    return None if apart < TOLERANCE else f"compiled here, they are off by {apart:.1g}"
+
+
+def _pairs_of_pooling(x: Tensor, g: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return what own operations and torch's give for x normalised and pooled, and for its derivatives given g."""
+    mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
+    weight, bias, exact = -mean - 0.5, mean + 0.1, x.double().requires_grad_()
+    leaves = (exact, weight.double().requires_grad_(), bias.double().requires_grad_())
+    with torch.enable_grad():
+        pooled = F.max_pool2d(F.batch_norm(leaves[0], None, None, *leaves[1:], training=True), 2)
+        wanted = torch.autograd.grad(pooled, leaves, g.double())
+    y, places = _norm_pool(x, weight, bias, mean, var, 1e-5)
+    found = _norm_pool_backward(g, places, x, weight, mean, (var + 1e-5).rsqrt())
+    return [(y, pooled.detach()), *zip(found, wanted, strict=True)]
