@@ -1,7 +1,7 @@
 """What of a recorded program is done by kernels of our own, in the place of torch's (`metarun.operations`).
 
 torch's kernels for a processor take the derivatives of a convolution with stride 2 at half the speed of one with stride 1, and small images
-slower still; between normalisation and max-pooling they write and read the largest image of a network four times. Whether own kernels may
+slower still; between normalisation and what follows it they write and read the largest images of a network several times. Whether own kernels may
 be used is decided once for a run (`Plan.kernels`); what they take of a program, by shapes and layouts alone. Results agree to rounding.
 """
 
@@ -40,6 +40,8 @@ def use_own_kernels(module: GraphModule) -> GraphModule:
             _take_statistics(module, node)
         elif node.target is aten.max_pool2d_with_indices.default:
             _take_normalised_maxima(module, node)
+        elif node.target is aten.relu.default:
+            _take_normalised_and_rectified(module, node)
         elif node.target is aten.native_batch_norm_backward.default:
             _take_their_derivatives(module, node)
     module.graph.eliminate_dead_code()
@@ -82,28 +84,54 @@ def _take_normalised_maxima(module: GraphModule, node: Node) -> None:
     """Take a pooling of images that are normalised for nothing else."""
     given: Any = node.args
     x, *geometry = given
-    result = _before_views(x)
-    if not _halves(geometry) or result is None or result.target is not operator.getitem or result.args[1] != 0:
-        return
+    result, views = _before_views(x)
+    norm = _normalisation(result)
+    if norm is not None and _halves(geometry) and _in_order(result, views):
+        _replace(module, node, own.norm_pool.default, norm)
+
+
+def _take_normalised_and_rectified(module: GraphModule, node: Node) -> None:
+    """Take a rectification of images that are normalised for nothing else; views between the two are left behind it."""
+    x: Any = node.args[0]
+    result, _ = _before_views(x)
+    norm = _normalisation(result)
+    if norm is not None:
+        _replace(module, result, own.norm_relu.default, norm)
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+
+
+def _normalisation(result: Node) -> tuple[Any, ...] | None:
+    """Return x, weight, bias, mean, var and eps of the normalisation that a node is the result of, if it is the one result of one with given
+    statistics.
+    """
+    if result.target is not operator.getitem or result.args[1] != 0 or len(result.users) != 1:
+        return None
     norm: Any = result.args[0]
     if norm.target is not aten.native_batch_norm.default or len(norm.users) > 1 or not _worth(norm.args[0]):
-        return
-    images, weight, bias, mean, var, training, _, eps = norm.args
-    if not training:
-        _replace(module, node, own.norm_pool.default, (images, weight, bias, mean, var, eps))
+        return None
+    *given, training, _, eps = norm.args
+    return None if training else (*given, eps)
 
 
 def _take_their_derivatives(module: GraphModule, node: Node) -> None:
-    """Take the derivative of a normalisation whose result is used by a pooling only."""
+    """Take the derivative of a normalisation whose result is used by a pooling or a rectification only."""
     given: Any = node.args
     g, x, weight, _, _, mean, inverse, training, *_ = given
-    pool = _before_views(g)
-    if not training or mean is None or not _worth(x) or pool is None or pool.target is not aten.max_pool2d_with_indices_backward.default:
+    if not training or mean is None or not _worth(x):
         return
-    pooled: Any = pool.args
-    g, _, *geometry, places = pooled
-    if _halves(geometry):
-        _replace(module, node, own.norm_pool_backward.default, (g, places, x, weight, mean, inverse))
+    result, views = _before_views(g)
+    if len(result.users) != 1:
+        return
+    through: Any = result.args
+    if result.target is aten.max_pool2d_with_indices_backward.default:
+        g, _, *geometry, places = through
+        if _halves(geometry) and _in_order(result, views):
+            _replace(module, node, own.norm_pool_backward.default, (g, places, x, weight, mean, inverse))
+    elif result.target is aten.threshold_backward.default:
+        g, y, threshold = through
+        if threshold == 0 and all(each.meta["val"].stride() == result.meta["val"].stride() for each in (g, y)):
+            g, y = (_viewed(module, each, views, node) for each in (g, y))
+            _replace(module, node, own.norm_relu_backward.default, (g, y, x, weight, mean, inverse))
 
 
 def _halves(geometry: Sequence[Any]) -> bool:
@@ -118,23 +146,35 @@ def _worth(x: Node) -> bool:
     return plain and value.numel() >= WORTH
 
 
-def _before_views(node: Node) -> Node | None:
-    """Return the node of whose result this one is but a view, if its values are of the same shape and order and nothing else reads them."""
+def _before_views(node: Node) -> tuple[Node, list[Node]]:
+    """Return the node of whose result this one is but a view, and the views, the first one first; nothing but them reads what they view."""
     views: list[Node] = []
     while node.target in _VIEWS and len(node.users) == 1:
-        views.append(node)
+        views.insert(0, node)
         node = node.args[0]  # type: ignore[assignment]
-    value = node.meta.get("val")
-    if len(node.users) != 1 or not isinstance(value, Tensor):
-        return None
-    viewed = torch.empty(value.shape, device="meta")
-    for view in reversed(views):
+    return node, views
+
+
+def _in_order(node: Node, views: Sequence[Node]) -> bool:
+    """Say whether views of a node's result leave its shape and the order of its values."""
+    shape = node.meta["val"].shape
+    before = viewed = torch.empty(shape, device="meta")
+    for view in views:
         operation: Any = view.target
         try:
             viewed = operation(viewed, *view.args[1:])
         except RuntimeError:  # that view depends on the order in memory
-            return None
-    return node if (viewed.shape, viewed.stride()) == (value.shape, torch.empty(value.shape, device="meta").stride()) else None
+            return False
+    return (viewed.shape, viewed.stride()) == (shape, before.stride())
+
+
+def _viewed(module: GraphModule, node: Node, views: Sequence[Node], before: Node) -> Node:
+    """Return a node after the same views, put into the program before another one."""
+    with module.graph.inserting_before(before):
+        for view in views:
+            node, meta = module.graph.call_function(view.target, (node, *view.args[1:])), view.meta  # type: ignore[arg-type]
+            node.meta = dict(meta)
+    return node
 
 
 def _replace(module: GraphModule, node: Node, operation: Callable[..., Any], given: tuple[Any, ...]) -> None:

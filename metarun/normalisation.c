@@ -1,15 +1,19 @@
-/* What normalisation needs of images, and normalisation followed by max-pooling over windows of 2 x 2 that do not overlap, on one core.
+/* What normalisation needs of images, and normalisation followed by rectification or by max-pooling over windows of 2 x 2 that do not overlap,
+ * on one core.
  *
  * Between the two lies the largest image of a network, which these never write: it is read once going forwards, and twice going back.
  *
- * In memory: x (images, height, width, channels), y and g (images, height / 2, width / 2, channels), places as y: row * width + column of
- * each maximum. Normalised is x * scale + shift, per channel.
+ * In memory: x (images, height, width, channels); y and g as x, or pooled (images, height / 2, width / 2, channels); places as y: row * width +
+ * column of each maximum. Normalised is x * scale + shift, per channel.
  */
 
 #include <stdint.h>
 #include <string.h>
 
-enum { CHANNELS = 1024 }; /* done at once, so that what is per channel stays in the cache */
+enum {
+    CHANNELS = 1024, /* done at once, so that what is per channel stays in the cache */
+    PIXELS = 64      /* added up before they are added to the rest, so that small values are not lost in a large sum */
+};
 
 typedef struct {
     long images, height, width, channels;
@@ -35,6 +39,47 @@ void column_statistics(const images *it, const float *x, float *mean, float *var
             }
         for (long column = 0; column < width; column++) mean[left + column] = centre[column], variance[left + column] = spread[column] / rows;
     }
+}
+
+/* y: what is normalised, 0 where it is less. */
+void normalise_and_rectify(const images *it, const float *x, const float *scale, const float *shift, float *y)
+{
+    long pixels = it->images * it->height * it->width, channels = it->channels;
+    for (long pixel = 0; pixel < pixels; pixel++, x += channels, y += channels)
+        for (long k = 0; k < channels; k++) {
+            float value = x[k] * scale[k] + shift[k];
+            y[k] = value < 0 ? 0 : value;
+        }
+}
+
+/* sums[0]: of g where y is positive; sums[1]: of that times x, less its mean; (channels) each. */
+void sums_where_positive(const images *it, const float *g, const float *y, const float *x, const float *mean, float *sums)
+{
+    long pixels = it->images * it->height * it->width, channels = it->channels;
+    float part[2][CHANNELS];
+    memset(sums, 0, sizeof(float) * 2 * channels);
+    for (long first = 0; first < pixels; first += PIXELS)
+        for (long left = 0; left < channels; left += CHANNELS) {
+            long width = fewer(channels - left, CHANNELS);
+            memset(part, 0, sizeof part);
+            for (long pixel = first; pixel < fewer(first + PIXELS, pixels); pixel++) {
+                const float *of_g = g + pixel * channels + left, *of_y = y + pixel * channels + left, *of_x = x + pixel * channels + left;
+                for (long k = 0; k < width; k++) {
+                    float passed = of_y[k] <= 0 ? 0 : of_g[k];
+                    part[0][k] += passed;
+                    part[1][k] += passed * (of_x[k] - mean[left + k]);
+                }
+            }
+            for (long k = 0; k < width; k++) sums[left + k] += part[0][k], sums[channels + left + k] += part[1][k];
+        }
+}
+
+/* dx: x * scale + shift, and gain * g added where y is positive. */
+void spread_where_positive(const images *it, const float *g, const float *y, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
+{
+    long pixels = it->images * it->height * it->width, channels = it->channels;
+    for (long pixel = 0; pixel < pixels; pixel++, g += channels, y += channels, x += channels, dx += channels)
+        for (long k = 0; k < channels; k++) dx[k] = x[k] * scale[k] + shift[k] + (y[k] <= 0 ? 0 : gain[k] * g[k]);
 }
 
 /* y: the maxima of what is normalised; the first of equal ones, and what is no number (NaN) before any other, as torch has it. */
@@ -94,7 +139,7 @@ void sums_at_maxima(const images *it, const float *g, const int64_t *places, con
 }
 
 /* dx: x * scale + shift, and gain * g added at the maxima. */
-void spread_to_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
+void spread_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
 {
     long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
     for (long image = 0; image < it->images; image++, x += it->height * it->width * channels, dx += it->height * it->width * channels)

@@ -1,4 +1,4 @@
-"""Operations of torch that are functions in C: convolutions with strides, statistics of columns, normalisation with max-pooling.
+"""Operations of torch that are functions in C: convolutions, statistics of columns, normalisation with what follows it.
 
 They compute the sums of torch's own operations, mostly in another order; the C files say how, and why that is faster. `metarun.kernels` puts
 them into recorded programs. All take and make images with their channels last in memory, on one thread, in float32.
@@ -28,6 +28,10 @@ _OPERATIONS.define("conv(Tensor x, Tensor weight, Tensor? bias, int[] stride, in
 _OPERATIONS.define("conv_input(Tensor g, Tensor weight, int[] shape, int[] stride, int[] padding, int groups) -> Tensor")
 _OPERATIONS.define("conv_weight(Tensor g, Tensor x, int[] shape, int[] stride, int[] padding, int groups) -> Tensor")
 _OPERATIONS.define("column_statistics(Tensor x) -> (Tensor, Tensor)")
+_OPERATIONS.define("norm_relu(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> Tensor")
+_OPERATIONS.define(
+    "norm_relu_backward(Tensor g, Tensor y, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
+)
 _OPERATIONS.define("norm_pool(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> (Tensor, Tensor)")
 _OPERATIONS.define(
     "norm_pool_backward(Tensor g, Tensor places, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
@@ -67,9 +71,12 @@ _FUNCTIONS: dict[str, dict[str, tuple[Any, int]]] = {
     "convolution.c": {"forward": (_Convolution, 4), "input_gradient": (_Convolution, 3), "weight_gradient": (_Convolution, 3)},
     "normalisation.c": {
         "column_statistics": (_Images, 3),
+        "normalise_and_rectify": (_Images, 4),
+        "sums_where_positive": (_Images, 5),
+        "spread_where_positive": (_Images, 7),
         "normalise_and_pool": (_Images, 5),
         "sums_at_maxima": (_Images, 5),
-        "spread_to_maxima": (_Images, 7),
+        "spread_at_maxima": (_Images, 7),
     },
 }
 """By C file, the functions, each with what its first argument points to and how many more pointers it takes."""
@@ -132,36 +139,58 @@ def _column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
+def _norm_relu(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """Return normalised images, rectified."""
+    x = x.contiguous(memory_format=CL)
+    y = torch.empty_like(x)
+    _call("normalise_and_rectify", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y)
+    return y
+
+
 def _norm_pool(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the maxima of normalised images over windows of 2 x 2, and their places, as `max_pool2d_with_indices` has them."""
     x = x.contiguous(memory_format=CL)
-    scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    images, channels, height, width = x.shape
-    y = torch.empty((images, channels, height // 2, width // 2), memory_format=CL)
+    y = torch.empty((*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2), memory_format=CL)
     places = torch.empty(y.shape, dtype=torch.int64, memory_format=CL)
-    _call("normalise_and_pool", _Images(images, height, width, channels), x, scale, shift, y, places)
+    _call("normalise_and_pool", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y, places)
     return y, places
 
 
-def _norm_pool_backward(
-    g: Tensor, places: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by x, weight and bias of `_norm_pool`, whose mean and var are those of x; inverse: 1 / sqrt(var + eps).
+def _norm_relu_backward(g: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias of `_norm_relu`, of which y is the result; the rest as `_through_norm` has it."""
+    return _through_norm("where_positive", g, y, *rest)
 
-    With g put back to the maxima, that is w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over the maxima only.
+
+def _norm_pool_backward(g: Tensor, places: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias of `_norm_pool`, which found these places; the rest as `_through_norm` has it."""
+    return _through_norm("at_maxima", g, places, *rest)
+
+
+def _through_norm(
+    where: str, g: Tensor, by: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiate a normalisation by x, weight and bias, whose mean and inverse = 1 / sqrt(var + eps) are those of x.
+
+    With g put back to where it passed, dL/dx = w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over these places only.
     """
-    g, places, x = (each.contiguous(memory_format=CL) for each in (g, places, x))
-    mean = mean.contiguous()
-    images, channels, height, width = x.shape
-    shape, sums, by_x = _Images(images, height, width, channels), torch.empty(2, channels), torch.empty_like(x)
-    _call("sums_at_maxima", shape, g, places, x, mean, sums)
+    g, by, x = (each.contiguous(memory_format=CL) for each in (g, by, x))
+    sums, by_x = torch.empty(2, x.shape[1]), torch.empty_like(x)
+    _call(f"sums_{where}", _images(x), g, by, x, mean.contiguous(), sums)
     by_bias, by_weight = sums[0].clone(), sums[1] * inverse
-    count, gain = images * height * width, inverse if weight is None else weight * inverse
+    count, gain = x.numel() / x.shape[1], inverse if weight is None else weight * inverse
     scale = -gain * inverse * by_weight / count
     shift = -gain * by_bias / count - scale * mean
-    _call("spread_to_maxima", shape, g, places, x, scale, shift, gain.contiguous(), by_x)
+    _call(f"spread_{where}", _images(x), g, by, x, scale, shift, gain.contiguous(), by_x)
     return by_x, by_weight, by_bias
+
+
+def _images(x: Tensor) -> _Images:
+    return _Images(x.shape[0], *x.shape[2:], x.shape[1])
+
+
+def _scale_and_shift(weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
+    return scale, -mean * scale if bias is None else bias - mean * scale
 
 
 for _name, _function in {
@@ -169,6 +198,8 @@ for _name, _function in {
     "conv_input": _conv_input,
     "conv_weight": _conv_weight,
     "column_statistics": _column_statistics,
+    "norm_relu": _norm_relu,
+    "norm_relu_backward": _norm_relu_backward,
     "norm_pool": _norm_pool,
     "norm_pool_backward": _norm_pool_backward,
 }.items():
@@ -200,19 +231,26 @@ def _wrong() -> str | None:
     values = draws.normal(draws.key(0, "values"), 5, 1100)
     mean, variance = _column_statistics(values)
     pairs += [(mean, values.double().mean(dim=0)), (variance, values.double().var(dim=0, correction=0))]
-    pairs += _pairs_of_pooling(normal("x", 3, 20, 5, 4), normal("g", 3, 20, 2, 2))
+    pairs += _pairs_of_norms(normal("x", 3, 20, 5, 4), normal("g", 3, 20, 2, 2), normal("relu", 3, 20, 5, 4))
     apart = torch.stack([(ours.double() - exact).abs().max() / exact.abs().max() for ours, exact in pairs]).max()  # NaN where one is
     return None if apart < TOLERANCE else f"compiled here, they are off by {apart:.1g}"
 
 
-def _pairs_of_pooling(x: Tensor, g: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return what own operations and torch's give for x normalised and pooled, and for its derivatives given g."""
+def _pairs_of_norms(x: Tensor, g_pooled: Tensor, g_rectified: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return what own operations and torch's give for x normalised and pooled or rectified, and for its derivatives."""
     mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
-    weight, bias, exact = -mean - 0.5, mean + 0.1, x.double().requires_grad_()
-    leaves = (exact, weight.double().requires_grad_(), bias.double().requires_grad_())
+    weight, bias, inverse = -mean - 0.5, mean + 0.1, (var + 1e-5).rsqrt()
+    leaves = [leaf.double().requires_grad_() for leaf in (x, weight, bias)]
     with torch.enable_grad():
-        pooled = F.max_pool2d(F.batch_norm(leaves[0], None, None, *leaves[1:], training=True), 2)
-        wanted = torch.autograd.grad(pooled, leaves, g.double())
-    y, places = _norm_pool(x, weight, bias, mean, var, 1e-5)
-    found = _norm_pool_backward(g, places, x, weight, mean, (var + 1e-5).rsqrt())
-    return [(y, pooled.detach()), *zip(found, wanted, strict=True)]
+        normalised = F.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True)
+        pooled, rectified = F.max_pool2d(normalised, 2), F.relu(normalised)
+        through_pooling = torch.autograd.grad(pooled, leaves, g_pooled.double(), retain_graph=True)
+        through_rectification = torch.autograd.grad(rectified, leaves, g_rectified.double())
+    maxima, places = _norm_pool(x, weight, bias, mean, var, 1e-5)
+    y = _norm_relu(x, weight, bias, mean, var, 1e-5)
+    return [
+        (maxima, pooled.detach()),
+        (y, rectified.detach()),
+        *zip(_norm_pool_backward(g_pooled, places, x, weight, mean, inverse), through_pooling, strict=True),
+        *zip(_norm_relu_backward(g_rectified, y, x, weight, mean, inverse), through_rectification, strict=True),
+    ]

@@ -65,7 +65,7 @@ def batch(tasks: int, per_class: int) -> Examples:
 @pytest.mark.parametrize(
     ("pooling", "taken"),
     [
-        ("stride", {"conv", "conv_input", "conv_weight", "column_statistics"}),
+        ("stride", {"conv", "conv_input", "conv_weight", "column_statistics", "norm_relu", "norm_relu_backward"}),
         ("max", {"conv_weight", "column_statistics", "norm_pool", "norm_pool_backward"}),
     ],
 )
@@ -131,6 +131,32 @@ def test_images_are_pooled_as_they_are_normalised_only_by_halves_and_in_their_or
     module = kernels.use_own_kernels(module)
     assert ("metarun.norm_pool.default" in targets(module)) is taken
     torch.testing.assert_close(module(x), wanted)
+
+
+@needs_kernels
+@pytest.mark.parametrize("order", [(1, 0, 2, 3, 4), (0, 1, 2, 3, 4)])
+def test_views_between_normalisation_and_rectification_stay_as_they_are(order: tuple[int, ...]):
+    """The gradient through two tasks beside the channels, which are parted before they are rectified."""
+    x = normal("x", 4, 64, 8, 8)
+    mean, var, zeros = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), torch.zeros(64)
+
+    def forward_and_back(x: Tensor) -> list[Tensor]:
+        normalised = torch.native_batch_norm(x, zeros + 1.5, zeros + 0.1, mean, var, False, 0.0, 1e-5)[0]
+        y = normalised.view(4, 2, 32, 8, 8).permute(order).relu()
+        g = torch.ops.aten.threshold_backward(y * y - 1.0, y, 0)
+        back = [order.index(axis) for axis in range(5)]
+        given = (g.permute(back).view(x.shape), x, zeros + 1.5, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
+        return [y, *torch.ops.aten.native_batch_norm_backward(*given)]
+
+    module = make_fx(forward_and_back)(x)
+    wanted = module(x)
+    module = kernels.use_own_kernels(module)
+    assert [name for name in targets(module) if name.startswith("metarun.")] == [
+        "metarun.norm_relu.default",
+        "metarun.norm_relu_backward.default",
+    ]
+    for found, exact in zip(module(x), wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
 @needs_kernels

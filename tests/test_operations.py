@@ -117,6 +117,30 @@ def test_normalisation_with_pooling_and_its_derivatives_are_those_of_torch_in_fl
 
 
 @needs_operations
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("name", IMAGES)
+def test_normalisation_with_rectification_and_its_derivatives_are_those_of_torch_in_float64(name: str, affine: bool):
+    x, g = normal("x", *IMAGES[name]), normal("g", *IMAGES[name])
+    mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
+    weight, bias = (draws.normal(draws.key(0, slot), x.shape[1]) if affine else None for slot in ("weight", "bias"))
+    y = ops.norm_relu(x, weight, bias, mean, var, 1e-5)
+    leaves = [None if leaf is None else leaf.double().requires_grad_() for leaf in (x, weight, bias)]
+    rectified = F.batch_norm(leaves[0], None, None, *leaves[1:], training=True).relu()  # type: ignore[arg-type]
+    close(y, rectified.detach())
+    found = ops.norm_relu_backward(g, y, x, weight, mean, (var + 1e-5).rsqrt())
+    exact = torch.autograd.grad(rectified, [leaf for leaf in leaves if leaf is not None], g.double())
+    for ours, wanted in zip(found, exact, strict=False):
+        torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
+
+
+@needs_operations
+def test_what_is_no_number_is_not_rectified():
+    x, one = torch.tensor([NAN, -1.0, INF]).reshape(3, 1, 1, 1), torch.ones(1)
+    assert ops.norm_relu(x, None, None, 0 * one, one, 0.0).flatten().tolist()[1:] == [0.0, INF]
+    assert ops.norm_relu(x, None, None, 0 * one, one, 0.0)[0].isnan().all()
+
+
+@needs_operations
 @pytest.mark.parametrize(
     "values",
     [
@@ -143,6 +167,8 @@ def test_operations_that_compute_something_else_are_found_out(monkeypatch: pytes
         "_conv_input": lambda g, weight, shape, *rest: backward(0, g, torch.empty(shape), weight, *rest),
         "_conv_weight": lambda g, x, shape, *rest: backward(1, g, x, torch.empty(shape), *rest),
         "_column_statistics": lambda x: (x.mean(dim=0), x.var(dim=0, correction=0)),
+        "_norm_relu": lambda x, weight, bias, mean, var, eps: F.batch_norm(x, mean, var, weight, bias, eps=eps).relu(),
+        "_norm_relu_backward": rectified_backward,
         "_norm_pool": pooled,
         "_norm_pool_backward": pooled_backward,
     }
@@ -163,6 +189,10 @@ def backward(which: int, g: Tensor, x: Tensor, weight: Tensor, stride: Any, padd
 
 def pooled(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, eps: float) -> Any:
     return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, eps=eps), 2, return_indices=True)
+
+
+def rectified_backward(g: Tensor, y: Tensor, x: Tensor, weight: Any, mean: Tensor, inverse: Tensor) -> Any:
+    return torch.ops.aten.native_batch_norm_backward(g * (y > 0), x, weight, None, None, mean, inverse, True, 1e-5, (True, True, True))
 
 
 def pooled_backward(g: Tensor, places: Tensor, x: Tensor, weight: Any, mean: Tensor, inverse: Tensor) -> Any:
