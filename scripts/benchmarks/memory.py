@@ -17,11 +17,15 @@ from .problem import problem_of
 from .rows import Row
 from .variants import composed, offered
 
+CHUNKS = 64
+"""Run at least, where several run at once. What is free when one asks for memory depends on how far the others are, so the peak creeps up with
+the chunks that have run, in few large steps as in many small ones; for rows to be compared each has to run as many."""
+
 
 def memory(row: Row, options: Options) -> list[Result]:
-    """Take the peak of memory over two steps of the row's one contender, beyond what this process held after its imports."""
+    """Take the peak of memory over a few steps of the row's one contender, beyond what this process held after its imports."""
     (name,) = row.contenders
-    imported = peak()
+    imported, steps = peak(), 2
     take: Callable[[], object]
     remarks: list[str] = []
     if name == PLAIN:
@@ -35,18 +39,25 @@ def memory(row: Row, options: Options) -> list[Result]:
             return [{"contender": name, "unit": "MiB", "samples": [], "facts": {"remarks": left_out}}]
         run = Run(variants[name])
         take, remarks = run.step, [f"{row.name}: {name} runs {run.settings.plan.workers} chunks at once; {held(run)}."]
+        steps = steps_of(run)
     built = peak()
-    take()
-    take()
+    for _ in range(steps):
+        take()
     facts = {"remarks": remarks, "imports": imported, "before the first step": built - imported}
     return [{"contender": name, "unit": "MiB", "samples": [peak() - imported], "facts": facts}]
+
+
+def steps_of(run: Run) -> int:
+    """Return how many steps to take: two, or as many as have `CHUNKS` where several chunks run at once."""
+    plan, tasks = run.settings.plan, run.settings.tasks_per_step
+    return 2 if plan.workers == 1 else max(2, -(-CHUNKS // -(-tasks // plan.chunk)))
 
 
 def held(run: Run) -> str:
     """Return what the episodes of a step take, beside what else is in the peak."""
     batch = deal(run.parts.source, "train", torch.arange(1))
     values = sum(part.x.numel() for part in batch) * run.settings.tasks_per_step
-    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to three steps are held"
+    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to two steps are held"
 
 
 def peak() -> float:
