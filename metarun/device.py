@@ -97,12 +97,15 @@ class Device:
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
         if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
-        workers = 1 if work.flops * tasks < TEAM_FLOPS else min(self.threads, -(-tasks // chunk))
-        threads = 1 if work.flops * tasks < TEAM_FLOPS else max(1, self.threads // workers)
-        return Plan(chunk, workers, threads, compile, autocast, "torch" if threads > 1 or compile else self._kernels(work, tasks * steps))
+        team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
+        kernels = "torch" if compile else self._kernels(work, tasks * steps)
+        if kernels == "own" and self.chunk is None and tasks % team == 0:
+            chunk = min(chunk, tasks // team)  # they compute on one thread each, so that there must be a chunk for each thread
+        workers = min(team, -(-tasks // chunk))
+        return Plan(chunk, workers, team // workers, compile, autocast, "torch" if team // workers > 1 else kernels)
 
     def _kernels(self, work: Work, tasks: int) -> str:
-        """Return whose kernels are to compute so many tasks of training, each on one thread."""
+        """Return whose kernels are to compute so many tasks of training."""
         if not work.images or self.precision == "bf16" or tasks == 0:
             return "torch"
         return self.kernels or ("own" if work.flops * tasks >= OWN_KERNELS_FLOPS else "torch")

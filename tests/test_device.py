@@ -87,6 +87,16 @@ def test_long_runs_on_images_take_own_kernels_where_each_worker_has_one_thread()
     assert on_cpu(compile=True).plan(images, 32, steps=10**6).kernels == "torch"
 
 
+def test_own_kernels_have_a_chunk_for_each_thread():
+    images = Work(2e8, 1.0, images=True)
+    plan = on_cpu().plan(images, 16, steps=10**6)
+    assert (plan.chunk, plan.workers, plan.threads, plan.kernels) == (8, 2, 1, "own")
+    plan = on_cpu(kernels="torch").plan(images, 16, steps=10**6)
+    assert (plan.chunk, plan.workers, plan.threads) == (16, 1, 2)
+    uneven = on_cpu().plan(images, 5, steps=10**6)
+    assert (uneven.chunk, uneven.threads, uneven.kernels) == (5, 2, "torch")
+
+
 def test_the_config_decides_about_kernels_of_training_and_scores_are_always_torchs():
     images = Work(4e8, 1.0, images=True)
     assert on_cpu(kernels="own").plan(images, 32, steps=1).kernels == "own"
