@@ -147,21 +147,30 @@ def build_settings(parts: Parts) -> Settings:
     config, device = parts.config, parts.device
     keys = {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
-    plan = device.plan(parts.work["train"], settings.tasks_per_step, steps=settings.steps)
-    plan = _with_kernels(plan, device)
-    validation = dataclasses.replace(device.plan(parts.work["val"], settings.eval_episodes, most=plan.chunk), compile=False)
+    plan = _training_plan(device, parts.work["train"], settings.tasks_per_step, settings.steps)
+    # As many tasks at once as in training fit into memory; what a resumed run takes over is that of training, so only that counts here.
+    most = plan.chunk * plan.workers if plan.kernels == "own" else plan.chunk
+    validation = dataclasses.replace(device, chunk=None).plan(parts.work["val"], settings.eval_episodes, most=most)
+    validation = dataclasses.replace(validation, compile=False)
     return dataclasses.replace(settings, plan=plan, eval_plan=validation)
 
 
-def _with_kernels(plan: Plan, device: Device) -> Plan:
-    """Return the plan with torch's kernels where it asks for own ones and there are none; UserError where the config asks for them."""
-    reason = operations.missing() if plan.kernels == "own" else None
+def _training_plan(device: Device, work: Work, tasks: int, steps: int) -> Plan:
+    """Return how to train, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
+    plan = device.plan(work, tasks, steps=steps)
+    if plan.kernels == "torch":
+        if device.kernels == "own":
+            log.warning("device.kernels=own: not used; they train networks with convolutions, in float32 on a processor, not compiled.")
+        return plan
+    reason = operations.missing()
     if reason is None:
         return plan
     if device.kernels == "own":
-        raise UserError(f"device.kernels=own, but there are no own kernels here: {reason}; use device.kernels=torch.")
+        raise UserError(
+            f"device.kernels=own, as typed or as the run has it, but there are no own kernels here: {reason}; use device.kernels=torch."
+        )
     log.info("own kernels, which are faster, are not used: %s", reason)
-    return dataclasses.replace(plan, kernels="torch")
+    return dataclasses.replace(device, kernels="torch").plan(work, tasks, steps=steps)
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:

@@ -26,10 +26,11 @@ COMPILERS = ("cc", "gcc", "clang")
 """Looked for in this order, where the environment variable CC names none."""
 
 _INSTRUCTIONS = {
-    "AVX512": ["-march=x86-64-v4", "-mtune=skylake-avx512"],
-    "AVX2": ["-march=x86-64-v3", "-mtune=haswell"],
+    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mtune=skylake-avx512"],
+    "AVX2": ["-mavx2", "-mfma", "-mtune=haswell"],
 }
-"""Options by what torch has found that the processor can do (and the user has left it), so that no instruction is unknown to it."""
+"""Options by what torch has found that the processor can do (and the user has left it): what torch itself makes sure of, and no more. The
+tuning decides whether sums stay in registers."""
 _SECONDS = 120
 
 
@@ -46,20 +47,30 @@ def load(source: Path) -> ctypes.CDLL:
         raise NoLibraryError(f"they are not made for {sys.platform}")
     command = [*_compiler(), "-O3", *_instructions(), "-shared", "-fPIC"]
     try:
-        version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
+        version = subprocess.run([*_compiler(), "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
         known = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(command).encode()])).hexdigest()[:16]
         library = cache_folder() / "kernels" / f"{source.stem}-{known}.so"
-        if not library.exists():
-            _compile(command, source, library)
+        if library.exists():
+            try:
+                return ctypes.CDLL(str(library))
+            except OSError as error:
+                log.info("%s is broken and is compiled again: %s", library, first_line(error))
+        _compile(command, source, library)
         return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:
-        raise NoLibraryError(f"{command[0]} failed: {(error.stderr or b'').decode(errors='replace').strip().splitlines()[:1]}") from error
+        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        reason = next((line for line in said if "error" in line), said[0] if said else f"exit code {error.returncode}")
+        raise NoLibraryError(f"{command[0]} failed: {reason}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoLibraryError(first_line(error)) from error
 
 
 def _compiler() -> list[str]:
-    if chosen := shlex.split(os.environ.get("CC", "")):
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise NoLibraryError(f"CC={os.environ['CC']} cannot be read: {first_line(error)}") from error
+    if chosen:
         return chosen
     found = next((compiler for compiler in COMPILERS if shutil.which(compiler)), None)
     if found is None:

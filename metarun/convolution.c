@@ -6,7 +6,7 @@
  * and derivative only change the table.
  *
  * In memory: x (images, height, width, groups * in), y (images, out_height, out_width, groups * out), and per group the weight
- * (out, taps, in), where a tap is a place of the kernel. Each function returns 0, or 1 where there was no memory.
+ * (out, taps, in), where a tap is a place of the kernel. `in` and `out` are multiples of 16 and at most CHANNELS. Each function returns 0, or 1 where there was no memory.
  */
 
 #include <stdlib.h>
@@ -159,8 +159,12 @@ static int apply_to_all(const convolution *it, product *products, int count, con
 {
     int most = images_at_once(it), groups = it->groups;
     size_t per_group = (size_t)it->rows * it->columns * depth * channels;
-    float *in = malloc(sizeof(float) * most * from_pixels * groups * depth), *out = malloc(sizeof(float) * most * to_pixels * groups * channels);
-    for (int first = 0; in && out && first < it->images; first += most) {
+    float *in = 0, *out = 0;
+    if (groups > 1) {
+        in = malloc(sizeof(float) * most * from_pixels * groups * depth), out = malloc(sizeof(float) * most * to_pixels * groups * channels);
+        if (!in || !out) return free(in), free(out), 1;
+    }
+    for (int first = 0; first < it->images; first += most) {
         int images = it->images - first < most ? it->images - first : most;
         const float *start = from + (size_t)first * from_pixels * groups * depth;
         float *end = to + (size_t)first * to_pixels * groups * channels;
@@ -173,9 +177,8 @@ static int apply_to_all(const convolution *it, product *products, int count, con
         }
         if (groups > 1) put(images * to_pixels, groups, channels, out, end);
     }
-    int failed = !in || !out;
     free(in), free(out);
-    return failed;
+    return 0;
 }
 
 int forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
@@ -266,9 +269,13 @@ int weight_gradient(const convolution *it, const float *g, const float *x, float
 {
     int most = images_at_once(it), groups = it->groups, pixels = it->height * it->width, places = it->out_height * it->out_width;
     size_t of_group = (size_t)it->out * it->rows * it->columns * it->in;
-    float *xs = malloc(sizeof(float) * most * pixels * groups * it->in), *gs = malloc(sizeof(float) * most * places * groups * it->out);
+    float *xs = 0, *gs = 0;
+    if (groups > 1) {
+        xs = malloc(sizeof(float) * most * pixels * groups * it->in), gs = malloc(sizeof(float) * most * places * groups * it->out);
+        if (!xs || !gs) return free(xs), free(gs), 1;
+    }
     memset(weight, 0, sizeof(float) * groups * of_group);
-    for (int first = 0; xs && gs && first < it->images; first += most) {
+    for (int first = 0; first < it->images; first += most) {
         int images = it->images - first < most ? it->images - first : most;
         const float *from_x = x + (size_t)first * pixels * groups * it->in, *from_g = g + (size_t)first * places * groups * it->out;
         if (groups > 1) take(images * pixels, groups, it->in, from_x, xs), take(images * places, groups, it->out, from_g, gs);
@@ -276,7 +283,6 @@ int weight_gradient(const convolution *it, const float *g, const float *x, float
             add_weight_gradient(it, images, groups > 1 ? gs + (size_t)group * images * places * it->out : from_g,
                                 groups > 1 ? xs + (size_t)group * images * pixels * it->in : from_x, weight + group * of_group);
     }
-    int failed = !xs || !gs;
     free(xs), free(gs);
-    return failed;
+    return 0;
 }

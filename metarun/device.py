@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from metarun.errors import UserError
+from metarun.operations import VECTOR
 from metarun.types import Episode
 
 CHUNK_FLOPS = 4e9
@@ -61,8 +62,8 @@ class Plan:
     """How a batch of tasks is run.
 
     chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
-    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: whether own
-    kernels (`metarun.kernels`) stand in for torch's where they are faster: "own" or "torch".
+    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: "own" where
+    those of `metarun.kernels` stand in for torch's in what they do faster, else "torch".
     """
 
     chunk: int = 8
@@ -92,17 +93,19 @@ class Device:
         """Return how to run batches of so many tasks. steps: how often, in training; 0 for an evaluation. most: no larger chunk than this."""
         chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks, steps > 0), most or tasks)))
         chunk = min(chunk, most or chunk)
-        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS
+        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS and self.kernels != "own"
         compile = small if self.compile is None else self.compile
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
         if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
         team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
         kernels = "torch" if compile else self._kernels(work, tasks * steps)
-        if kernels == "own" and self.chunk is None and tasks % team == 0:
-            chunk = min(chunk, tasks // team)  # they compute on one thread each, so that there must be a chunk for each thread
+        if kernels == "own" and self.chunk is None and (tasks % team == 0 or self.kernels == "own"):
+            chunk = min(chunk, -(-tasks // team))  # they compute on one thread each, so that there must be a chunk for each thread
         workers = min(team, -(-tasks // chunk))
-        return Plan(chunk, workers, team // workers, compile, autocast, "torch" if team // workers > 1 else kernels)
+        if team // workers > 1 and self.kernels != "own":
+            kernels = "torch"
+        return Plan(chunk, workers, 1 if kernels == "own" else team // workers, compile, autocast, kernels)
 
     def _kernels(self, work: Work, tasks: int) -> str:
         """Return whose kernels are to compute so many tasks of training."""
@@ -169,7 +172,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
 
     def count(layer: nn.Module, args: Any, out: Any) -> None:
         nonlocal kept, images
-        images |= isinstance(layer, nn.Conv2d)
+        images |= isinstance(layer, nn.Conv2d) and layer.out_channels % VECTOR == 0
         kept += out.numel() if isinstance(out, Tensor) else 0
 
     hooks = [layer.register_forward_hook(count) for layer in module.modules() if not list(layer.children())]

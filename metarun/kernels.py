@@ -1,7 +1,7 @@
 """What of a recorded program is done by kernels of our own, in the place of torch's (`metarun.operations`).
 
 torch's kernels for a processor take the derivatives of a convolution with stride 2 at half the speed of one with stride 1, and small images
-slower still; between normalisation and what follows it they write and read the largest images of a network several times. Whether own kernels may
+slower still, as they do with the derivative by the weight whatever the stride; between normalisation and what follows it they write and read the largest images of a network several times. Whether own kernels may
 be used is decided once for a run (`Plan.kernels`); what they take of a program, by shapes and layouts alone. Results agree to rounding.
 """
 
@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-CHANNELS, TAPS, VECTOR = 1024, 49, 16
-"""Limits of `convolution.c`: channels of a group, places of the kernel, and what channels must be a multiple of."""
+from metarun.operations import CHANNELS, CL, TAPS, VECTOR, aten
+
 WEIGHTS = 1 << 16
 """Values of a group's weight above which they no longer stay in a core's cache, and torch's kernels are the faster ones."""
 WORTH = 1 << 12
 """Values below which a kernel gains less than its call costs."""
 
-aten = torch.ops.aten
 own = torch.ops.metarun
-CL = torch.channels_last
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten.permute.default)
 
 
@@ -63,6 +61,8 @@ def _take_derivatives(module: GraphModule, node: Node) -> None:
         return
     for result in list(node.users):
         which = result.args[1] if result.target is operator.getitem else None
+        if not result.meta["val"].is_contiguous(memory_format=CL):
+            continue
         if which == 0 and max(stride) > 1:
             given = (g, weight, list(x.meta["val"].shape), stride, padding, groups)
             _replace(module, result, own.conv_input.default, given)
@@ -73,10 +73,10 @@ def _take_derivatives(module: GraphModule, node: Node) -> None:
 
 def _take_statistics(module: GraphModule, node: Node) -> None:
     given: Any = node.args
-    x, x_mean, x_variance, _ = given
+    x, running_mean, running_var, _ = given
     value = x.meta["val"]
-    plain = value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous() and value[0, 0].numel() == 1
-    if plain and value.shape[1] >= WORTH and x_mean is None and x_variance is None:
+    plain = value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous() and value.shape[2:].numel() == 1
+    if plain and value.shape[1] >= WORTH and running_mean is None and running_var is None:
         _replace(module, node, own.column_statistics.default, (x,))
 
 

@@ -2,7 +2,8 @@
 
 Python takes some microseconds from one operation to the next, more than a small operation itself takes; and of threads that run programs side
 by side only one at a time may do so, for which the others wait. The interpreter that torch has for its own programs (TorchScript's, in C++)
-calls the same operations in the same order, hence the same bits, and needs Python only to begin and to end. It is asked to change nothing
+calls the same operations in the same order, hence the same bits, and needs Python only to begin and to end (and for operations that are written
+in it, as those of `metarun.operations`, each of which comes to one long call of C). It is asked to change nothing
 on the way: fusing is for `device.compile`. (A product with a number is an operation of its own there, of the same bits.)
 
 What is used of torch here is not public. Where it is missing, or a program has an operation that is not torch's, Python runs the program.

@@ -1,7 +1,7 @@
 /* What normalisation needs of images, and normalisation followed by rectification or by max-pooling over windows of 2 x 2 that do not overlap,
  * on one core.
  *
- * Between the two lies the largest image of a network, which these never write: it is read once going forwards, and twice going back.
+ * The image between the two is never written: x is read once going forwards, and twice going back.
  *
  * In memory: x (images, height, width, channels); y and g as x, or pooled (images, height / 2, width / 2, channels); places as y: row * width +
  * column of each maximum. Normalised is x * scale + shift, per channel.
@@ -61,7 +61,7 @@ void sums_where_positive(const images *it, const float *g, const float *y, const
     for (long first = 0; first < pixels; first += PIXELS)
         for (long left = 0; left < channels; left += CHANNELS) {
             long width = fewer(channels - left, CHANNELS);
-            memset(part, 0, sizeof part);
+            memset(part[0], 0, sizeof(float) * width), memset(part[1], 0, sizeof(float) * width);
             for (long pixel = first; pixel < fewer(first + PIXELS, pixels); pixel++) {
                 const float *of_g = g + pixel * channels + left, *of_y = y + pixel * channels + left, *of_x = x + pixel * channels + left;
                 for (long k = 0; k < width; k++) {
@@ -121,7 +121,7 @@ void sums_at_maxima(const images *it, const float *g, const int64_t *places, con
         for (long i = 0; i < out_height; i++)
             for (long left = 0; left < channels; left += CHANNELS) {
                 long width = fewer(channels - left, CHANNELS);
-                memset(part, 0, sizeof part);
+                memset(part[0], 0, sizeof(float) * width), memset(part[1], 0, sizeof(float) * width);
                 for (long j = 0; j < out_width; j++) {
                     long corner = 2 * i * it->width + 2 * j, pixel = ((image * out_height + i) * out_width + j) * channels + left;
                     const float *a = x + corner * channels + left, *b = a + channels, *c = a + it->width * channels, *d = c + channels, *of_g = g + pixel;

@@ -1,7 +1,7 @@
 """Operations of torch that are functions in C: convolutions, statistics of columns, normalisation with what follows it.
 
 They compute the sums of torch's own operations, mostly in another order; the C files say how, and why that is faster. `metarun.kernels` puts
-them into recorded programs. All take and make images with their channels last in memory, on one thread, in float32.
+them into recorded programs. All compute in float32 on one thread; images have their channels last in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch.nn import functional as F
 
 from metarun import c_library, draws
 
+VECTOR, CHANNELS, TAPS = 16, 1024, 49
+"""Of `convolution.c`: what the channels of a group must be a multiple of, how many they may be, and the places that a kernel may have."""
 TOLERANCE = 1e-5
+"""How far a result may be from torch's in float64, as a share of the largest value, for the operations to be used."""
 
 aten = torch.ops.aten
 CL = torch.channels_last
@@ -60,43 +63,47 @@ class _Images(ctypes.Structure):
 def missing() -> str | None:
     """Return why these operations cannot be used here, or None where they can; the first call compiles them and tries them out."""
     try:
-        for source in _FUNCTIONS:
+        for source in _SOURCES:
             _library(source)
     except c_library.NoLibraryError as reason:
         return str(reason)
     return _wrong()
 
 
-_FUNCTIONS: dict[str, dict[str, tuple[Any, int]]] = {
-    "convolution.c": {"forward": (_Convolution, 4), "input_gradient": (_Convolution, 3), "weight_gradient": (_Convolution, 3)},
-    "normalisation.c": {
-        "column_statistics": (_Images, 3),
-        "normalise_and_rectify": (_Images, 4),
-        "sums_where_positive": (_Images, 5),
-        "spread_where_positive": (_Images, 7),
-        "normalise_and_pool": (_Images, 5),
-        "sums_at_maxima": (_Images, 5),
-        "spread_at_maxima": (_Images, 7),
-    },
+_SOURCES = ("convolution.c", "normalisation.c")
+_FUNCTIONS: dict[str, tuple[str, Any, int]] = {
+    "forward": ("convolution.c", _Convolution, 4),
+    "input_gradient": ("convolution.c", _Convolution, 3),
+    "weight_gradient": ("convolution.c", _Convolution, 3),
+    "column_statistics": ("normalisation.c", _Images, 3),
+    "normalise_and_rectify": ("normalisation.c", _Images, 4),
+    "sums_where_positive": ("normalisation.c", _Images, 5),
+    "spread_where_positive": ("normalisation.c", _Images, 7),
+    "normalise_and_pool": ("normalisation.c", _Images, 5),
+    "sums_at_maxima": ("normalisation.c", _Images, 5),
+    "spread_at_maxima": ("normalisation.c", _Images, 7),
 }
-"""By C file, the functions, each with what its first argument points to and how many more pointers it takes."""
+"""By name, the file of a function, what its first argument points to, and how many more pointers it takes."""
 
 
 @functools.cache
 def _library(source: str) -> ctypes.CDLL:
     library = c_library.load(Path(__file__).with_name(source))
-    for name, (shape, pointers) in _FUNCTIONS[source].items():
-        getattr(library, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
+    for name, (file, shape, pointers) in _FUNCTIONS.items():
+        if file == source:
+            getattr(library, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
     return library
 
 
 def _call(name: str, shape: ctypes.Structure, *tensors: Tensor | None) -> int:
-    """Call a function; other threads do not wait for it."""
-    source = next(source for source, functions in _FUNCTIONS.items() if name in functions)
-    found: int = getattr(_library(source), name)(
-        ctypes.byref(shape), *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    )
+    """Call a function, for which other threads do not wait; what it returns means something for convolutions only."""
+    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    found: int = getattr(_library(_FUNCTIONS[name][0]), name)(ctypes.byref(shape), *pointers)
     return found
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=CL if len(shape) == 4 else torch.contiguous_format)
 
 
 def _convolve(name: str, shape: _Convolution, *tensors: Tensor | None) -> None:
@@ -107,34 +114,37 @@ def _convolve(name: str, shape: _Convolution, *tensors: Tensor | None) -> None:
 def _shape(
     x: Sequence[int], weight: Sequence[int], y: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int
 ) -> _Convolution:
+    out, into, places = weight[0] // groups, weight[1], weight[2] * weight[3]
+    if out % VECTOR or into % VECTOR or max(out, into) > CHANNELS or places > TAPS or min(*x[1:], *y[1:]) < 1:
+        raise ValueError(f"no own convolution is made for weights {tuple(weight)} in {groups} groups on images {tuple(x)}.")
     return _Convolution(x[0], weight[1], weight[0] // groups, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     x, weight, bias = x.contiguous(memory_format=CL), weight.contiguous(memory_format=CL), None if bias is None else bias.contiguous()
     size = [(x.shape[2 + i] + 2 * padding[i] - weight.shape[2 + i]) // stride[i] + 1 for i in (0, 1)]
-    y = torch.empty((x.shape[0], weight.shape[0], *size), memory_format=CL)
+    y = _empty(x.shape[0], weight.shape[0], *size)
     _convolve("forward", _shape(x.shape, weight.shape, y.shape, stride, padding, groups), x, weight, bias, y)
     return y
 
 
 def _conv_input(g: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     g, weight = g.contiguous(memory_format=CL), weight.contiguous(memory_format=CL)
-    x = torch.empty(shape, memory_format=CL)
+    x = _empty(*shape)
     _convolve("input_gradient", _shape(shape, weight.shape, g.shape, stride, padding, groups), g, weight, x)
     return x
 
 
 def _conv_weight(g: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     g, x = g.contiguous(memory_format=CL), x.contiguous(memory_format=CL)
-    weight = torch.empty(shape, memory_format=CL)
+    weight = _empty(*shape)
     _convolve("weight_gradient", _shape(x.shape, shape, g.shape, stride, padding, groups), g, x, weight)
     return weight
 
 
 def _column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
-    mean, variance = torch.empty(x.shape[1]), torch.empty(x.shape[1])
+    mean, variance = _empty(x.shape[1]), _empty(x.shape[1])
     _call("column_statistics", _Images(x.shape[0], 1, 1, x.shape[1]), x, mean, variance)
     return mean, variance
 
@@ -150,8 +160,8 @@ def _norm_relu(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tens
 def _norm_pool(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return the maxima of normalised images over windows of 2 x 2, and their places, as `max_pool2d_with_indices` has them."""
     x = x.contiguous(memory_format=CL)
-    y = torch.empty((*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2), memory_format=CL)
-    places = torch.empty(y.shape, dtype=torch.int64, memory_format=CL)
+    y = _empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+    places = _empty(*y.shape, dtype=torch.int64)
     _call("normalise_and_pool", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y, places)
     return y, places
 
@@ -174,7 +184,7 @@ def _through_norm(
     With g put back to where it passed, dL/dx = w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over these places only.
     """
     g, by, x = (each.contiguous(memory_format=CL) for each in (g, by, x))
-    sums, by_x = torch.empty(2, x.shape[1]), torch.empty_like(x)
+    sums, by_x = _empty(2, x.shape[1]), torch.empty_like(x)
     _call(f"sums_{where}", _images(x), g, by, x, mean.contiguous(), sums)
     by_bias, by_weight = sums[0].clone(), sums[1] * inverse
     count, gain = x.numel() / x.shape[1], inverse if weight is None else weight * inverse

@@ -44,9 +44,24 @@ def test_a_library_is_compiled_once_for_each_text(tmp_path: Path):
 
 @needs_compiler
 def test_a_text_that_does_not_compile_leaves_nothing_and_says_what_the_compiler_said(tmp_path: Path):
-    with pytest.raises(c_library.NoLibraryError, match=r"failed: .*twice\.c"):
+    with pytest.raises(c_library.NoLibraryError, match=r"failed: .*twice\.c.*error"):
         c_library.load(source(tmp_path, "this is no C\n"))
     assert kept(tmp_path) == []
+
+
+@needs_compiler
+def test_a_broken_library_is_compiled_again(tmp_path: Path):
+    c_library.load(source(tmp_path))
+    (library,) = kept(tmp_path)
+    library.unlink()
+    library.write_bytes(b"half")
+    assert c_library.load(source(tmp_path)).twice(4) == 8
+
+
+def test_a_compiler_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CC", 'gcc "')
+    with pytest.raises(c_library.NoLibraryError, match='CC=gcc " cannot be read'):
+        c_library.load(source(tmp_path))
 
 
 def test_no_compiler_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -100,13 +100,19 @@ def test_own_kernels_have_a_chunk_for_each_thread():
 def test_the_config_decides_about_kernels_of_training_and_scores_are_always_torchs():
     images = Work(4e8, 1.0, images=True)
     assert on_cpu(kernels="own").plan(images, 32, steps=1).kernels == "own"
+    assert on_cpu(kernels="own").plan(Work(7e4, 1.0, images=True), 25, steps=70_000).kernels == "own"  # by itself it would be compiled
+    one = on_cpu(kernels="own").plan(images, 1, steps=1)
+    assert (one.threads, one.kernels) == (1, "own")
+    odd = on_cpu(kernels="own").plan(images, 5, steps=1)
+    assert (odd.chunk, odd.workers, odd.threads, odd.kernels) == (3, 2, 1, "own")
     assert on_cpu(kernels="torch").plan(images, 32, steps=10**6).kernels == "torch"
     assert on_cpu(kernels="own").plan(images, 600).kernels == "torch"
 
 
-def test_work_knows_a_convolution():
+def test_work_knows_a_convolution_that_own_kernels_may_take():
     part = [Examples(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2))] * 2
-    assert work_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
+    assert work_of(nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
+    assert not work_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
 
 
 def test_bfloat16_is_a_matter_of_the_plan():

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarun import build, c_library, draws, operations
-from metarun.device import Device, Plan
+from metarun.device import Device, Work
 from metarun.errors import UserError
 
 CL = torch.channels_last
@@ -214,14 +214,26 @@ def no_library(*_: Any) -> None:
     raise c_library.NoLibraryError("there is no C compiler")
 
 
-def test_without_them_a_run_goes_on_with_torchs_and_says_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_without_them_a_run_goes_on_as_with_torchs_and_says_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(operations, "_library", no_library)
     monkeypatch.setattr(operations, "missing", operations.missing.__wrapped__)
+    device, work = Device("cpu", 2), Work(2e8, 1.0, images=True)
+    assert device.plan(work, 16, steps=10**6).kernels == "own"
     with caplog.at_level("INFO"):
-        plan = build._with_kernels(Plan(kernels="own"), Device("cpu", 2))
-    assert plan == Plan(kernels="torch")
+        plan = build._training_plan(device, work, 16, 10**6)
+    assert plan == dataclasses.replace(device, kernels="torch").plan(work, 16, steps=10**6)
     assert "not used: there is no C compiler" in caplog.text
-    with pytest.raises(
-        UserError, match=r"device\.kernels=own, but there are no own kernels here: there is no C compiler; use device.kernels=torch"
-    ):
-        build._with_kernels(Plan(kernels="own"), dataclasses.replace(Device("cpu", 2), kernels="own"))
+    with pytest.raises(UserError, match=r"there are no own kernels here: there is no C compiler; use device\.kernels=torch"):
+        build._training_plan(dataclasses.replace(device, kernels="own"), work, 16, 10**6)
+
+
+def test_own_kernels_that_are_asked_for_in_vain_are_said(caplog: pytest.LogCaptureFixture):
+    plan = build._training_plan(Device("cpu", 2, kernels="own"), Work(2e8, 1.0), 16, 100)
+    assert plan.kernels == "torch"
+    assert "device.kernels=own: not used" in caplog.text
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(8, 3), (1040, 1), (16, 8)])
+def test_a_convolution_that_they_are_not_made_for_is_refused(channels: int, kernel: int):
+    with pytest.raises(ValueError, match="no own convolution is made for weights"):
+        ops.conv(normal("x", 1, channels, 8, 8), normal("weight", 16, channels, kernel, kernel), None, (2, 2), (0, 0), 1)
