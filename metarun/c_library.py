@@ -45,9 +45,10 @@ def load(source: Path) -> ctypes.CDLL:
     """
     if sys.platform not in ("linux", "darwin"):
         raise NoLibraryError(f"they are not made for {sys.platform}")
-    command = [*_compiler(), "-O3", *_instructions(), "-shared", "-fPIC"]
+    compiler = _compiler()
+    command = [*compiler, "-O3", *_instructions(), "-shared", "-fPIC"]
     try:
-        version = subprocess.run([*_compiler(), "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
+        version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
         known = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(command).encode()])).hexdigest()[:16]
         library = cache_folder() / "kernels" / f"{source.stem}-{known}.so"
         if library.exists():

@@ -1,8 +1,9 @@
 """What of a recorded program is done by kernels of our own, in the place of torch's (`metarun.operations`).
 
 torch's kernels for a processor take the derivatives of a convolution with stride 2 at half the speed of one with stride 1, and small images
-slower still, as they do with the derivative by the weight whatever the stride; between normalisation and what follows it they write and read the largest images of a network several times. Whether own kernels may
-be used is decided once for a run (`Plan.kernels`); what they take of a program, by shapes and layouts alone. Results agree to rounding.
+slower still, as they do with the derivative by the weight whatever the stride; between normalisation and what follows it they write and
+read the largest images of a network several times. Whether own kernels may be used is decided once for a run (`Plan.kernels`); what they take
+of a program, by shapes and layouts alone. Results agree to rounding.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _take_statistics(module: GraphModule, node: Node) -> None:
     given: Any = node.args
     x, running_mean, running_var, _ = given
     value = x.meta["val"]
-    plain = value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous() and value.shape[2:].numel() == 1
+    plain = _plain(value, torch.contiguous_format) and value.shape[2:].numel() == 1
     if plain and value.shape[1] >= WORTH and running_mean is None and running_var is None:
         _replace(module, node, own.column_statistics.default, (x,))
 
@@ -142,8 +143,12 @@ def _halves(geometry: Sequence[Any]) -> bool:
 
 def _worth(x: Node) -> bool:
     value = x.meta["val"]
-    plain = value.dtype == torch.float32 and value.device.type == "cpu" and value.dim() == 4 and value.is_contiguous(memory_format=CL)
-    return plain and value.numel() >= WORTH
+    return value.dim() == 4 and _plain(value, CL) and bool(value.numel() >= WORTH)
+
+
+def _plain(value: Tensor, order: torch.memory_format) -> bool:
+    """Say whether a tensor is of the type, place and order in memory that own kernels know."""
+    return value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous(memory_format=order)
 
 
 def _before_views(node: Node) -> tuple[Node, list[Node]]:
@@ -187,9 +192,7 @@ def _replace(module: GraphModule, node: Node, operation: Callable[..., Any], giv
 
 def _suits(x: Tensor, weight: Tensor, y: Tensor, dilation: Sequence[int], groups: int) -> bool:
     """Say whether a convolution is one of those that own kernels know."""
-    if len(dilation) != 2 or max(dilation) > 1:
-        return False
-    if any(each.dtype != torch.float32 or each.device.type != "cpu" or not each.is_contiguous(memory_format=CL) for each in (x, weight, y)):
+    if len(dilation) != 2 or max(dilation) > 1 or not all(_plain(each, CL) for each in (x, weight, y)):
         return False
     out, into = weight.shape[0] // groups, weight.shape[1]
     many = max(out, into) > CHANNELS or weight.shape[2:].numel() > TAPS or out * weight[0].numel() > WEIGHTS

@@ -3,9 +3,8 @@
 An algorithm is written with `torch.func`: gradients inside a map over tasks, inside a gradient. Working that out costs Python more than
 small tensors cost the processor, and it is the same work each time, since the functions are pure and shapes decide everything. So the
 function runs once under a tracer, and from then on only the operations are called: the same ones in the same order, hence the same bits (but
-for what `device.compile` and `device.kernels` make of them),
-two to three times faster where tensors are small. A program holds no module and no autograd graph, so several threads may run it at once,
-and torch's compiler can fuse it whole.
+for what `device.compile` and `device.kernels` make of them), two to three times faster where tensors are small. A program holds no module and
+no autograd graph, so several threads may run it at once, and torch's compiler can fuse it whole.
 """
 
 from __future__ import annotations
