@@ -39,7 +39,7 @@ class NoLibraryError(Exception):
 
 
 def load(source: Path) -> ctypes.CDLL:
-    """Return the library compiled from a C file.
+    """Return the library compiled from a C file, which may include headers of its folder.
 
     Raises NoLibraryError where the system, the processor or the compiler does not allow it.
     """
@@ -49,7 +49,8 @@ def load(source: Path) -> ctypes.CDLL:
     command = [*compiler, "-O3", *_instructions(), "-shared", "-fPIC"]
     try:
         version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
-        known = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(command).encode()])).hexdigest()[:16]
+        read = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
+        known = hashlib.sha256(b"\0".join([*read, version, " ".join(command).encode()])).hexdigest()[:16]
         library = cache_folder() / "kernels" / f"{source.stem}-{known}.so"
         if library.exists():
             try:

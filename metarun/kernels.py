@@ -1,7 +1,8 @@
 """What of a recorded program is done by kernels of our own, in the place of torch's (`metarun.operations`).
 
 torch's kernels for a processor take the derivatives of a convolution with stride 2 at half the speed of one with stride 1, and small images
-slower still, as they do with the derivative by the weight whatever the stride; between normalisation and what follows it they write and
+slower still, as they do with the derivative by the weight whatever the stride; they multiply for kernels of 3 x 3 as often as the formula says,
+where tiles need less than half of that; between normalisation and what follows it they write and
 read the largest images of a network several times. Whether own kernels may be used is decided once for a run (`Plan.kernels`); what they take
 of a program, by shapes and layouts alone. Results agree to rounding.
 """
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from metarun.operations import CHANNELS, CL, TAPS, VECTOR, aten
+from metarun.operations import CHANNELS, CL, TAPS, VECTOR, aten, tiled
 
 WEIGHTS = 1 << 16
-"""Values of a group's weight above which they no longer stay in a core's cache, and torch's kernels are the faster ones."""
+"""Values of a group's weight, or of one place of its tiles, above which they no longer stay in a core's cache and torch's kernels are faster."""
 WORTH = 1 << 12
 """Values below which a kernel gains less than its call costs."""
 
@@ -51,20 +52,22 @@ def use_own_kernels(module: GraphModule) -> GraphModule:
 def _take_convolution(module: GraphModule, node: Node) -> None:
     given: Any = node.args
     x, weight, bias, stride, padding, dilation, transposed, _, groups = given
-    if not transposed and max(stride) > 1 and _suits(x.meta["val"], weight.meta["val"], node.meta["val"], dilation, groups):
+    values = [each.meta["val"] for each in (x, weight, node)]
+    if not transposed and _suits(*values, stride, dilation, groups) and _slow(*values[1:], stride):
         _replace(module, node, own.conv.default, (x, weight, bias, stride, padding, groups))
 
 
 def _take_derivatives(module: GraphModule, node: Node) -> None:
     arguments: Any = node.args
     g, x, weight, _, stride, padding, dilation, transposed, _, groups, _ = arguments
-    if transposed or not _suits(x.meta["val"], weight.meta["val"], g.meta["val"], dilation, groups):
+    values = [each.meta["val"] for each in (x, weight, g)]
+    if transposed or not _suits(*values, stride, dilation, groups):
         return
     for result in list(node.users):
         which = result.args[1] if result.target is operator.getitem else None
         if not result.meta["val"].is_contiguous(memory_format=CL):
             continue
-        if which == 0 and max(stride) > 1:
+        if which == 0 and _slow(*values[1:], stride):
             given = (g, weight, list(x.meta["val"].shape), stride, padding, groups)
             _replace(module, result, own.conv_input.default, given)
         elif which == 1:
@@ -190,10 +193,16 @@ def _replace(module: GraphModule, node: Node, operation: Callable[..., Any], giv
     module.graph.erase_node(node)
 
 
-def _suits(x: Tensor, weight: Tensor, y: Tensor, dilation: Sequence[int], groups: int) -> bool:
-    """Say whether a convolution is one of those that own kernels know."""
+def _suits(x: Tensor, weight: Tensor, y: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Say whether a convolution is one of those that own kernels know, and are faster with."""
     if len(dilation) != 2 or max(dilation) > 1 or not all(_plain(each, CL) for each in (x, weight, y)):
         return False
-    out, into = weight.shape[0] // groups, weight.shape[1]
-    many = max(out, into) > CHANNELS or weight.shape[2:].numel() > TAPS or out * weight[0].numel() > WEIGHTS
+    out, into, places = weight.shape[0] // groups, weight.shape[1], weight.shape[2:].numel()
+    at_once = out * into * (1 if tiled(weight.shape, y.shape, stride) else places)
+    many = max(out, into) > CHANNELS or places > TAPS or at_once > WEIGHTS
     return not many and out % VECTOR == 0 and into % VECTOR == 0
+
+
+def _slow(weight: Tensor, y: Tensor, stride: Sequence[int]) -> bool:
+    """Say whether torch's kernels are slow with a convolution, and with its derivative by the images."""
+    return max(stride) > 1 or tiled(weight.shape, y.shape, stride)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from metarun import c_library, draws
 
 VECTOR, CHANNELS, TAPS = 16, 1024, 49
 """Of `convolution.c`: what the channels of a group must be a multiple of, how many they may be, and the places that a kernel may have."""
+TILE = 2
+"""The side of what a tile of `winograd.c` gives."""
+FILLED, TILES = 0.7, 16
+"""Tiles are worth while where so much of what they give lies inside of the image, and there are so many of them."""
 TOLERANCE = 1e-5
 """How far a result may be from torch's in float64, as a share of the largest value, for the operations to be used."""
 
@@ -70,11 +75,14 @@ def missing() -> str | None:
     return _wrong()
 
 
-_SOURCES = ("convolution.c", "normalisation.c")
+_SOURCES = ("convolution.c", "winograd.c", "normalisation.c")
 _FUNCTIONS: dict[str, tuple[str, Any, int]] = {
     "forward": ("convolution.c", _Convolution, 4),
     "input_gradient": ("convolution.c", _Convolution, 3),
     "weight_gradient": ("convolution.c", _Convolution, 3),
+    "tiled_forward": ("winograd.c", _Convolution, 4),
+    "tiled_input_gradient": ("winograd.c", _Convolution, 3),
+    "tiled_weight_gradient": ("winograd.c", _Convolution, 3),
     "column_statistics": ("normalisation.c", _Images, 3),
     "normalise_and_rectify": ("normalisation.c", _Images, 4),
     "sums_where_positive": ("normalisation.c", _Images, 5),
@@ -106,39 +114,55 @@ def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cpu", memory_format=CL if len(shape) == 4 else torch.contiguous_format)
 
 
-def _convolve(name: str, shape: _Convolution, *tensors: Tensor | None) -> None:
-    if _call(name, shape, *tensors):
-        raise MemoryError("there is no memory for a convolution.")
+def tiled(weight: Sequence[int], y: Sequence[int], stride: Sequence[int]) -> bool:
+    """Say whether a convolution with a weight and a result of these shapes, and its derivatives, are computed tile by tile, by `winograd.c`."""
+    tiles = math.prod(-(-side // TILE) for side in y[2:])
+    return (
+        tuple(weight[2:]) == (3, 3) and tuple(stride) == (1, 1) and y[0] * tiles >= TILES and math.prod(y[2:]) >= FILLED * tiles * TILE**2
+    )
 
 
-def _shape(
-    x: Sequence[int], weight: Sequence[int], y: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int
-) -> _Convolution:
+class _Shapes(NamedTuple):
+    """Of a convolution of x with a weight, whose result is y; the weight has its channels per group."""
+
+    x: Sequence[int]
+    weight: Sequence[int]
+    y: Sequence[int]
+    stride: Sequence[int]
+    padding: Sequence[int]
+    groups: int
+
+
+def _convolve(name: str, shapes: _Shapes, *tensors: Tensor | None) -> None:
+    """Call one of the three functions of a convolution, in the way that suits its shapes."""
+    x, weight, y, stride, padding, groups = shapes
     out, into, places = weight[0] // groups, weight[1], weight[2] * weight[3]
     if out % VECTOR or into % VECTOR or max(out, into) > CHANNELS or places > TAPS or min(*x[1:], *y[1:]) < 1:
         raise ValueError(f"no own convolution is made for weights {tuple(weight)} in {groups} groups on images {tuple(x)}.")
-    return _Convolution(x[0], weight[1], weight[0] // groups, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
+    shape = _Convolution(x[0], into, out, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
+    if _call(f"tiled_{name}" if tiled(weight, y, stride) else name, shape, *tensors):
+        raise MemoryError("there is no memory for a convolution.")
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     x, weight, bias = x.contiguous(memory_format=CL), weight.contiguous(memory_format=CL), None if bias is None else bias.contiguous()
     size = [(x.shape[2 + i] + 2 * padding[i] - weight.shape[2 + i]) // stride[i] + 1 for i in (0, 1)]
     y = _empty(x.shape[0], weight.shape[0], *size)
-    _convolve("forward", _shape(x.shape, weight.shape, y.shape, stride, padding, groups), x, weight, bias, y)
+    _convolve("forward", _Shapes(x.shape, weight.shape, y.shape, stride, padding, groups), x, weight, bias, y)
     return y
 
 
 def _conv_input(g: Tensor, weight: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     g, weight = g.contiguous(memory_format=CL), weight.contiguous(memory_format=CL)
     x = _empty(*shape)
-    _convolve("input_gradient", _shape(shape, weight.shape, g.shape, stride, padding, groups), g, weight, x)
+    _convolve("input_gradient", _Shapes(shape, weight.shape, g.shape, stride, padding, groups), g, weight, x)
     return x
 
 
 def _conv_weight(g: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[int], padding: Sequence[int], groups: int) -> Tensor:
     g, x = g.contiguous(memory_format=CL), x.contiguous(memory_format=CL)
     weight = _empty(*shape)
-    _convolve("weight_gradient", _shape(x.shape, shape, g.shape, stride, padding, groups), g, x, weight)
+    _convolve("weight_gradient", _Shapes(x.shape, shape, g.shape, stride, padding, groups), g, x, weight)
     return weight
 
 

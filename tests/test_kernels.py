@@ -66,7 +66,7 @@ def batch(tasks: int, per_class: int) -> Examples:
     ("pooling", "taken"),
     [
         ("stride", {"conv", "conv_input", "conv_weight", "column_statistics", "norm_relu", "norm_relu_backward"}),
-        ("max", {"conv_weight", "column_statistics", "norm_pool", "norm_pool_backward"}),
+        ("max", {"conv", "conv_input", "conv_weight", "column_statistics", "norm_pool", "norm_pool_backward"}),
     ],
 )
 def test_second_order_maml_on_conv4_keeps_its_gradient(pooling: str, taken: set[str], monkeypatch: pytest.MonkeyPatch):
@@ -110,9 +110,11 @@ def test_what_does_not_suit_stays_with_torch(x: Tensor, weight: Tensor, stride: 
 
 
 @needs_kernels
-def test_without_strides_only_the_derivative_by_the_weight_is_taken():
-    module = kernels.use_own_kernels(make_fx(lambda x, w: gradients(x, w, stride=1))(normal("x", 3, 16, 6, 6), normal("w", 16, 16, 3, 3)))
-    assert [name for name in targets(module) if name.startswith("metarun.")] == ["metarun.conv_weight.default"]
+@pytest.mark.parametrize(("size", "taken"), [(3, {"conv_weight"}), (6, {"conv", "conv_input", "conv_weight"})])
+def test_without_strides_what_is_not_done_in_tiles_keeps_all_but_the_derivative_by_the_weight(size: int, taken: set[str]):
+    x, weight = normal("x", 3, 16, size, size), normal("w", 16, 16, 3, 3)
+    module = kernels.use_own_kernels(make_fx(lambda x, weight: gradients(x, weight, stride=1))(x, weight))
+    assert {name.split(".")[1] for name in targets(module) if name.startswith("metarun.")} == taken
 
 
 def norm_and_pool(x: Tensor, kernel: int, turned: bool) -> list[Tensor]:

@@ -34,6 +34,15 @@ SHAPES = {
     "more images than stay in the cache": (50, 1, 16, 16, (40, 40), (3, 3), (2, 2), (1, 1)),
     "an image larger than the cache": (2, 1, 32, 16, (110, 100), (3, 3), (2, 2), (1, 1)),
     "no images": (0, 2, 16, 16, (4, 4), (3, 3), (2, 2), (1, 1)),
+    "tiles": (5, 3, 64, 64, (14, 14), (3, 3), (1, 1), (1, 1)),
+    "tiles of one group": (7, 1, 64, 64, (7, 7), (3, 3), (1, 1), (1, 1)),
+    "tiles that reach over uneven sides": (2, 2, 48, 80, (9, 12), (3, 3), (1, 1), (0, 2)),
+    "tiles far beyond the image": (3, 2, 32, 16, (5, 4), (3, 3), (1, 1), (4, 3)),
+    "tiles of images of one row": (16, 2, 16, 48, (1, 9), (3, 3), (1, 1), (2, 0)),
+    "more tiles than stay in the cache": (3, 1, 256, 208, (21, 20), (3, 3), (1, 1), (1, 1)),
+    "wide tiles": (4, 1, 16, 1024, (4, 4), (3, 3), (1, 1), (1, 1)),
+    "too few tiles": (1, 2, 16, 16, (6, 6), (3, 3), (1, 1), (1, 1)),
+    "tiles mostly outside": (20, 2, 16, 16, (3, 3), (3, 3), (1, 1), (1, 1)),
     "wide groups": (1, 2, 1024, 16, (3, 3), (2, 2), (2, 2), (0, 0)),
 }
 """images, groups, channels into and out of a group, size, kernel, stride, padding."""
@@ -58,6 +67,25 @@ def test_a_convolution_and_its_derivatives_are_those_of_torch_in_float64(name: s
     by_x, by_weight, _ = torch.ops.aten.convolution_backward(g.double(), x.double(), weight.double(), None, *rest, (True, True, False))
     close(ops.conv_input(g, weight, x.shape, stride, padding, groups), by_x)
     close(ops.conv_weight(g, x, weight.shape, stride, padding, groups), by_weight)
+
+
+@pytest.mark.parametrize(
+    ("y", "kernel", "stride", "expected"),
+    [
+        ((5, 64, 14, 14), (3, 3), (1, 1), True),
+        ((1, 64, 7, 7), (3, 3), (1, 1), True),
+        ((75, 64, 3, 3), (3, 3), (1, 1), False),
+        ((1, 64, 6, 6), (3, 3), (1, 1), False),
+        ((0, 64, 14, 14), (3, 3), (1, 1), False),
+        ((5, 64, 14, 14), (3, 3), (1, 2), False),
+        ((5, 64, 14, 14), (5, 5), (1, 1), False),
+    ],
+    ids=["conv4", "16 tiles", "mostly outside", "9 tiles", "no images", "a stride", "another kernel"],
+)
+def test_tiles_are_for_kernels_of_3_by_3_without_strides_where_there_are_enough(
+    y: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], expected: bool
+):
+    assert operations.tiled((64, 64, *kernel), y, stride) is expected
 
 
 def close(found: Tensor, exact: Tensor) -> None:

@@ -1,0 +1,237 @@
+/* Convolution with kernels of 3 x 3 and no strides, and its two derivatives, with four ninths of the multiplications, on one core.
+ *
+ * Lavin and Gray 2016, https://arxiv.org/abs/1509.09308, section 4, F(2 x 2, 3 x 3): images are cut into tiles of 4 x 4 which overlap by two and
+ * give 2 x 2 pixels of the result,
+ *
+ *     y = A' [(G w G') * (B' x B)] A,
+ *
+ * where * multiplies place by place; summed over channels this is one product of matrices for each of the 16 places. The derivative by x is
+ * the convolution of g with w turned round; the one by w is, as the formula is linear in w, G' [sum over tiles (A g A') * (B' x B)] G.
+ *
+ * In memory as convolution.c has it.
+ */
+
+#include "products.h"
+
+enum {
+    PLACES = 16,        /* of a tile */
+    SLAB = 96 * 1024,   /* values of some tiles, before and after the products, that stay in the cache */
+    GAP = 16            /* values between two places, lest all of them fall into the same lines of the cache */
+};
+
+/* Tiles of images: each gives the 2 x 2 pixels from (2 * row, 2 * column) on, and reads the 4 x 4 ones that begin so much further up and left. */
+typedef struct {
+    int height, width, up, left; /* of what is read; up and left may be negative */
+    int out_height, out_width;
+} tiling;
+
+static int rows_of(const tiling *it) { return (it->out_height + 1) / 2; }
+static int columns_of(const tiling *it) { return (it->out_width + 1) / 2; }
+
+/* Tiles done at once, in full registers. */
+static int at_once(int tiles, int channels)
+{
+    int most = SLAB / (PLACES * channels) / PIXELS * PIXELS, wanted = (tiles + PIXELS - 1) / PIXELS * PIXELS;
+    return most < PIXELS ? PIXELS : most < wanted ? most : wanted;
+}
+
+/* to: where the size x size pixels from (top, left) on are, in an image (height, width, step); `outside` for those that it does not have. */
+INLINE void locate(const float *image, int height, int width, int top, int left, size_t step, int size, const float *outside, const float **to)
+{
+    for (int row = top; row < top + size; row++)
+        for (int column = left; column < left + size; column++, to++)
+            *to = row < 0 || row >= height || column < 0 || column >= width ? outside : image + ((size_t)row * width + column) * step;
+}
+
+/* B' x B of a tile. to: (PLACES), so many values apart. */
+INLINE void spread_read(const float *const *x, int channels, float *to, size_t apart)
+{
+    for (int k = 0; k < channels; k += LANES) {
+        vec rows[4][4];
+        UNROLL for (int j = 0; j < 4; j++) {
+            vec a = *(const vec *)(x[j] + k), b = *(const vec *)(x[4 + j] + k), c = *(const vec *)(x[8 + j] + k), d = *(const vec *)(x[12 + j] + k);
+            rows[0][j] = a - c, rows[1][j] = b + c, rows[2][j] = c - b, rows[3][j] = b - d;
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            float *place = to + 4 * i * apart + k;
+            *(vec *)place = rows[i][0] - rows[i][2];
+            *(vec *)(place + apart) = rows[i][1] + rows[i][2];
+            *(vec *)(place + 2 * apart) = rows[i][2] - rows[i][1];
+            *(vec *)(place + 3 * apart) = rows[i][1] - rows[i][3];
+        }
+    }
+}
+
+/* A g A' of a tile's 2 x 2. */
+INLINE void spread_given(const float *const *g, int channels, float *to, size_t apart)
+{
+    for (int k = 0; k < channels; k += LANES) {
+        vec a = *(const vec *)(g[0] + k), b = *(const vec *)(g[1] + k), c = *(const vec *)(g[2] + k), d = *(const vec *)(g[3] + k);
+        vec rows[4][2] = {{a, b}, {a + c, b + d}, {a - c, b - d}, {-c, -d}};
+        UNROLL for (int i = 0; i < 4; i++) {
+            float *place = to + 4 * i * apart + k;
+            *(vec *)place = rows[i][0];
+            *(vec *)(place + apart) = rows[i][0] + rows[i][1];
+            *(vec *)(place + 2 * apart) = rows[i][0] - rows[i][1];
+            *(vec *)(place + 3 * apart) = -rows[i][1];
+        }
+    }
+}
+
+/* A' m A of a tile, and the bias. y: where the 2 x 2 go. */
+INLINE void gather(const float *m, size_t apart, int channels, const float *bias, float *const *y)
+{
+    for (int k = 0; k < channels; k += LANES) {
+        vec rows[2][4], plus = bias ? *(const vec *)(bias + k) : (vec){0};
+        UNROLL for (int j = 0; j < 4; j++) {
+            const float *place = m + j * apart + k;
+            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart), d = *(const vec *)(place + 12 * apart);
+            rows[0][j] = a + b + c, rows[1][j] = b - c - d;
+        }
+        UNROLL for (int i = 0; i < 2; i++) {
+            *(vec *)(y[2 * i] + k) = rows[i][0] + rows[i][1] + rows[i][2] + plus;
+            *(vec *)(y[2 * i + 1] + k) = rows[i][1] - rows[i][2] - rows[i][3] + plus;
+        }
+    }
+}
+
+/* G w G' of some kernels. w: where their 9 values are, in so many steps from tap to tap. to: (PLACES), so many values apart. */
+INLINE void spread_kernels(const float *w, ptrdiff_t step, int channels, float *to, size_t apart)
+{
+    for (int k = 0; k < channels; k += LANES) {
+        vec rows[4][3];
+        UNROLL for (int j = 0; j < 3; j++) {
+            vec a = *(const vec *)(w + j * step + k), b = *(const vec *)(w + (3 + j) * step + k), c = *(const vec *)(w + (6 + j) * step + k);
+            rows[0][j] = a, rows[1][j] = (a + b + c) * 0.5f, rows[2][j] = (a - b + c) * 0.5f, rows[3][j] = c;
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            float *place = to + 4 * i * apart + k;
+            *(vec *)place = rows[i][0];
+            *(vec *)(place + apart) = (rows[i][0] + rows[i][1] + rows[i][2]) * 0.5f;
+            *(vec *)(place + 2 * apart) = (rows[i][0] - rows[i][1] + rows[i][2]) * 0.5f;
+            *(vec *)(place + 3 * apart) = rows[i][2];
+        }
+    }
+}
+
+/* G' m G of some kernels, as `spread_kernels` has them. */
+INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w, size_t step)
+{
+    for (int k = 0; k < channels; k += LANES) {
+        vec rows[3][4];
+        UNROLL for (int j = 0; j < 4; j++) {
+            const float *place = m + j * apart + k;
+            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart), d = *(const vec *)(place + 12 * apart);
+            rows[0][j] = a + (b + c) * 0.5f, rows[1][j] = (b - c) * 0.5f, rows[2][j] = (b + c) * 0.5f + d;
+        }
+        UNROLL for (int i = 0; i < 3; i++) {
+            vec plus = (rows[i][1] + rows[i][2]) * 0.5f;
+            *(vec *)(w + 3 * i * step + k) = rows[i][0] + plus;
+            *(vec *)(w + (3 * i + 1) * step + k) = (rows[i][1] - rows[i][2]) * 0.5f;
+            *(vec *)(w + (3 * i + 2) * step + k) = plus + rows[i][3];
+        }
+    }
+}
+
+/* Convolve one group of images. from: (images, height, width, groups * depth); to: (images, out_height, out_width, groups * channels), both from
+   this group's first channel on. weight: (PLACES, depth, channels). read, made: of `block` tiles. */
+static void convolve(const tiling *it, int images, int groups, const float *from, int depth, float *to, int channels, const float *weight,
+                     const float *bias, int block, float *read, float *made)
+{
+    int rows = rows_of(it), columns = columns_of(it), tiles = images * rows * columns;
+    size_t step = (size_t)groups * depth, out_step = (size_t)groups * channels, apart = (size_t)block * depth + GAP, out_apart = (size_t)block * channels + GAP;
+    float nowhere[CHANNELS];
+    for (int first = 0; first < tiles; first += block) {
+        int count = tiles - first < block ? tiles - first : block, full = (count + PIXELS - 1) / PIXELS * PIXELS;
+        for (int tile = 0; tile < full; tile++) { /* the last ones may be more than there are: they are zeros */
+            int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
+            const float *x[PLACES];
+            locate(from + (size_t)image * it->height * it->width * step, tile < count ? it->height : 0, it->width, 2 * row - it->up, 2 * column - it->left, step, 4, zeros, x);
+            spread_read(x, depth, read + (size_t)tile * depth, apart);
+        }
+        for (int place = 0; place < PLACES; place++)
+            for (int tile = 0; tile < full; tile += PIXELS) {
+                const float *x[PIXELS];
+                float *y[PIXELS];
+                for (int p = 0; p < PIXELS; p++) {
+                    x[p] = read + place * apart + (size_t)(tile + p) * depth;
+                    y[p] = made + place * out_apart + (size_t)(tile + p) * channels;
+                }
+                multiply_all(x, 1, depth, weight + (size_t)place * depth * channels, channels, 0, y);
+            }
+        for (int tile = 0; tile < count; tile++) {
+            int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
+            const float *y[4];
+            locate(to + (size_t)image * it->out_height * it->out_width * out_step, it->out_height, it->out_width, 2 * row, 2 * column, out_step, 2, nowhere, y);
+            gather(made + (size_t)tile * channels, out_apart, channels, bias, (float *const *)y);
+        }
+    }
+}
+
+static int images_of(const convolution *it, const tiling *tiles) { return it->images * rows_of(tiles) * columns_of(tiles); }
+
+int tiled_forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
+{
+    tiling tiles = {it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
+    int in = it->in, out = it->out, block = at_once(images_of(it, &tiles), in + out);
+    float *kernels = malloc(sizeof(float) * PLACES * in * out), *turned = malloc(sizeof(float) * 9 * in * out);
+    float *read = malloc(sizeof(float) * PLACES * (block * in + GAP)), *made = malloc(sizeof(float) * PLACES * (block * out + GAP));
+    int failed = !kernels || !turned || !read || !made;
+    for (int group = 0; !failed && group < it->groups; group++) {
+        const float *w = weight + (size_t)group * out * 9 * in;
+        for (int o = 0; o < out; o += 16) /* so that what is written fills lines of the cache */
+            for (int k = 0; k < 9 * in; k++)
+                for (int lane = 0; lane < 16; lane++) turned[(size_t)k * out + o + lane] = w[(size_t)(o + lane) * 9 * in + k];
+        for (int k = 0; k < in; k++) spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
+        convolve(&tiles, it->images, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
+    }
+    free(kernels), free(turned), free(read), free(made);
+    return failed;
+}
+
+int tiled_input_gradient(const convolution *it, const float *g, const float *weight, float *x)
+{
+    tiling tiles = {it->out_height, it->out_width, 2 - it->row_padding, 2 - it->column_padding, it->height, it->width};
+    int in = it->in, out = it->out, block = at_once(images_of(it, &tiles), in + out);
+    float *kernels = malloc(sizeof(float) * PLACES * in * out);
+    float *read = malloc(sizeof(float) * PLACES * (block * out + GAP)), *made = malloc(sizeof(float) * PLACES * (block * in + GAP));
+    int failed = !kernels || !read || !made;
+    for (int group = 0; !failed && group < it->groups; group++) {
+        for (int o = 0; o < out; o++) /* from the last tap back to the first */
+            spread_kernels(weight + ((size_t)(group * out + o) * 9 + 8) * in, -(ptrdiff_t)in, in, kernels + (size_t)o * in, (size_t)in * out);
+        convolve(&tiles, it->images, it->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
+    }
+    free(kernels), free(read), free(made);
+    return failed;
+}
+
+int tiled_weight_gradient(const convolution *it, const float *g, const float *x, float *weight)
+{
+    tiling tiles = {it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
+    int in = it->in, out = it->out, rows = rows_of(&tiles), columns = columns_of(&tiles), count = images_of(it, &tiles), block = at_once(count, in + out);
+    size_t step = (size_t)it->groups * in, g_step = (size_t)it->groups * out, apart = (size_t)block * in + GAP, g_apart = (size_t)block * out + GAP;
+    float *kernels = malloc(sizeof(float) * PLACES * in * out), *read = malloc(sizeof(float) * PLACES * apart), *given = malloc(sizeof(float) * PLACES * g_apart);
+    const float **of_read = malloc(sizeof(float *) * block), **of_given = malloc(sizeof(float *) * block);
+    int failed = !kernels || !read || !given || !of_read || !of_given;
+    for (int group = 0; !failed && group < it->groups; group++) {
+        memset(kernels, 0, sizeof(float) * PLACES * in * out);
+        for (int first = 0; first < count; first += block) {
+            int length = count - first < block ? count - first : block;
+            for (int tile = 0; tile < length; tile++) {
+                int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
+                const float *xs[PLACES], *gs[4];
+                locate(x + (size_t)image * it->height * it->width * step + group * in, it->height, it->width, 2 * row - tiles.up, 2 * column - tiles.left, step, 4, zeros, xs);
+                locate(g + (size_t)image * it->out_height * it->out_width * g_step + group * out, it->out_height, it->out_width, 2 * row, 2 * column, g_step, 2, zeros, gs);
+                spread_read(xs, in, read + (size_t)tile * in, apart);
+                spread_given(gs, out, given + (size_t)tile * out, g_apart);
+            }
+            for (int place = 0; place < PLACES; place++) {
+                for (int tile = 0; tile < length; tile++) of_read[tile] = read + place * apart + (size_t)tile * in, of_given[tile] = given + place * g_apart + (size_t)tile * out;
+                accumulate(length, of_given, of_read, out, in, kernels + (size_t)place * in * out, in);
+            }
+        }
+        for (int o = 0; o < out; o++) gather_kernels(kernels + (size_t)o * in, (size_t)in * out, in, weight + (size_t)(group * out + o) * 9 * in, in);
+    }
+    free(kernels), free(read), free(given), free(of_read), free(of_given);
+    return failed;
+}
