@@ -147,20 +147,24 @@ def build_settings(parts: Parts) -> Settings:
     config, device = parts.config, parts.device
     keys = {"_target_": "metarun.engine.Settings", **{name: config[name] for name in SETTINGS}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
-    plan = _training_plan(device, parts.work["train"], settings.tasks_per_step, settings.steps)
+    plan = _plan(device, parts.work["train"], settings.tasks_per_step, settings.steps)
     # As many tasks at once as in training fit into memory; what a resumed run takes over is that of training, so only that counts here.
     most = plan.chunk * plan.workers if plan.kernels == "own" else plan.chunk
-    validation = dataclasses.replace(device, chunk=None).plan(parts.work["val"], settings.eval_episodes, most=most)
-    validation = dataclasses.replace(validation, compile=False)
-    return dataclasses.replace(settings, plan=plan, eval_plan=validation)
+    validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
+    return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, most=most))
 
 
-def _training_plan(device: Device, work: Work, tasks: int, steps: int) -> Plan:
-    """Return how to train, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
+def evaluation_plan(parts: Parts, episodes: int) -> Plan:
+    """Return how the device scores so many episodes; UserError where it is told to use kernels that are not there."""
+    return _plan(parts.device, parts.work["val"], episodes, steps=0)
+
+
+def _plan(device: Device, work: Work, tasks: int, steps: int) -> Plan:
+    """Return how to run, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
     plan = device.plan(work, tasks, steps=steps)
     if plan.kernels == "torch":
         if device.kernels == "own":
-            log.warning("device.kernels=own: not used; they train networks with convolutions, in float32 on a processor, not compiled.")
+            log.warning("device.kernels=own: not used; they are for networks with convolutions, in float32 on a processor, not compiled.")
         return plan
     reason = operations.missing()
     if reason is None:

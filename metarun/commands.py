@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from metarun import checkpoint
-from metarun.build import Parts, build, build_optimizer, build_settings, start
+from metarun.build import Parts, build, build_optimizer, build_settings, evaluation_plan, start
 from metarun.checkpoint import Checkpoint
 from metarun.device import Plan, place
 from metarun.engine import Position, Settings
@@ -154,7 +154,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     algorithm, params, state = assemble(parts, members)
     shown = parts.source.episode(split, 0)
     device = parts.device.name
-    with Progress(episodes) as progress, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
+    with Progress(episodes) as progress, Runner(evaluation_plan(parts, episodes)) as runner:
         params, state = place(params, device), place(state, device)
         same = {"episodes": episodes, "seed": config["seed"], "runner": runner, "device": device}
         variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)

@@ -28,8 +28,9 @@ TEAM_FLOPS = 2e8
 """Forward operations of a whole step below which a second thread costs more than it does."""
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 """A compiled step pays off where kernels are small (forward operations of a step) and the run is long (outer steps)."""
-OWN_KERNELS_FLOPS = 1e13
-"""Forward operations of a whole run below which own kernels do not gain the seconds that it takes to compile them."""
+OWN_KERNELS_FLOPS, OWN_KERNELS_SCORED_FLOPS = 1e13, 5e11
+"""Forward operations of a whole run, and of a whole evaluation, below which own kernels do not gain the seconds that it takes to compile
+them. They are compiled once, and evaluations are done again and again."""
 MEMORY_SHARE = 0.5
 """Of the device's memory, for the activations of the tasks that are mapped at once."""
 
@@ -99,7 +100,7 @@ class Device:
         if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
         team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
-        kernels = "torch" if compile else self._kernels(work, tasks * steps)
+        kernels = "torch" if compile else self._kernels(work, tasks, steps)
         if kernels == "own" and self.chunk is None and (tasks % team == 0 or self.kernels == "own"):
             chunk = min(chunk, -(-tasks // team))  # they compute on one thread each, so that there must be a chunk for each thread
         workers = min(team, -(-tasks // chunk))
@@ -107,11 +108,12 @@ class Device:
             kernels = "torch"
         return Plan(chunk, workers, 1 if kernels == "own" else team // workers, compile, autocast, kernels)
 
-    def _kernels(self, work: Work, tasks: int) -> str:
-        """Return whose kernels are to compute so many tasks of training."""
-        if not work.images or self.precision == "bf16" or tasks == 0:
+    def _kernels(self, work: Work, tasks: int, steps: int) -> str:
+        """Return whose kernels are to compute, by what `plan` is told."""
+        if not work.images or self.precision == "bf16":
             return "torch"
-        return self.kernels or ("own" if work.flops * tasks >= OWN_KERNELS_FLOPS else "torch")
+        worth = work.flops * tasks * steps >= OWN_KERNELS_FLOPS if steps else work.flops * tasks >= OWN_KERNELS_SCORED_FLOPS
+        return self.kernels or ("own" if worth else "torch")
 
     def _even(self, tasks: int, fitting: int) -> int:
         """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""

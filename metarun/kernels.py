@@ -52,26 +52,26 @@ def use_own_kernels(module: GraphModule) -> GraphModule:
 def _take_convolution(module: GraphModule, node: Node) -> None:
     given: Any = node.args
     x, weight, bias, stride, padding, dilation, transposed, _, groups = given
-    values = [each.meta["val"] for each in (x, weight, node)]
-    if not transposed and _suits(*values, stride, dilation, groups) and _slow(*values[1:], stride):
+    images, by, result = (each.meta["val"] for each in (x, weight, node))
+    if not transposed and _suits(images, by, result, stride, dilation, groups) and _slow(by, result, stride):
         _replace(module, node, own.conv.default, (x, weight, bias, stride, padding, groups))
 
 
 def _take_derivatives(module: GraphModule, node: Node) -> None:
     arguments: Any = node.args
     g, x, weight, _, stride, padding, dilation, transposed, _, groups, _ = arguments
-    values = [each.meta["val"] for each in (x, weight, g)]
-    if transposed or not _suits(*values, stride, dilation, groups):
+    images, by, gradient = (each.meta["val"] for each in (x, weight, g))
+    if transposed or not _suits(images, by, gradient, stride, dilation, groups):
         return
     for result in list(node.users):
         which = result.args[1] if result.target is operator.getitem else None
         if not result.meta["val"].is_contiguous(memory_format=CL):
             continue
-        if which == 0 and _slow(*values[1:], stride):
-            given = (g, weight, list(x.meta["val"].shape), stride, padding, groups)
+        if which == 0 and _slow(by, gradient, stride):
+            given = (g, weight, list(images.shape), stride, padding, groups)
             _replace(module, result, own.conv_input.default, given)
         elif which == 1:
-            given = (g, x, list(weight.meta["val"].shape), stride, padding, groups)
+            given = (g, x, list(by.shape), stride, padding, groups)
             _replace(module, result, own.conv_weight.default, given)
 
 
@@ -85,13 +85,24 @@ def _take_statistics(module: GraphModule, node: Node) -> None:
 
 
 def _take_normalised_maxima(module: GraphModule, node: Node) -> None:
-    """Take a pooling of images that are normalised for nothing else."""
+    """Take a pooling of images that are normalised for nothing else; where nobody asks for their places, the maxima alone."""
     given: Any = node.args
     x, *geometry = given
+    if not _halves(geometry):
+        return
     result, views = _before_views(x)
-    norm = _normalisation(result)
-    if norm is not None and _halves(geometry) and _in_order(result, views):
-        _replace(module, node, own.norm_pool.default, norm)
+    norm, scaling = _normalisation(result), _scaling(result)
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+        if norm is not None and _in_order(result, views):
+            _replace(module, node, own.norm_pool.default, norm)
+    elif norm is not None and _in_order(result, views):
+        for maxima in list(node.users):
+            _replace(module, maxima, own.norm_maxima.default, norm)
+    elif scaling is not None:
+        images, before = _before_views(scaling[0])
+        if _worth(images) and _in_order(images, [*before, *views]):
+            for maxima in list(node.users):
+                _replace(module, maxima, own.scaled_maxima.default, (images, *scaling[1:]))
 
 
 def _take_normalised_and_rectified(module: GraphModule, node: Node) -> None:
@@ -115,6 +126,17 @@ def _normalisation(result: Node) -> tuple[Any, ...] | None:
         return None
     *given, training, _, eps = norm.args
     return None if training else (*given, eps)
+
+
+def _scaling(result: Node) -> tuple[Node, Node, Node] | None:
+    """Return the images, scale and shift of a node that is images * scale + shift per channel: normalised by numbers that all tasks share."""
+    if result.target is not aten.addcmul.default or result.kwargs or len(result.users) != 1:
+        return None
+    given: Any = result.args
+    shift, images, scale = given
+    channels = result.meta["val"].shape[-3:-2]
+    alike = all(each.meta["val"].shape[-3:] == (*channels, 1, 1) and each.meta["val"].numel() == channels[0] for each in (scale, shift))
+    return (images, scale, shift) if alike else None
 
 
 def _take_their_derivatives(module: GraphModule, node: Node) -> None:

@@ -111,6 +111,23 @@ void normalise_and_pool(const images *it, const float *x, const float *scale, co
                 }
 }
 
+static inline float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
+
+/* The same without the places. */
+void normalise_and_take_maxima(const images *it, const float *x, const float *scale, const float *shift, float *y)
+{
+    long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
+    for (long image = 0; image < it->images; image++, x += it->height * it->width * channels)
+        for (long i = 0; i < out_height; i++)
+            for (long j = 0; j < out_width; j++, y += channels) {
+                const float *a = x + (2 * i * it->width + 2 * j) * channels, *b = a + channels, *c = a + it->width * channels, *d = c + channels;
+                for (long k = 0; k < channels; k++) {
+                    float above = larger(a[k] * scale[k] + shift[k], b[k] * scale[k] + shift[k]);
+                    y[k] = larger(larger(above, c[k] * scale[k] + shift[k]), d[k] * scale[k] + shift[k]);
+                }
+            }
+}
+
 /* sums[0]: of g; sums[1]: of g times x at the maxima, less its mean; (channels) each. */
 void sums_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *mean, float *sums)
 {

@@ -41,6 +41,8 @@ _OPERATIONS.define(
     "norm_relu_backward(Tensor g, Tensor y, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
 )
 _OPERATIONS.define("norm_pool(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> (Tensor, Tensor)")
+_OPERATIONS.define("norm_maxima(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> Tensor")
+_OPERATIONS.define("scaled_maxima(Tensor x, Tensor scale, Tensor shift) -> Tensor")
 _OPERATIONS.define(
     "norm_pool_backward(Tensor g, Tensor places, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
 )
@@ -88,6 +90,7 @@ _FUNCTIONS: dict[str, tuple[str, Any, int]] = {
     "sums_where_positive": ("normalisation.c", _Images, 5),
     "spread_where_positive": ("normalisation.c", _Images, 7),
     "normalise_and_pool": ("normalisation.c", _Images, 5),
+    "normalise_and_take_maxima": ("normalisation.c", _Images, 4),
     "sums_at_maxima": ("normalisation.c", _Images, 5),
     "spread_at_maxima": ("normalisation.c", _Images, 7),
 }
@@ -190,6 +193,19 @@ def _norm_pool(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tens
     return y, places
 
 
+def _norm_maxima(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """Return what `_norm_pool` does without the places."""
+    return _scaled_maxima(x, *_scale_and_shift(weight, bias, mean, var, eps))
+
+
+def _scaled_maxima(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return the maxima of x * scale + shift over windows of 2 x 2; scale, shift: by channel."""
+    x = x.contiguous(memory_format=CL)
+    y = _empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+    _call("normalise_and_take_maxima", _images(x), x, scale.contiguous(), shift.contiguous(), y)
+    return y
+
+
 def _norm_relu_backward(g: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives by x, weight and bias of `_norm_relu`, of which y is the result; the rest as `_through_norm` has it."""
     return _through_norm("where_positive", g, y, *rest)
@@ -235,6 +251,8 @@ for _name, _function in {
     "norm_relu": _norm_relu,
     "norm_relu_backward": _norm_relu_backward,
     "norm_pool": _norm_pool,
+    "norm_maxima": _norm_maxima,
+    "scaled_maxima": _scaled_maxima,
     "norm_pool_backward": _norm_pool_backward,
 }.items():
     _OPERATIONS.impl(_name, _function, "CPU")
@@ -247,12 +265,13 @@ def _wrong() -> str | None:
         return draws.normal(draws.key(0, slot), *shape).contiguous(memory_format=CL)
 
     pairs = []
-    for images, groups, into, out, size, kernel, padding in (
-        (7, 2, 16, 48, (6, 5), (3, 3), (1, 1)),
-        (2, 1, 80, 16, (4, 7), (1, 2), (0, 1)),
+    for images, groups, into, out, size, kernel, stride, padding in (
+        (7, 2, 16, 48, (6, 5), (3, 3), (2, 2), (1, 1)),
+        (2, 1, 80, 16, (4, 7), (1, 2), (2, 2), (0, 1)),
+        (3, 2, 16, 80, (6, 7), (3, 3), (1, 1), (1, 1)),  # tiled
     ):
         x, weight = normal("x", images, groups * into, *size), normal("weight", groups * out, into, *kernel)
-        bias, stride = draws.normal(draws.key(0, "bias"), groups * out), (2, 2)
+        bias = draws.normal(draws.key(0, "bias"), groups * out)
         y = _conv(x, weight, bias, stride, padding, groups)
         g = normal("g", *y.shape)
         rest = (stride, padding, (1, 1), False, (0, 0), groups)
@@ -284,6 +303,7 @@ def _pairs_of_norms(x: Tensor, g_pooled: Tensor, g_rectified: Tensor) -> list[tu
     y = _norm_relu(x, weight, bias, mean, var, 1e-5)
     return [
         (maxima, pooled.detach()),
+        (_norm_maxima(x, weight, bias, mean, var, 1e-5), pooled.detach()),
         (y, rectified.detach()),
         *zip(_norm_pool_backward(g_pooled, places, x, weight, mean, inverse), through_pooling, strict=True),
         *zip(_norm_relu_backward(g_rectified, y, x, weight, mean, inverse), through_rectification, strict=True),

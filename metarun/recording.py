@@ -50,7 +50,8 @@ class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
     function: must not branch on the values of tensors; one that does runs as it is, operation by operation.
-    compile: fuse the program with torch's compiler, where a C++ compiler is found. own_kernels: of `metarun.kernels`, which must be there.
+    compile: fuse the program with torch's compiler, where a C++ compiler is found. own_kernels: of `metarun.kernels`, which must be there,
+    and which that compiler knows nothing of.
     With either the result may differ in the last bits.
     """
 
@@ -86,10 +87,11 @@ class Recorded:
                 reason = "what it does depends on the value of a tensor"
             log.info("not recorded, runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
-        module = _simplified(module)
+        _skip_what_does_nothing(module)
+        module = pool_by_maxima(use_own_kernels(module) if self.own_kernels else module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
-            module = reuse_memory(use_own_kernels(module) if self.own_kernels else module)
+            module = reuse_memory(module)
             run = without_python(module) or module.forward
 
         def call(*args: Any) -> Any:
@@ -114,12 +116,10 @@ def _describe(leaf: Any) -> Hashable:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
 
 
-def _simplified(module: GraphModule) -> GraphModule:
-    """Take out what does nothing, and what finds places that nobody asks for."""
+def _skip_what_does_nothing(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
-    return pool_by_maxima(module)
 
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:

@@ -43,6 +43,14 @@ def test_a_library_is_compiled_once_for_each_text(tmp_path: Path):
 
 
 @needs_compiler
+def test_a_library_is_compiled_again_where_a_header_beside_it_has_changed(tmp_path: Path):
+    text = '#include "numbers.h"\nint number(void) { return NUMBER; }\n'
+    for number in (3, 5):
+        (tmp_path / "numbers.h").write_text(f"#define NUMBER {number}\n")
+        assert c_library.load(source(tmp_path, text)).number() == number
+
+
+@needs_compiler
 def test_a_text_that_does_not_compile_leaves_nothing_and_says_what_the_compiler_said(tmp_path: Path):
     with pytest.raises(c_library.NoLibraryError, match=r"failed: .*twice\.c.*error"):
         c_library.load(source(tmp_path, "this is no C\n"))

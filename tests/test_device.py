@@ -97,7 +97,7 @@ def test_own_kernels_have_a_chunk_for_each_thread():
     assert (uneven.chunk, uneven.threads, uneven.kernels) == (5, 2, "torch")
 
 
-def test_the_config_decides_about_kernels_of_training_and_scores_are_always_torchs():
+def test_the_config_decides_about_kernels():
     images = Work(4e8, 1.0, images=True)
     assert on_cpu(kernels="own").plan(images, 32, steps=1).kernels == "own"
     assert on_cpu(kernels="own").plan(Work(7e4, 1.0, images=True), 25, steps=70_000).kernels == "own"  # by itself it would be compiled
@@ -106,7 +106,15 @@ def test_the_config_decides_about_kernels_of_training_and_scores_are_always_torc
     odd = on_cpu(kernels="own").plan(images, 5, steps=1)
     assert (odd.chunk, odd.workers, odd.threads, odd.kernels) == (3, 2, 1, "own")
     assert on_cpu(kernels="torch").plan(images, 32, steps=10**6).kernels == "torch"
-    assert on_cpu(kernels="own").plan(images, 600).kernels == "torch"
+    assert on_cpu(kernels="own").plan(images, 2).kernels == "own"
+    assert on_cpu(kernels="torch").plan(images, 10**6).kernels == "torch"
+
+
+def test_evaluations_of_many_images_take_own_kernels():
+    """4e8 operations an episode: 5e11 are 1250 episodes."""
+    images = Work(4e8, 1.0, images=True, shared=True)
+    assert [on_cpu().plan(images, episodes).kernels for episodes in (1240, 1260)] == ["torch", "own"]
+    assert on_cpu().plan(Work(4e8, 1.0, shared=True), 1260).kernels == "torch"
 
 
 def test_work_knows_a_convolution_that_own_kernels_may_take():

@@ -135,6 +135,47 @@ def test_images_are_pooled_as_they_are_normalised_only_by_halves_and_in_their_or
     torch.testing.assert_close(module(x), wanted)
 
 
+def scaled_and_pooled(x: Tensor, scale: Tensor, shift: Tensor, *, turned: bool = False, **number: float) -> Tensor:
+    """Two tasks, normalised by numbers that they share, as metric methods are when they are scored; turned: and mixed up behind it."""
+    tasks = torch.addcmul(shift, x.view(2, -1, *x.shape[1:]), scale, **number)
+    y = tasks.transpose(0, 1).reshape(x.shape) if turned else tasks.view(x.shape)
+    out: Tensor = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])[0]
+    return out
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("shape", "given", "taken"),
+    [
+        ((1, 64, 1, 1), {}, True),
+        ((1, 64, 1, 1), {"turned": True}, False),
+        ((1, 64, 1, 1), {"value": 2.0}, False),
+        ((1, 64, 9, 1), {}, False),
+        ((1, 1, 1, 1), {}, False),
+    ],
+    ids=["by channel", "another order", "a factor beside it", "by row", "one for all"],
+)
+def test_images_that_are_scored_with_shared_statistics_are_pooled_as_they_are_scaled(
+    shape: tuple[int, ...], given: dict[str, Any], taken: bool
+):
+    x, scale, shift = normal("x", 4, 64, 9, 8), normal("scale", *shape), normal("shift", *shape)
+    module = make_fx(lambda *tensors: scaled_and_pooled(*tensors, **given))(x, scale, shift)
+    wanted = module(x, scale, shift)
+    module = kernels.use_own_kernels(module)
+    assert ("metarun.scaled_maxima.default" in targets(module)) is taken
+    torch.testing.assert_close(module(x, scale, shift), wanted)
+
+
+@needs_kernels
+def test_where_nobody_asks_for_places_only_the_maxima_are_found():
+    x = normal("x", 4, 64, 8, 8)
+    module = make_fx(lambda x: norm_and_pool(x, 2, False)[0])(x)
+    wanted = module(x)
+    module = kernels.use_own_kernels(module)
+    assert [name for name in targets(module) if "pool" in name or "maxima" in name] == ["metarun.norm_maxima.default"]
+    torch.testing.assert_close(module(x), wanted)
+
+
 @needs_kernels
 @pytest.mark.parametrize("order", [(1, 0, 2, 3, 4), (0, 1, 2, 3, 4)])
 def test_views_between_normalisation_and_rectification_stay_as_they_are(order: tuple[int, ...]):

@@ -138,6 +138,7 @@ def test_normalisation_with_pooling_and_its_derivatives_are_those_of_torch_in_fl
     leaves = [None if leaf is None else leaf.double().requires_grad_() for leaf in (x, weight, bias)]
     pooled, wanted_places = F.max_pool2d(F.batch_norm(leaves[0], None, None, *leaves[1:], training=True), 2, return_indices=True)  # type: ignore[arg-type]
     close(y, pooled.detach())
+    close(ops.norm_maxima(x, weight, bias, mean, var, 1e-5), pooled.detach())
     assert torch.equal(places, wanted_places)
     exact = torch.autograd.grad(pooled, [leaf for leaf in leaves if leaf is not None], g.double())
     for ours, wanted in zip(found, exact, strict=False):
@@ -185,7 +186,8 @@ def test_of_equal_maxima_the_first_is_taken_and_what_is_no_number_before_any_oth
     y, places = ops.norm_pool(x, None, None, 0 * one, one, 0.0)
     wanted, wanted_places = F.max_pool2d(x, 2, return_indices=True)
     assert torch.equal(places, wanted_places)
-    torch.testing.assert_close(y, wanted, equal_nan=True)
+    for maxima in (y, ops.norm_maxima(x, None, None, 0 * one, one, 0.0), ops.scaled_maxima(x, one, 0 * one)):
+        torch.testing.assert_close(maxima, wanted, equal_nan=True)
 
 
 def test_operations_that_compute_something_else_are_found_out(monkeypatch: pytest.MonkeyPatch):
@@ -198,6 +200,7 @@ def test_operations_that_compute_something_else_are_found_out(monkeypatch: pytes
         "_norm_relu": lambda x, weight, bias, mean, var, eps: F.batch_norm(x, mean, var, weight, bias, eps=eps).relu(),
         "_norm_relu_backward": rectified_backward,
         "_norm_pool": pooled,
+        "_norm_maxima": lambda *given: pooled(*given)[0],
         "_norm_pool_backward": pooled_backward,
     }
     for name, function in exact.items():
@@ -248,15 +251,15 @@ def test_without_them_a_run_goes_on_as_with_torchs_and_says_why(monkeypatch: pyt
     device, work = Device("cpu", 2), Work(2e8, 1.0, images=True)
     assert device.plan(work, 16, steps=10**6).kernels == "own"
     with caplog.at_level("INFO"):
-        plan = build._training_plan(device, work, 16, 10**6)
+        plan = build._plan(device, work, 16, 10**6)
     assert plan == dataclasses.replace(device, kernels="torch").plan(work, 16, steps=10**6)
     assert "not used: there is no C compiler" in caplog.text
     with pytest.raises(UserError, match=r"there are no own kernels here: there is no C compiler; use device\.kernels=torch"):
-        build._training_plan(dataclasses.replace(device, kernels="own"), work, 16, 10**6)
+        build._plan(dataclasses.replace(device, kernels="own"), work, 16, 10**6)
 
 
 def test_own_kernels_that_are_asked_for_in_vain_are_said(caplog: pytest.LogCaptureFixture):
-    plan = build._training_plan(Device("cpu", 2, kernels="own"), Work(2e8, 1.0), 16, 100)
+    plan = build._plan(Device("cpu", 2, kernels="own"), Work(2e8, 1.0), 16, 100)
     assert plan.kernels == "torch"
     assert "device.kernels=own: not used" in caplog.text
 

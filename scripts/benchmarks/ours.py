@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
-from metarun.build import build, build_settings, start
+from metarun.build import build, build_settings, evaluation_plan, start
 from metarun.dealing import Dealer
 from metarun.engine import _step, gradients_of
 from metarun.evaluation import evaluate
@@ -72,7 +72,7 @@ class Run:
     def evaluate(self, episodes: int, *, by_step: str = "all") -> Report:
         """Score the first validation episodes as `metarun eval` does."""
         parts, position = self.parts, self.position
-        with self.dealer.lock, Runner(parts.device.plan(parts.work["val"], episodes)) as runner:
+        with self.dealer.lock, Runner(evaluation_plan(parts, episodes)) as runner:
             settings: dict[str, Any] = {"split": "val", "episodes": episodes, "runner": runner, "by_step": by_step}
             return evaluate(parts.algorithm, position.params, position.state, parts.source, **settings)
 
