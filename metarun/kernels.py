@@ -25,6 +25,7 @@ WORTH = 1 << 12
 """Values below which a kernel gains less than its call costs."""
 
 own = torch.ops.metarun
+_TO_IMAGES = (own.norm_relu_backward.default, own.norm_pool_backward.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten.permute.default)
 
 
@@ -44,6 +45,8 @@ def use_own_kernels(module: GraphModule) -> GraphModule:
             _take_normalised_and_rectified(module, node)
         elif node.target is aten.native_batch_norm_backward.default:
             _take_their_derivatives(module, node)
+        elif node.target is aten.sum.dim_IntList:
+            _take_sums_of_nothing(module, node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
@@ -160,6 +163,19 @@ def _take_their_derivatives(module: GraphModule, node: Node) -> None:
             _replace(module, node, own.norm_relu_backward.default, (g, y, x, weight, mean, inverse))
 
 
+def _take_sums_of_nothing(module: GraphModule, node: Node) -> None:
+    """Take the derivative by a bias before a normalisation, which takes it away again: that by the images sums to 0 over each channel.
+
+    What torch's kernels give is what rounding leaves of it, for another passage through the largest images.
+    """
+    given: Any = node.args
+    x, dims, *_ = given
+    result, views = _before_views(x, alone=False)
+    through: Any = result.args if result.target is operator.getitem else (None, None)
+    if through[1] == 0 and through[0].target in _TO_IMAGES and sorted(dims) == [0, 2, 3] and _in_order(result, views):
+        _replace(module, node, aten.new_zeros.default, (x, list(node.meta["val"].shape)))
+
+
 def _halves(geometry: Sequence[Any]) -> bool:
     """Say whether windows are of 2 x 2, side by side; geometry: kernel, stride, padding, dilation, ceil, as far as they are given."""
     whole = (*geometry, *([[], [0, 0], [1, 1], False][len(geometry) - 1 :]))
@@ -176,10 +192,13 @@ def _plain(value: Tensor, order: torch.memory_format) -> bool:
     return value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous(memory_format=order)
 
 
-def _before_views(node: Node) -> tuple[Node, list[Node]]:
-    """Return the node of whose result this one is but a view, and the views, the first one first; nothing but them reads what they view."""
+def _before_views(node: Node, *, alone: bool = True) -> tuple[Node, list[Node]]:
+    """Return the node of whose result this one is but a view, and the views, the first one first.
+
+    alone: look only through views that are read once, so that nothing else reads what they view.
+    """
     views: list[Node] = []
-    while node.target in _VIEWS and len(node.users) == 1:
+    while node.target in _VIEWS and (len(node.users) == 1 or not alone):
         views.insert(0, node)
         node = node.args[0]  # type: ignore[assignment]
     return node, views

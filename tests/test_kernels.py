@@ -203,6 +203,27 @@ def test_views_between_normalisation_and_rectification_stay_as_they_are(order: t
 
 
 @needs_kernels
+@pytest.mark.parametrize(("dims", "taken"), [([0, 2, 3], True), ([2, 3], False)])
+def test_the_derivative_by_a_bias_that_is_normalised_away_is_nothing(dims: list[int], taken: bool):
+    x, g = normal("x", 4, 64, 8, 8), normal("g", 4, 64, 8, 8)
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+
+    def back(x: Tensor, g: Tensor) -> list[Tensor]:
+        g = torch.ops.aten.threshold_backward(g, x, 0)
+        found = torch.ops.aten.native_batch_norm_backward(
+            g, x, None, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True)
+        )
+        return [found[0], found[0].view(4, 2, 32, 8, 8).view(4, 64, 8, 8).sum(dims)]
+
+    module = make_fx(back)(x, g)
+    wanted = module(x, g)
+    module = kernels.use_own_kernels(module)
+    assert ("aten.new_zeros.default" in targets(module)) is taken
+    for found, exact in zip(module(x, g), wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
 def test_images_that_are_read_by_others_too_stay_with_torch():
     def both(x: Tensor) -> list[Tensor]:
         normalised = torch.native_batch_norm(x, None, None, x.mean((0, 2, 3)), x.var((0, 2, 3)), False, 0.0, 1e-5)[0]

@@ -70,7 +70,7 @@ def sections() -> dict[str, str]:
         "d": f"{images}, conv4-64, ProtoNet, 60-way 1-shot, 5 queries, 1 task a step: one outer step",
         "e": "Evaluation on 600 episodes (of the last inner step; metarun also of each, by_step=all, and of 0, 1, 2, 5, 10, by_step=thin)",
         "f": "Dealing 32 training episodes at once; what of an outer step is waiting for episodes, and what goes when all are dealt already",
-        "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=8",
+        "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=4",
         "h": "Start-up, as wall time of the whole command",
         "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop is over the same algorithm's loss",
     }
@@ -95,7 +95,7 @@ def rows(*, quick: bool = False) -> list[Row]:
         Row("f", "sinusoid", "dealing", SINUSOID),
         Row("f", f"{data_name()} 5-way 1-shot, 15 queries", "dealing", (*maml, "tasks_per_step=32")),
     ]
-    memory = (*maml, "backbone.pooling=stride", "device.task_chunk=8")
+    memory = (*maml, "backbone.pooling=stride", "device.task_chunk=4")
     for tasks in TASK_COUNTS:
         table.append(Row("g", f"{tasks} tasks a step", "memory", (*memory, f"tasks_per_step={tasks}"), ("plain loop", "metarun")))
     for steps in STEP_COUNTS:
