@@ -181,6 +181,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "queries": shown.query.x.shape[0] // (ways or 1),
         "norm": _norm_of(parts),
         "inner_steps": report.steps[-1],
+        "kernels": runner.kernels,
     }
     summary = {
         **report.summary(),

@@ -1,14 +1,16 @@
 """What of a recorded program is done by kernels of our own, in the place of torch's (`metarun.operations`).
 
 torch's kernels for a processor take the derivatives of a convolution with stride 2 at half the speed of one with stride 1, and small images
-slower still, as they do with the derivative by the weight whatever the stride; they multiply for kernels of 3 x 3 as often as the formula says,
-where tiles need less than half of that; between normalisation and what follows it they write and
-read the largest images of a network several times. Whether own kernels may be used is decided once for a run (`Plan.kernels`); what they take
-of a program, by shapes and layouts alone. Results agree to rounding.
+slower still, as they do with the derivative by the weight whatever the stride; for kernels of 3 x 3 they multiply as often as the formula
+says, where tiles need less than half of that; between normalisation and what follows it they write and read the largest images of a network
+several times. Whether own kernels may be used is decided once for a run (`Plan.kernels`); what they take of a program, by shapes and layouts
+alone. Results agree to rounding, also where torch leaves rounding alone: of the derivative by a bias that normalisation takes away again, which
+is 0, an outer optimizer that divides by its size (Adam) makes steps all the same.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,18 +96,17 @@ def _take_normalised_maxima(module: GraphModule, node: Node) -> None:
     if not _halves(geometry):
         return
     result, views = _before_views(x)
-    norm, scaling = _normalisation(result), _scaling(result)
+    norm = _normalisation(result) if _in_order(result, views) else None
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
-        if norm is not None and _in_order(result, views):
+        if norm is not None:
             _replace(module, node, own.norm_pool.default, norm)
-    elif norm is not None and _in_order(result, views):
-        for maxima in list(node.users):
+        return
+    scaled = None if norm else _scaling(result, views)
+    for maxima in list(node.users):
+        if norm is not None:
             _replace(module, maxima, own.norm_maxima.default, norm)
-    elif scaling is not None:
-        images, before = _before_views(scaling[0])
-        if _worth(images) and _in_order(images, [*before, *views]):
-            for maxima in list(node.users):
-                _replace(module, maxima, own.scaled_maxima.default, (images, *scaling[1:]))
+        elif scaled is not None:
+            _replace(module, maxima, own.scaled_maxima.default, scaled)
 
 
 def _take_normalised_and_rectified(module: GraphModule, node: Node) -> None:
@@ -131,15 +132,23 @@ def _normalisation(result: Node) -> tuple[Any, ...] | None:
     return None if training else (*given, eps)
 
 
-def _scaling(result: Node) -> tuple[Node, Node, Node] | None:
-    """Return the images, scale and shift of a node that is images * scale + shift per channel: normalised by numbers that all tasks share."""
+def _scaling(result: Node, views: Sequence[Node]) -> tuple[Node, Node, Node] | None:
+    """Return x, scale and shift where a node is x * scale + shift by channel, views aside: normalised by numbers that all tasks share."""
     if result.target is not aten.addcmul.default or result.kwargs or len(result.users) != 1:
         return None
     given: Any = result.args
-    shift, images, scale = given
-    channels = result.meta["val"].shape[-3:-2]
-    alike = all(each.meta["val"].shape[-3:] == (*channels, 1, 1) and each.meta["val"].numel() == channels[0] for each in (scale, shift))
-    return (images, scale, shift) if alike else None
+    shift, viewed, scale = given
+    x, before = _before_views(viewed)
+    if not _worth(x) or not _in_order(x, [*before, *views]):
+        return None
+    channels, *size = x.meta["val"].shape[1:]
+    images = _replayed(x.meta["val"].shape, before)
+    as_they_lie = images is not None and images.is_contiguous() and images.shape[-3:] == result.meta["val"].shape[-3:] == (channels, *size)
+    by_channel = all(
+        _plain(each, torch.contiguous_format) and each.shape[-3:] == (channels, 1, 1) and each.numel() == channels
+        for each in (scale.meta["val"], shift.meta["val"])
+    )
+    return (x, scale, shift) if as_they_lie and by_channel else None
 
 
 def _take_their_derivatives(module: GraphModule, node: Node) -> None:
@@ -172,7 +181,20 @@ def _take_sums_of_nothing(module: GraphModule, node: Node) -> None:
     x, dims, *_ = given
     result, views = _before_views(x, alone=False)
     through: Any = result.args if result.target is operator.getitem else (None, None)
-    if through[1] == 0 and through[0].target in _TO_IMAGES and sorted(dims) == [0, 2, 3] and _in_order(result, views):
+    if through[1] != 0 or through[0].target not in _TO_IMAGES or dims is None or node.kwargs:
+        return
+    shape = result.meta["val"].shape
+    images = _replayed(shape, views)
+    if images is None:
+        return
+    summed = {dim % images.dim() for dim in dims}
+    kept = [(images.shape[axis], images.stride(axis)) for axis in range(images.dim()) if axis not in summed]
+    channels, pixels = shape[1], shape[2:].numel()
+    # In however many axes: what is kept are as many places as there are channels, whole images apart, and the last one is the last channel.
+    one_by_one = (
+        all(stride % pixels == 0 for _, stride in kept) and sum((size - 1) * stride for size, stride in kept) == (channels - 1) * pixels
+    )
+    if one_by_one and math.prod(size for size, _ in kept) == channels:
         _replace(module, node, aten.new_zeros.default, (x, list(node.meta["val"].shape)))
 
 
@@ -207,14 +229,20 @@ def _before_views(node: Node, *, alone: bool = True) -> tuple[Node, list[Node]]:
 def _in_order(node: Node, views: Sequence[Node]) -> bool:
     """Say whether views of a node's result leave its shape and the order of its values."""
     shape = node.meta["val"].shape
-    before = viewed = torch.empty(shape, device="meta")
+    viewed = _replayed(shape, views)
+    return viewed is not None and viewed.shape == shape and viewed.is_contiguous()
+
+
+def _replayed(shape: Sequence[int], views: Sequence[Node]) -> Tensor | None:
+    """Return what views make of a tensor of this shape whose values lie in order, or None where they depend on another order."""
+    viewed = torch.empty(shape, device="meta")
     for view in views:
         operation: Any = view.target
         try:
             viewed = operation(viewed, *view.args[1:])
-        except RuntimeError:  # that view depends on the order in memory
-            return False
-    return (viewed.shape, viewed.stride()) == (shape, before.stride())
+        except RuntimeError:
+            return None
+    return viewed
 
 
 def _viewed(module: GraphModule, node: Node, views: Sequence[Node], before: Node) -> Node:

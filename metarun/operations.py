@@ -1,6 +1,6 @@
 """Operations of torch that are functions in C: convolutions, statistics of columns, normalisation with what follows it.
 
-They compute the sums of torch's own operations, mostly in another order; the C files say how, and why that is faster. `metarun.kernels` puts
+They compute the same functions as torch's own operations, by other sums and products; the C files say how, and why that is faster. `metarun.kernels` puts
 them into recorded programs. All compute in float32 on one thread; images have their channels last in memory.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from metarun import c_library, draws
 
 VECTOR, CHANNELS, TAPS = 16, 1024, 49
-"""Of `convolution.c`: what the channels of a group must be a multiple of, how many they may be, and the places that a kernel may have."""
+"""What the channels of a group must be a multiple of, how many they may be (`products.h`), and the places of a kernel (`convolution.c`)."""
 TILE = 2
 """The side of what a tile of `winograd.c` gives."""
 FILLED, TILES = 0.7, 16
@@ -49,7 +49,7 @@ _OPERATIONS.define(
 
 
 class _Convolution(ctypes.Structure):
-    """`convolution` of the C file; in and out are channels of one group."""
+    """`convolution` of `products.h`; in and out are channels of one group."""
 
     _fields_ = [
         (name, ctypes.c_int)
@@ -61,7 +61,7 @@ class _Convolution(ctypes.Structure):
 
 
 class _Images(ctypes.Structure):
-    """`images` of the C file."""
+    """`images` of `normalisation.c`."""
 
     _fields_ = [(name, ctypes.c_long) for name in ("images", "height", "width", "channels")]
 

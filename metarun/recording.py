@@ -68,6 +68,11 @@ class Recorded:
             self._programs[signature] = self._record(leaves, spec)
         return self._programs[signature]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the function has run here, and always as a recorded program."""
+        return bool(self._programs) and all(program.concurrent for program in self._programs.values())
+
     def _record(self, leaves: list[Any], spec: TreeSpec) -> Program:
         shapes: list[TreeSpec] = []
 

@@ -51,6 +51,11 @@ class Runner:
             torch.set_num_threads(self.plan.threads)
         return self._in_order(self._calls(name, self._cast(function), shared, batches, times))
 
+    @property
+    def kernels(self) -> str:
+        """Whose kernels have computed: "own" where a recorded program was allowed to use those of `metarun.kernels`, else "torch"."""
+        return "own" if any(recorded.own_kernels and recorded.whole for recorded in self._recorded.values()) else "torch"
+
     def _calls(
         self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], times: int
     ) -> Iterator[tuple[Callable[[], Any], bool]]:

@@ -14,9 +14,9 @@
 #include "products.h"
 
 enum {
-    PLACES = 16,        /* of a tile */
-    SLAB = 96 * 1024,   /* values of some tiles, before and after the products, that stay in the cache */
-    GAP = 16            /* values between two places, lest all of them fall into the same lines of the cache */
+    PLACES = 16,      /* of a tile */
+    SLAB = 96 * 1024, /* values of some tiles, before and after the products, that stay in the cache */
+    GAP = 16          /* values between two places, lest all of them fall into the same lines of the cache */
 };
 
 /* Tiles of images: each gives the 2 x 2 pixels from (2 * row, 2 * column) on, and reads the 4 x 4 ones that begin so much further up and left. */

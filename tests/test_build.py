@@ -10,9 +10,9 @@ import torch
 from small import SmallConv, composed, few_shot
 from torch import Tensor
 
-from metarun import draws
+from metarun import draws, operations
 from metarun.backbones.classifier import Classifier
-from metarun.build import build, build_optimizer, build_settings, start
+from metarun.build import build, build_optimizer, build_settings, evaluation_plan, start
 from metarun.errors import UserError
 
 SMALL_IMAGES = {"_target_": "small.small_images", "ways": 3, "shots": 2, "queries": 3}
@@ -102,6 +102,20 @@ def test_settings_are_the_top_level_keys_and_the_chosen_chunk():
 def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: bool):
     parts = build(images(*algo.split(), task={**SMALL_IMAGES, "train_labels": "global"} if "finetune" in algo else SMALL_IMAGES))
     assert [work.shared for work in parts.work.values()] == [shared, shared]
+
+
+@pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
+@pytest.mark.parametrize(("worth", "expected"), [(0.0, "own"), (1e30, "torch")])
+def test_validations_use_the_kernels_of_training_and_evaluations_those_that_pay(
+    worth: float, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The one decides about the training alone, whatever an evaluation of its validation episodes would choose, since a run keeps its choice."""
+    monkeypatch.setattr("metarun.device.OWN_KERNELS_FLOPS", worth)
+    monkeypatch.setattr("metarun.device.OWN_KERNELS_SCORED_FLOPS", 1e30 - worth)
+    parts = build(images("tasks_per_step=4", "steps=10", backbone={**SMALL_CONV, "filters": 16}))
+    settings = build_settings(parts)
+    assert settings.plan.kernels == settings.eval_plan.kernels == expected
+    assert evaluation_plan(parts, 100).kernels == ("torch" if expected == "own" else "own")
 
 
 def test_a_run_starts_at_step_zero_with_an_optimizer_on_its_own_parameters():

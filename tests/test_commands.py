@@ -87,7 +87,7 @@ def test_a_report_holds_every_figure_that_it_promises(maml_run: Path, tmp_path: 
     report = json.loads((tmp_path / "report.json").read_text())
     facts = {"metric": "accuracy", "episodes": 6, "diverged": 0, "seed": 0, "split": "test", "ways": 3, "shots": 2, "queries": 3}
     assert {key: report[key] for key in facts} == facts
-    assert (report["norm"], report["inner_steps"], len(report["by_step"])) == ("batch", 2, 3)
+    assert (report["norm"], report["inner_steps"], len(report["by_step"]), report["kernels"]) == ("batch", 2, 3, "torch")
     assert {"mean", "ci95", "median", "std", "nll", "ece", "config"} <= set(report)
     assert report["checkpoint"] == str(maml_run / "checkpoints/best.pt")
     assert report["by_step"][-1] == report["mean"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,18 +153,34 @@ def scaled_and_pooled(x: Tensor, scale: Tensor, shift: Tensor, *, turned: bool =
         ((1, 64, 1, 1), {"value": 2.0}, False),
         ((1, 64, 9, 1), {}, False),
         ((1, 1, 1, 1), {}, False),
+        ((64,), {}, False),
     ],
-    ids=["by channel", "another order", "a factor beside it", "by row", "one for all"],
+    ids=["by channel", "another order", "a factor beside it", "by row", "one for all", "by column"],
 )
 def test_images_that_are_scored_with_shared_statistics_are_pooled_as_they_are_scaled(
     shape: tuple[int, ...], given: dict[str, Any], taken: bool
 ):
-    x, scale, shift = normal("x", 4, 64, 9, 8), normal("scale", *shape), normal("shift", *shape)
+    x, scale, shift = normal("x", 4, 64, 9, 64), *(draws.normal(draws.key(0, slot), *shape) for slot in ("scale", "shift"))
     module = make_fx(lambda *tensors: scaled_and_pooled(*tensors, **given))(x, scale, shift)
     wanted = module(x, scale, shift)
     module = kernels.use_own_kernels(module)
     assert ("metarun.scaled_maxima.default" in targets(module)) is taken
     torch.testing.assert_close(module(x, scale, shift), wanted)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(4, 64, 64, 8), (4, 1, 64, 64)], ids=["rows in the place of channels", "one channel for all"])
+def test_images_that_are_scaled_along_another_axis_stay_with_torch(shape: tuple[int, ...]):
+    x, scale, shift = normal("x", *shape), normal("scale", 1, 64, 1, 1), normal("shift", 1, 64, 1, 1)
+
+    def pooled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        y = torch.addcmul(shift, x.permute(0, 2, 1, 3), scale).permute(0, 2, 1, 3) if shape[1] > 1 else torch.addcmul(shift, x, scale)
+        out: Tensor = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])[0]
+        return out
+
+    module = kernels.use_own_kernels(make_fx(pooled)(x, scale, shift))
+    assert not any("metarun" in name for name in targets(module))
+    torch.testing.assert_close(module(x, scale, shift), pooled(x, scale, shift))
 
 
 @needs_kernels
@@ -202,24 +219,41 @@ def test_views_between_normalisation_and_rectification_stay_as_they_are(order: t
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
+SUMS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "as it is": (lambda dx: dx.sum([0, 2, 3]), True),
+    "counted from the end": (lambda dx: dx.sum([0, -2, -1], keepdim=True), True),
+    "viewed there and back": (lambda dx: dx.view(4, 2, 32, 8, 8).view(4, 64, 8, 8).sum([0, 2, 3]), True),
+    "two tasks beside the channels": (lambda dx: dx.view(4, 2, 32, 8, 8).permute(1, 0, 2, 3, 4).sum([1, 3, 4]), True),
+    "pixels only": (lambda dx: dx.sum([2, 3]), False),
+    "some channels": (lambda dx: dx.view(4, 2, 32, 8, 8).sum([0, 1, 3, 4]), False),
+    "as many of other places": (lambda dx: dx.view(2, 2, 2, 32, 8, 8).sum([1, 2, 4, 5]), False),
+    "in another order": (lambda dx: dx.permute(0, 2, 3, 1).view(64, 4, 8, 8).sum([1, 2, 3]), False),
+    "turned": (lambda dx: dx.permute(2, 1, 0, 3).sum([1, 2, 3]), False),
+    "in float64": (lambda dx: dx.sum([0, 2, 3], dtype=torch.float64), False),
+}
+
+
 @needs_kernels
-@pytest.mark.parametrize(("dims", "taken"), [([0, 2, 3], True), ([2, 3], False)])
-def test_the_derivative_by_a_bias_that_is_normalised_away_is_nothing(dims: list[int], taken: bool):
+@pytest.mark.parametrize("name", SUMS)
+def test_the_derivative_by_a_bias_that_is_normalised_away_is_nothing(name: str):
     x, g = normal("x", 4, 64, 8, 8), normal("g", 4, 64, 8, 8)
     mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    summed, taken = SUMS[name]
 
     def back(x: Tensor, g: Tensor) -> list[Tensor]:
         g = torch.ops.aten.threshold_backward(g, x, 0)
-        found = torch.ops.aten.native_batch_norm_backward(
-            g, x, None, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True)
-        )
-        return [found[0], found[0].view(4, 2, 32, 8, 8).view(4, 64, 8, 8).sum(dims)]
+        dx = torch.ops.aten.native_batch_norm_backward(g, x, None, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))[
+            0
+        ]
+        return [dx, summed(dx.contiguous(memory_format=CL))]
 
     module = make_fx(back)(x, g)
     wanted = module(x, g)
     module = kernels.use_own_kernels(module)
+    assert "metarun.norm_relu_backward.default" in targets(module)
     assert ("aten.new_zeros.default" in targets(module)) is taken
     for found, exact in zip(module(x, g), wanted, strict=True):
+        assert found.dtype == exact.dtype
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 

@@ -181,7 +181,9 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
 
 
 @pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
-def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kernels", ["own", "auto"])
+def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("metarun.device.OWN_KERNELS_FLOPS", 0.0)
     taken: list[str] = []
     convolve = operations._convolve
     monkeypatch.setattr(operations, "_convolve", lambda name, *given: (taken.append(name), convolve(name, *given)))
@@ -193,7 +195,7 @@ def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(tmp_path: Path, monk
         "input_shape": None,
         "norm": "batch",
     }
-    chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "precision": "float32", "kernels": "own"}
+    chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "precision": "float32", "kernels": kernels}
     assert resumed_as_chosen("protonet", chosen, tmp_path, monkeypatch)["kernels"] == "own"
     assert {"forward", "input_gradient", "weight_gradient"} <= set(taken)
 

@@ -54,10 +54,10 @@ def steps_of(run: Run) -> int:
 
 
 def held(run: Run) -> str:
-    """Return what the episodes of a step take, beside what else is in the peak."""
+    """Return what the episodes of a step take, beside what else is in the peak; images are bytes before they are numbers of four."""
     batch = deal(run.parts.source, "train", torch.arange(1))
     values = sum(part.x.numel() for part in batch) * run.settings.tasks_per_step
-    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to two steps are held"
+    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to two steps are held and the bytes of one"
 
 
 def peak() -> float:

@@ -65,7 +65,7 @@ class Run:
     def mode(self) -> str:
         """How steps run: "compiled" or "recorded" as flat programs, or "eager", operation by operation, as they are written."""
         recorded = self.runner._recorded.get("gradients")
-        if recorded is None or not all(program.concurrent for program in recorded._programs.values()):
+        if recorded is None or not recorded.whole:
             return "eager"
         return "compiled" if recorded.compile else "recorded"
 
