@@ -112,8 +112,8 @@ class Device:
         """Return whose kernels are to compute, by what `plan` is told."""
         if not work.images or self.precision == "bf16":
             return "torch"
-        worth = work.flops * tasks * steps >= OWN_KERNELS_FLOPS if steps else work.flops * tasks >= OWN_KERNELS_SCORED_FLOPS
-        return self.kernels or ("own" if worth else "torch")
+        least = OWN_KERNELS_FLOPS if steps else OWN_KERNELS_SCORED_FLOPS
+        return self.kernels or ("own" if work.flops * tasks * max(steps, 1) >= least else "torch")
 
     def _even(self, tasks: int, fitting: int) -> int:
         """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""

@@ -21,12 +21,14 @@ enum {
 
 /* Tiles of images: each gives the 2 x 2 pixels from (2 * row, 2 * column) on, and reads the 4 x 4 ones that begin so much further up and left. */
 typedef struct {
+    int images;
     int height, width, up, left; /* of what is read; up and left may be negative */
     int out_height, out_width;
 } tiling;
 
 static int rows_of(const tiling *it) { return (it->out_height + 1) / 2; }
 static int columns_of(const tiling *it) { return (it->out_width + 1) / 2; }
+static int tiles_of(const tiling *it) { return it->images * rows_of(it) * columns_of(it); }
 
 /* Tiles done at once, in full registers. */
 static int at_once(int tiles, int channels)
@@ -41,6 +43,21 @@ INLINE void locate(const float *image, int height, int width, int top, int left,
     for (int row = top; row < top + size; row++)
         for (int column = left; column < left + size; column++, to++)
             *to = row < 0 || row >= height || column < 0 || column >= width ? outside : image + ((size_t)row * width + column) * step;
+}
+
+/* Where a tile reads, x from some channel on with so many values from pixel to pixel; all outside for a tile that there is not. */
+INLINE void locate_read(const tiling *it, int tile, const float *x, size_t step, const float **to)
+{
+    int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
+    int height = image < it->images ? it->height : 0;
+    locate(x + (size_t)image * height * it->width * step, height, it->width, 2 * row - it->up, 2 * column - it->left, step, 4, zeros, to);
+}
+
+/* Where the 2 x 2 pixels of a tile are in the result. */
+INLINE void locate_given(const tiling *it, int tile, const float *y, size_t step, const float *outside, const float **to)
+{
+    int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
+    locate(y + (size_t)image * it->out_height * it->out_width * step, it->out_height, it->out_width, 2 * row, 2 * column, step, 2, outside, to);
 }
 
 /* B' x B of a tile. to: (PLACES), so many values apart. */
@@ -135,18 +152,17 @@ INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w,
 
 /* Convolve one group of images. from: (images, height, width, groups * depth); to: (images, out_height, out_width, groups * channels), both from
    this group's first channel on. weight: (PLACES, depth, channels). read, made: of `block` tiles. */
-static void convolve(const tiling *it, int images, int groups, const float *from, int depth, float *to, int channels, const float *weight,
+static void convolve(const tiling *it, int groups, const float *from, int depth, float *to, int channels, const float *weight,
                      const float *bias, int block, float *read, float *made)
 {
-    int rows = rows_of(it), columns = columns_of(it), tiles = images * rows * columns;
+    int tiles = tiles_of(it);
     size_t step = (size_t)groups * depth, out_step = (size_t)groups * channels, apart = (size_t)block * depth + GAP, out_apart = (size_t)block * channels + GAP;
     float nowhere[CHANNELS];
     for (int first = 0; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block, full = (count + PIXELS - 1) / PIXELS * PIXELS;
         for (int tile = 0; tile < full; tile++) { /* the last ones may be more than there are: they are zeros */
-            int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
             const float *x[PLACES];
-            locate(from + (size_t)image * it->height * it->width * step, tile < count ? it->height : 0, it->width, 2 * row - it->up, 2 * column - it->left, step, 4, zeros, x);
+            locate_read(it, first + tile, from, step, x);
             spread_read(x, depth, read + (size_t)tile * depth, apart);
         }
         for (int place = 0; place < PLACES; place++)
@@ -160,20 +176,17 @@ static void convolve(const tiling *it, int images, int groups, const float *from
                 multiply_all(x, 1, depth, weight + (size_t)place * depth * channels, channels, 0, y);
             }
         for (int tile = 0; tile < count; tile++) {
-            int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
             const float *y[4];
-            locate(to + (size_t)image * it->out_height * it->out_width * out_step, it->out_height, it->out_width, 2 * row, 2 * column, out_step, 2, nowhere, y);
+            locate_given(it, first + tile, to, out_step, nowhere, y);
             gather(made + (size_t)tile * channels, out_apart, channels, bias, (float *const *)y);
         }
     }
 }
 
-static int images_of(const convolution *it, const tiling *tiles) { return it->images * rows_of(tiles) * columns_of(tiles); }
-
 int tiled_forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
 {
-    tiling tiles = {it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
-    int in = it->in, out = it->out, block = at_once(images_of(it, &tiles), in + out);
+    tiling tiles = {it->images, it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
+    int in = it->in, out = it->out, block = at_once(tiles_of(&tiles), in + out);
     float *kernels = malloc(sizeof(float) * PLACES * in * out), *turned = malloc(sizeof(float) * 9 * in * out);
     float *read = malloc(sizeof(float) * PLACES * (block * in + GAP)), *made = malloc(sizeof(float) * PLACES * (block * out + GAP));
     int failed = !kernels || !turned || !read || !made;
@@ -183,7 +196,7 @@ int tiled_forward(const convolution *it, const float *x, const float *weight, co
             for (int k = 0; k < 9 * in; k++)
                 for (int lane = 0; lane < 16; lane++) turned[(size_t)k * out + o + lane] = w[(size_t)(o + lane) * 9 * in + k];
         for (int k = 0; k < in; k++) spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
-        convolve(&tiles, it->images, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
+        convolve(&tiles, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
     }
     free(kernels), free(turned), free(read), free(made);
     return failed;
@@ -191,15 +204,15 @@ int tiled_forward(const convolution *it, const float *x, const float *weight, co
 
 int tiled_input_gradient(const convolution *it, const float *g, const float *weight, float *x)
 {
-    tiling tiles = {it->out_height, it->out_width, 2 - it->row_padding, 2 - it->column_padding, it->height, it->width};
-    int in = it->in, out = it->out, block = at_once(images_of(it, &tiles), in + out);
+    tiling tiles = {it->images, it->out_height, it->out_width, 2 - it->row_padding, 2 - it->column_padding, it->height, it->width};
+    int in = it->in, out = it->out, block = at_once(tiles_of(&tiles), in + out);
     float *kernels = malloc(sizeof(float) * PLACES * in * out);
     float *read = malloc(sizeof(float) * PLACES * (block * out + GAP)), *made = malloc(sizeof(float) * PLACES * (block * in + GAP));
     int failed = !kernels || !read || !made;
     for (int group = 0; !failed && group < it->groups; group++) {
         for (int o = 0; o < out; o++) /* from the last tap back to the first */
             spread_kernels(weight + ((size_t)(group * out + o) * 9 + 8) * in, -(ptrdiff_t)in, in, kernels + (size_t)o * in, (size_t)in * out);
-        convolve(&tiles, it->images, it->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
+        convolve(&tiles, it->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
     }
     free(kernels), free(read), free(made);
     return failed;
@@ -207,8 +220,8 @@ int tiled_input_gradient(const convolution *it, const float *g, const float *wei
 
 int tiled_weight_gradient(const convolution *it, const float *g, const float *x, float *weight)
 {
-    tiling tiles = {it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
-    int in = it->in, out = it->out, rows = rows_of(&tiles), columns = columns_of(&tiles), count = images_of(it, &tiles), block = at_once(count, in + out);
+    tiling tiles = {it->images, it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
+    int in = it->in, out = it->out, count = tiles_of(&tiles), block = at_once(count, in + out);
     size_t step = (size_t)it->groups * in, g_step = (size_t)it->groups * out, apart = (size_t)block * in + GAP, g_apart = (size_t)block * out + GAP;
     float *kernels = malloc(sizeof(float) * PLACES * in * out), *read = malloc(sizeof(float) * PLACES * apart), *given = malloc(sizeof(float) * PLACES * g_apart);
     const float **of_read = malloc(sizeof(float *) * block), **of_given = malloc(sizeof(float *) * block);
@@ -218,10 +231,9 @@ int tiled_weight_gradient(const convolution *it, const float *g, const float *x,
         for (int first = 0; first < count; first += block) {
             int length = count - first < block ? count - first : block;
             for (int tile = 0; tile < length; tile++) {
-                int image = (first + tile) / (rows * columns), row = (first + tile) / columns % rows, column = (first + tile) % columns;
                 const float *xs[PLACES], *gs[4];
-                locate(x + (size_t)image * it->height * it->width * step + group * in, it->height, it->width, 2 * row - tiles.up, 2 * column - tiles.left, step, 4, zeros, xs);
-                locate(g + (size_t)image * it->out_height * it->out_width * g_step + group * out, it->out_height, it->out_width, 2 * row, 2 * column, g_step, 2, zeros, gs);
+                locate_read(&tiles, first + tile, x + group * in, step, xs);
+                locate_given(&tiles, first + tile, g + group * out, g_step, zeros, gs);
                 spread_read(xs, in, read + (size_t)tile * in, apart);
                 spread_given(gs, out, given + (size_t)tile * out, g_apart);
             }
