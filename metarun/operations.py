@@ -1,23 +1,23 @@
 """Operations of torch that are functions in C: convolutions, statistics of columns, normalisation with what follows it.
 
-They compute the same functions as torch's own operations, by other sums and products; the C files say how, and why that is faster. `metarun.kernels` puts
-them into recorded programs. All compute in float32 on one thread; images have their channels last in memory.
+They compute the same functions as torch's own operations, by other sums and products; the C files say how, and why that is faster.
+`metarun.kernels` puts them into recorded programs. All compute in float32 on one thread; images have their channels last in memory.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarun import c_library, draws
+from metarun import c_functions, draws
+from metarun.c_functions import Convolution, Images, call
+from metarun.c_library import NoLibraryError
 
 VECTOR, CHANNELS, TAPS = 16, 1024, 49
 """What the channels of a group must be a multiple of, how many they may be (`products.h`), and the places of a kernel (`convolution.c`)."""
@@ -48,69 +48,15 @@ _OPERATIONS.define(
 )
 
 
-class _Convolution(ctypes.Structure):
-    """`convolution` of `products.h`; in and out are channels of one group."""
-
-    _fields_ = [
-        (name, ctypes.c_int)
-        for name in (
-            *("images", "in", "out", "height", "width", "out_height", "out_width", "rows", "columns"),
-            *("row_stride", "column_stride", "row_padding", "column_padding", "groups"),
-        )
-    ]
-
-
-class _Images(ctypes.Structure):
-    """`images` of `normalisation.c`."""
-
-    _fields_ = [(name, ctypes.c_long) for name in ("images", "height", "width", "channels")]
-
-
 @functools.cache
 def missing() -> str | None:
     """Return why these operations cannot be used here, or None where they can; the first call compiles them and tries them out."""
     try:
-        for source in _SOURCES:
-            _library(source)
-    except c_library.NoLibraryError as reason:
+        for source in c_functions.SOURCES:
+            c_functions.library(source)
+    except NoLibraryError as reason:
         return str(reason)
     return _wrong()
-
-
-_SOURCES = ("convolution.c", "winograd.c", "normalisation.c")
-_FUNCTIONS: dict[str, tuple[str, Any, int]] = {
-    "forward": ("convolution.c", _Convolution, 4),
-    "input_gradient": ("convolution.c", _Convolution, 3),
-    "weight_gradient": ("convolution.c", _Convolution, 3),
-    "tiled_forward": ("winograd.c", _Convolution, 4),
-    "tiled_input_gradient": ("winograd.c", _Convolution, 3),
-    "tiled_weight_gradient": ("winograd.c", _Convolution, 3),
-    "column_statistics": ("normalisation.c", _Images, 3),
-    "normalise_and_rectify": ("normalisation.c", _Images, 4),
-    "sums_where_positive": ("normalisation.c", _Images, 5),
-    "spread_where_positive": ("normalisation.c", _Images, 7),
-    "normalise_and_pool": ("normalisation.c", _Images, 5),
-    "normalise_and_take_maxima": ("normalisation.c", _Images, 4),
-    "sums_at_maxima": ("normalisation.c", _Images, 5),
-    "spread_at_maxima": ("normalisation.c", _Images, 7),
-}
-"""By name, the file of a function, what its first argument points to, and how many more pointers it takes."""
-
-
-@functools.cache
-def _library(source: str) -> ctypes.CDLL:
-    library = c_library.load(Path(__file__).with_name(source))
-    for name, (file, shape, pointers) in _FUNCTIONS.items():
-        if file == source:
-            getattr(library, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
-    return library
-
-
-def _call(name: str, shape: ctypes.Structure, *tensors: Tensor | None) -> int:
-    """Call a function, for which other threads do not wait; what it returns means something for convolutions only."""
-    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    found: int = getattr(_library(_FUNCTIONS[name][0]), name)(ctypes.byref(shape), *pointers)
-    return found
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -142,8 +88,8 @@ def _convolve(name: str, shapes: _Shapes, *tensors: Tensor | None) -> None:
     out, into, places = weight[0] // groups, weight[1], weight[2] * weight[3]
     if out % VECTOR or into % VECTOR or max(out, into) > CHANNELS or places > TAPS or min(*x[1:], *y[1:]) < 1:
         raise ValueError(f"no own convolution is made for weights {tuple(weight)} in {groups} groups on images {tuple(x)}.")
-    shape = _Convolution(x[0], into, out, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
-    if _call(f"tiled_{name}" if tiled(weight, y, stride) else name, shape, *tensors):
+    shape = Convolution(x[0], into, out, *x[2:], *y[2:], *weight[2:], *stride, *padding, groups)
+    if call(f"tiled_{name}" if tiled(weight, y, stride) else name, shape, *tensors):
         raise MemoryError("there is no memory for a convolution.")
 
 
@@ -172,7 +118,7 @@ def _conv_weight(g: Tensor, x: Tensor, shape: Sequence[int], stride: Sequence[in
 def _column_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
     mean, variance = _empty(x.shape[1]), _empty(x.shape[1])
-    _call("column_statistics", _Images(x.shape[0], 1, 1, x.shape[1]), x, mean, variance)
+    call("column_statistics", Images(x.shape[0], 1, 1, x.shape[1]), x, mean, variance)
     return mean, variance
 
 
@@ -180,7 +126,7 @@ def _norm_relu(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tens
     """Return normalised images, rectified."""
     x = x.contiguous(memory_format=CL)
     y = torch.empty_like(x)
-    _call("normalise_and_rectify", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y)
+    call("normalise_and_rectify", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y)
     return y
 
 
@@ -189,7 +135,7 @@ def _norm_pool(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tens
     x = x.contiguous(memory_format=CL)
     y = _empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
     places = _empty(*y.shape, dtype=torch.int64)
-    _call("normalise_and_pool", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y, places)
+    call("normalise_and_pool", _images(x), x, *_scale_and_shift(weight, bias, mean, var, eps), y, places)
     return y, places
 
 
@@ -202,7 +148,7 @@ def _scaled_maxima(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return the maxima of x * scale + shift over windows of 2 x 2; scale, shift: by channel."""
     x = x.contiguous(memory_format=CL)
     y = _empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
-    _call("normalise_and_take_maxima", _images(x), x, scale.contiguous(), shift.contiguous(), y)
+    call("normalise_and_take_maxima", _images(x), x, scale.contiguous(), shift.contiguous(), y)
     return y
 
 
@@ -225,17 +171,17 @@ def _through_norm(
     """
     g, by, x = (each.contiguous(memory_format=CL) for each in (g, by, x))
     sums, by_x = _empty(2, x.shape[1]), torch.empty_like(x)
-    _call(f"sums_{where}", _images(x), g, by, x, mean.contiguous(), sums)
+    call(f"sums_{where}", _images(x), g, by, x, mean.contiguous(), sums)
     by_bias, by_weight = sums[0].clone(), sums[1] * inverse
     count, gain = x.numel() / x.shape[1], inverse if weight is None else weight * inverse
     scale = -gain * inverse * by_weight / count
     shift = -gain * by_bias / count - scale * mean
-    _call(f"spread_{where}", _images(x), g, by, x, scale, shift, gain.contiguous(), by_x)
+    call(f"spread_{where}", _images(x), g, by, x, scale, shift, gain.contiguous(), by_x)
     return by_x, by_weight, by_bias
 
 
-def _images(x: Tensor) -> _Images:
-    return _Images(x.shape[0], *x.shape[2:], x.shape[1])
+def _images(x: Tensor) -> Images:
+    return Images(x.shape[0], *x.shape[2:], x.shape[1])
 
 
 def _scale_and_shift(weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ LAYERS = {
     ],
     "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
     "engine": [
+        "metarun.c_functions",
         "metarun.c_library",
         "metarun.checkpoint",
         "metarun.dealing",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarun import build, c_library, draws, operations
+from metarun import build, c_functions, c_library, draws, operations
 from metarun.device import Device, Work
 from metarun.errors import UserError
 
@@ -246,7 +246,7 @@ def no_library(*_: Any) -> None:
 
 
 def test_without_them_a_run_goes_on_as_with_torchs_and_says_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(operations, "_library", no_library)
+    monkeypatch.setattr(c_functions, "library", no_library)
     monkeypatch.setattr(operations, "missing", operations.missing.__wrapped__)
     device, work = Device("cpu", 2), Work(2e8, 1.0, images=True)
     assert device.plan(work, 16, steps=10**6).kernels == "own"
