@@ -9,42 +9,71 @@
  * (out, taps, in), where a tap is a place of the kernel. `in` and `out` are multiples of 16 and at most CHANNELS. Each function returns 0, or 1 where there was no memory.
  */
 
+#include <stdint.h>
+
 #include "products.h"
 
 enum {
-    TAPS = 49,         /* at most, of a kernel */
+    TAPS = 49,         /* at most, of a kernel: they have a bit each */
     SLAB = 256 * 1024, /* values of some images that stay in the cache */
     BLOCK = 256        /* pixels whose outer products are added up at once */
 };
 
-/* One product: out[place] = sum over taps of x[from[place][tap]] (depth values) times weight[tap] (depth, channels). */
+/* Places of a result that read through the same taps: one product. Taps that fall outside of the image are none of theirs, so that nothing
+   is multiplied by zero: of 7 x 7 pixels and a stride of 2, which give 4 x 4, that would be 44 of 144 products. */
 typedef struct {
-    int places, taps, depth, channels;
-    const int *from; /* (places, taps): floats from the start of an image; -1 where the tap falls outside */
+    uint64_t used; /* a bit for each tap */
+    int places, count;
+    const int *taps; /* (count) */
+    const int *from; /* (places, count): floats from the start of an image */
     const int *to;   /* (places): floats from the start of an image of the result */
 } product;
 
-static void apply(const product *it, int images, const float *x, size_t x_image, const float *weight, const float *bias, float *out, size_t out_image)
+static void apply(const product *it, int images, const float *x, size_t x_image, int depth, const float *weight, const float *bias, float *out,
+                  size_t out_image, int channels)
 {
     const float *rows[TAPS * PIXELS];
     float *to[PIXELS], nowhere[CHANNELS];
-    for (int image = 0, place = 0; it->places && image < images;) {
-        for (int p = 0; p < PIXELS; p++) {
-            if (image == images) { /* fewer pixels left than registers: the last ones go nowhere */
-                for (int tap = 0; tap < it->taps; tap++) rows[tap * PIXELS + p] = zeros;
-                to[p] = nowhere;
-                continue;
-            }
+    for (int image = 0, place = 0; image < images;) {
+        int count = 0;
+        for (; count < PIXELS && image < images; count++) {
             const float *from = x + image * x_image;
-            for (int tap = 0; tap < it->taps; tap++) {
-                int start = it->from[place * it->taps + tap];
-                rows[tap * PIXELS + p] = start < 0 ? zeros : from + start;
-            }
-            to[p] = out + image * out_image + it->to[place];
+            for (int tap = 0; tap < it->count; tap++) rows[tap * PIXELS + count] = from + it->from[place * it->count + tap];
+            to[count] = out + image * out_image + it->to[place];
             if (++place == it->places) place = 0, image++;
         }
-        multiply_all(rows, it->taps, it->depth, weight, it->channels, bias, to);
+        for (int p = count; p < PIXELS; p++) { /* fewer pixels left than registers: the last ones go nowhere */
+            for (int tap = 0; tap < it->count; tap++) rows[tap * PIXELS + p] = zeros;
+            to[p] = nowhere;
+        }
+        multiply_all(count, rows, it->count, it->taps, depth, weight, channels, bias, to);
     }
+}
+
+/* Find the products of `reads`, as `apply_to_all` has it. used: (places). numbers: (places * (2 * taps + 1)), which they point into. Return how many. */
+static int find_products(int places, int taps, const int *reads, int depth, int channels, product *found, uint64_t *used, int *numbers)
+{
+    int count = 0;
+    for (int place = 0; place < places; place++) {
+        int same = 0;
+        used[place] = 0;
+        for (int tap = 0; tap < taps; tap++) used[place] |= (uint64_t)(reads[place * taps + tap] >= 0) << tap;
+        while (same < count && found[same].used != used[place]) same++;
+        if (same == count) found[count++].used = used[place];
+    }
+    for (product *it = found; it < found + count; it++) {
+        it->places = it->count = 0;
+        it->taps = numbers;
+        for (int tap = 0; tap < taps; tap++)
+            if (it->used >> tap & 1) *numbers++ = tap, it->count++;
+        it->to = numbers;
+        for (int place = 0; place < places; place++)
+            if (used[place] == it->used) *numbers++ = place * channels, it->places++;
+        it->from = numbers;
+        for (int place = 0; place < places; place++)
+            for (int tap = 0; used[place] == it->used && tap < it->count; tap++) *numbers++ = reads[place * taps + it->taps[tap]] * depth;
+    }
+    return count;
 }
 
 /* Bring each group's channels side by side: (pixels, groups, channels) to (groups, pixels, channels). In the order of what is read, since
@@ -69,99 +98,83 @@ static int images_at_once(const convolution *it)
 {
     size_t image = (size_t)it->groups * (it->height * it->width * it->in + it->out_height * it->out_width * it->out);
     size_t most = SLAB / image;
+    if (most > PIXELS) most -= most % PIXELS; /* so that each place fills the registers */
     return most < 1 ? 1 : most < (size_t)it->images ? (int)most : it->images;
 }
 
-/* Apply products to images (images, from_pixels, groups, depth) for the result (images, to_pixels, groups, channels). weight: per group. */
-static int apply_to_all(const convolution *it, product *products, int count, const float *from, int from_pixels, int depth, float *to, int to_pixels,
-                        int channels, const float *weight, const float *bias)
+/* Convolve images (images, from_pixels, groups, depth) for the result (images, to_pixels, groups, channels). weight: (groups, taps, depth,
+   channels). reads: (to_pixels, taps), the pixel that a place of the result reads through a tap, or -1 for one outside. */
+static int apply_to_all(const convolution *it, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels, int channels,
+                        const float *weight, const float *bias)
 {
-    int most = images_at_once(it), groups = it->groups;
-    size_t per_group = (size_t)it->rows * it->columns * depth * channels;
-    float *in = 0, *out = 0;
-    if (groups > 1) {
-        in = malloc(sizeof(float) * most * from_pixels * groups * depth), out = malloc(sizeof(float) * most * to_pixels * groups * channels);
-        if (!in || !out) return free(in), free(out), 1;
-    }
-    for (int first = 0; first < it->images; first += most) {
+    int most = images_at_once(it), groups = it->groups, taps = it->rows * it->columns, count = 0, failed = 1;
+    product *products = malloc(sizeof(product) * to_pixels);
+    uint64_t *used = malloc(sizeof(uint64_t) * to_pixels);
+    int *numbers = malloc(sizeof(int) * to_pixels * (2 * taps + 1));
+    float *in = malloc(sizeof(float) * (groups > 1 ? most * from_pixels * groups * depth : 1));
+    float *out = malloc(sizeof(float) * (groups > 1 ? most * to_pixels * groups * channels : 1));
+    if (products && used && numbers && in && out) count = find_products(to_pixels, taps, reads, depth, channels, products, used, numbers), failed = 0;
+    for (int first = 0; !failed && first < it->images; first += most) {
         int images = it->images - first < most ? it->images - first : most;
         const float *start = from + (size_t)first * from_pixels * groups * depth;
         float *end = to + (size_t)first * to_pixels * groups * channels;
         if (groups > 1) take(images * from_pixels, groups, depth, start, in);
         for (int group = 0; group < groups; group++) {
-            const float *x = groups > 1 ? in + (size_t)group * images * from_pixels * depth : start, *w = weight + group * per_group;
+            const float *x = groups > 1 ? in + (size_t)group * images * from_pixels * depth : start, *w = weight + (size_t)group * taps * depth * channels;
             float *y = groups > 1 ? out + (size_t)group * images * to_pixels * channels : end;
-            for (int i = 0; i < count; w += products[i].taps * depth * channels, i++)
-                apply(products + i, images, x, from_pixels * depth, w, bias ? bias + group * channels : 0, y, to_pixels * channels);
+            for (int i = 0; i < count; i++)
+                apply(products + i, images, x, from_pixels * depth, depth, w, bias ? bias + group * channels : 0, y, to_pixels * channels, channels);
         }
         if (groups > 1) put(images * to_pixels, groups, channels, out, end);
     }
-    free(in), free(out);
-    return 0;
+    free(products), free(used), free(numbers), free(in), free(out);
+    return failed;
 }
 
 int forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
 {
     int taps = it->rows * it->columns, places = it->out_height * it->out_width, depth = taps * it->in, failed = 1;
-    int *from = malloc(sizeof(int) * places * taps), *to = malloc(sizeof(int) * places);
+    int *reads = malloc(sizeof(int) * places * taps);
     float *packed = malloc(sizeof(float) * it->groups * depth * it->out); /* (groups, taps, in, out) */
-    if (from && to && packed) {
-        for (int place = 0; place < places; place++) {
-            to[place] = place * it->out;
+    if (reads && packed) {
+        for (int place = 0; place < places; place++)
             for (int tap = 0; tap < taps; tap++) {
                 int row = place / it->out_width * it->row_stride - it->row_padding + tap / it->columns;
                 int column = place % it->out_width * it->column_stride - it->column_padding + tap % it->columns;
                 int inside = row >= 0 && row < it->height && column >= 0 && column < it->width;
-                from[place * taps + tap] = inside ? (row * it->width + column) * it->in : -1;
+                reads[place * taps + tap] = inside ? row * it->width + column : -1;
             }
-        }
         for (int row = 0; row < it->groups * it->out; row += 16) /* 16 of one group, so that what is written fills lines of the cache */
             for (int k = 0; k < depth; k++)
                 for (int lane = 0; lane < 16; lane++)
                     packed[((size_t)(row / it->out) * depth + k) * it->out + row % it->out + lane] = weight[(size_t)(row + lane) * depth + k];
-        product found = {places, taps, it->in, it->out, from, to};
-        failed = apply_to_all(it, &found, 1, x, it->height * it->width, it->in, y, places, it->out, packed, bias);
+        failed = apply_to_all(it, reads, x, it->height * it->width, it->in, y, places, it->out, packed, bias);
     }
-    free(from), free(to), free(packed);
+    free(reads), free(packed);
     return failed;
 }
 
-/* Pixels of x that lie alike between the strides are read by the same taps, and are one product. Each tap is in one of them. */
 int input_gradient(const convolution *it, const float *g, const float *weight, float *x)
 {
-    int taps = it->rows * it->columns, phases = it->row_stride * it->column_stride, pixels = it->height * it->width, failed = 1;
-    product *found = calloc(phases, sizeof(product));
-    int *from = malloc(sizeof(int) * pixels * taps), *to = malloc(sizeof(int) * pixels), *used = malloc(sizeof(int) * taps);
-    float *packed = malloc(sizeof(float) * it->groups * taps * it->out * it->in); /* (groups, taps as in `used`, out, in) */
-    if (found && from && to && used && packed) {
-        int *next_from = from, *next_to = to, *own = used;
-        for (int phase = 0; phase < phases; phase++) {
-            int top = phase / it->column_stride, left = phase % it->column_stride, places = 0, count = 0;
-            found[phase] = (product){0, 0, it->out, it->in, next_from, next_to};
+    int taps = it->rows * it->columns, pixels = it->height * it->width, failed = 1;
+    int *reads = malloc(sizeof(int) * pixels * taps);
+    float *packed = malloc(sizeof(float) * it->groups * taps * it->out * it->in); /* (groups, taps, out, in) */
+    if (reads && packed) {
+        for (int pixel = 0; pixel < pixels; pixel++)
             for (int tap = 0; tap < taps; tap++) {
-                int row = top + it->row_padding - tap / it->columns, column = left + it->column_padding - tap % it->columns;
-                if (row % it->row_stride == 0 && column % it->column_stride == 0) own[count++] = tap;
+                int row = pixel / it->width + it->row_padding - tap / it->columns, column = pixel % it->width + it->column_padding - tap % it->columns;
+                int i = row / it->row_stride, j = column / it->column_stride, between = row % it->row_stride || column % it->column_stride;
+                int outside = row < 0 || column < 0 || i >= it->out_height || j >= it->out_width;
+                reads[pixel * taps + tap] = between || outside ? -1 : i * it->out_width + j;
             }
-            for (int row = top; row < it->height; row += it->row_stride)
-                for (int column = left; column < it->width; column += it->column_stride, places++) {
-                    *next_to++ = (row * it->width + column) * it->in;
-                    for (int tap = 0; tap < count; tap++) {
-                        int i = row + it->row_padding - own[tap] / it->columns, j = column + it->column_padding - own[tap] % it->columns;
-                        int inside = i >= 0 && j >= 0 && i / it->row_stride < it->out_height && j / it->column_stride < it->out_width;
-                        *next_from++ = inside ? (i / it->row_stride * it->out_width + j / it->column_stride) * it->out : -1;
-                    }
-                }
-            found[phase].places = places, found[phase].taps = count;
-            own += count;
-        }
         float *next = packed;
         for (int group = 0; group < it->groups; group++)
             for (int tap = 0; tap < taps; tap++)
                 for (int o = 0; o < it->out; o++, next += it->in)
-                    memcpy(next, weight + ((size_t)(group * it->out + o) * taps + used[tap]) * it->in, sizeof(float) * it->in);
-        failed = apply_to_all(it, found, phases, g, it->out_height * it->out_width, it->out, x, pixels, it->in, packed, 0);
+                    memcpy(next, weight + ((size_t)(group * it->out + o) * taps + tap) * it->in, sizeof(float) * it->in);
+        failed = apply_to_all(it, reads, g, it->out_height * it->out_width, it->out, x, pixels, it->in, packed, 0);
     }
-    free(found), free(from), free(to), free(used), free(packed);
+    free(reads), free(packed);
     return failed;
 }
 

@@ -24,35 +24,46 @@ typedef struct {
 
 static const float zeros[CHANNELS];
 
-INLINE void multiply(int wide, const float *const *rows, int taps, int depth, const float *weight, int channels, const float *bias, float *const *out, int shift)
+/* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for some channels. */
+INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels, const float *bias,
+                     float *const *out, int shift)
 {
     vec sum[PIXELS][WIDE];
-    UNROLL for (int p = 0; p < PIXELS; p++)
+    UNROLL for (int p = 0; p < pixels; p++)
         UNROLL for (int v = 0; v < wide; v++) sum[p][v] = bias ? *(const vec *)(bias + shift + v * LANES) : (vec){0};
-    weight += shift;
-    for (int tap = 0; tap < taps; tap++) {
-        const float *x[PIXELS];
-        UNROLL for (int p = 0; p < PIXELS; p++) x[p] = rows[tap * PIXELS + p];
-        for (int k = 0; k < depth; k++, weight += channels) {
+    for (int tap = 0; tap < count; tap++) {
+        const float *x[PIXELS], *next = weight + (size_t)taps[tap] * depth * channels + shift;
+        UNROLL for (int p = 0; p < pixels; p++) x[p] = rows[tap * PIXELS + p];
+        for (int k = 0; k < depth; k++, next += channels) {
             vec w[WIDE];
-            UNROLL for (int v = 0; v < wide; v++) w[v] = *(const vec *)(weight + v * LANES);
-            UNROLL for (int p = 0; p < PIXELS; p++) {
+            UNROLL for (int v = 0; v < wide; v++) w[v] = *(const vec *)(next + v * LANES);
+            UNROLL for (int p = 0; p < pixels; p++) {
                 float a = x[p][k];
                 UNROLL for (int v = 0; v < wide; v++) sum[p][v] += a * w[v];
             }
         }
     }
-    UNROLL for (int p = 0; p < PIXELS; p++)
+    UNROLL for (int p = 0; p < pixels; p++)
         UNROLL for (int v = 0; v < wide; v++) *(vec *)(out[p] + shift + v * LANES) = sum[p][v];
 }
 
-/* The same for all channels. */
-static void multiply_all(const float *const *rows, int taps, int depth, const float *weight, int channels, const float *bias, float *const *out)
+INLINE void multiply_pixels(int pixels, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels,
+                            const float *bias, float *const *out)
 {
     int shift = 0;
-    for (; shift + WIDE * LANES <= channels; shift += WIDE * LANES) multiply(WIDE, rows, taps, depth, weight, channels, bias, out, shift);
-    for (; shift + 2 * LANES <= channels; shift += 2 * LANES) multiply(2, rows, taps, depth, weight, channels, bias, out, shift);
-    for (; shift < channels; shift += LANES) multiply(1, rows, taps, depth, weight, channels, bias, out, shift);
+    for (; shift + WIDE * LANES <= channels; shift += WIDE * LANES) multiply(pixels, WIDE, rows, count, taps, depth, weight, channels, bias, out, shift);
+    for (; shift + 2 * LANES <= channels; shift += 2 * LANES) multiply(pixels, 2, rows, count, taps, depth, weight, channels, bias, out, shift);
+    for (; shift < channels; shift += LANES) multiply(pixels, 1, rows, count, taps, depth, weight, channels, bias, out, shift);
+}
+
+/* The same for all channels, and for the first two pixels or for all. */
+static void multiply_all(int pixels, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels,
+                         const float *bias, float *const *out)
+{
+    if (pixels <= 2)
+        multiply_pixels(2, rows, count, taps, depth, weight, channels, bias, out);
+    else
+        multiply_pixels(PIXELS, rows, count, taps, depth, weight, channels, bias, out);
 }
 
 /* to[row][0..count] += sum over i of scalars[i][row] * vectors[i][0..count]: the outer products of two lists of rows. */

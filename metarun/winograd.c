@@ -173,7 +173,7 @@ static void convolve(const tiling *it, int groups, const float *from, int depth,
                     x[p] = read + place * apart + (size_t)(tile + p) * depth;
                     y[p] = made + place * out_apart + (size_t)(tile + p) * channels;
                 }
-                multiply_all(x, 1, depth, weight + (size_t)place * depth * channels, channels, 0, y);
+                multiply_all(PIXELS, x, 1, &place, depth, weight, channels, 0, y);
             }
         for (int tile = 0; tile < count; tile++) {
             const float *y[4];

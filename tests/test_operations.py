@@ -33,6 +33,8 @@ SHAPES = {
     "the largest kernel": (1, 1, 16, 16, (13, 13), (7, 7), (2, 2), (3, 3)),
     "more images than stay in the cache": (50, 1, 16, 16, (40, 40), (3, 3), (2, 2), (1, 1)),
     "an image larger than the cache": (2, 1, 32, 16, (110, 100), (3, 3), (2, 2), (1, 1)),
+    "two pixels that read alike": (2, 2, 32, 48, (3, 3), (3, 3), (2, 2), (1, 1)),
+    "eight pixels that read alike": (8, 1, 16, 32, (2, 2), (3, 3), (1, 1), (1, 1)),
     "no images": (0, 2, 16, 16, (4, 4), (3, 3), (2, 2), (1, 1)),
     "tiles": (5, 3, 64, 64, (14, 14), (3, 3), (1, 1), (1, 1)),
     "tiles of one group": (7, 1, 64, 64, (7, 7), (3, 3), (1, 1), (1, 1)),
