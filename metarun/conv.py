@@ -89,8 +89,21 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
-    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost."""
-    return x.movedim(task_dim, axis).flatten(axis, axis + 1)
+    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost; images (B, C, H, W) with their channels last in memory,
+    so that what must be copied is copied once.
+    """
+    x = x.movedim(task_dim, axis)
+    if x.dim() != 5:
+        return x.flatten(axis, axis + 1)
+    height, width = x.shape[3:]
+    if axis == 0:
+        return x.permute(0, 1, 3, 4, 2).reshape(-1, height, width, x.shape[2]).permute(0, 3, 1, 2)
+    return x.permute(0, 3, 4, 1, 2).reshape(x.shape[0], height, width, -1).permute(0, 3, 1, 2)
+
+
+def beside(vector: Tensor, tasks: int) -> Tensor:
+    """Return what all tasks share (C,) once for each of them, (T * C,)."""
+    return vector.expand(tasks, -1).reshape(-1)
 
 
 class _Conv(torch.autograd.Function):
@@ -227,7 +240,7 @@ def _over_tasks(tasks: int, in_dims: Any, x: Tensor, weight: Tensor, bias: Tenso
         return out.unflatten(0, (tasks, -1)), 0
     weight = into(weight, weight_dim, 0) if weight_dim is not None else weight.repeat(tasks, 1, 1, 1)
     if bias is not None:
-        bias = bias.movedim(bias_dim, 0).reshape(-1) if bias_dim is not None else bias.repeat(tasks)
+        bias = bias.movedim(bias_dim, 0).reshape(-1) if bias_dim is not None else beside(bias, tasks)
     if x_dim is None and geometry.groups == 1:  # one input under the weights of all tasks
         out = conv2d(x, weight, bias, geometry)
     else:

@@ -144,10 +144,7 @@ int forward(const convolution *it, const float *x, const float *weight, const fl
                 int inside = row >= 0 && row < it->height && column >= 0 && column < it->width;
                 reads[place * taps + tap] = inside ? row * it->width + column : -1;
             }
-        for (int row = 0; row < it->groups * it->out; row += 16) /* 16 of one group, so that what is written fills lines of the cache */
-            for (int k = 0; k < depth; k++)
-                for (int lane = 0; lane < 16; lane++)
-                    packed[((size_t)(row / it->out) * depth + k) * it->out + row % it->out + lane] = weight[(size_t)(row + lane) * depth + k];
+        for (int group = 0; group < it->groups; group++) turn(weight + (size_t)group * it->out * depth, it->out, depth, packed + (size_t)group * depth * it->out);
         failed = apply_to_all(it, reads, x, it->height * it->width, it->in, y, places, it->out, packed, bias);
     }
     free(reads), free(packed);

@@ -29,6 +29,7 @@ WORTH = 1 << 12
 own = torch.ops.metarun
 _TO_IMAGES = (own.norm_relu_backward.default, own.norm_pool_backward.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten.permute.default)
+_COPY = aten.clone.default
 
 
 def use_own_kernels(module: GraphModule) -> GraphModule:
@@ -157,7 +158,7 @@ def _take_their_derivatives(module: GraphModule, node: Node) -> None:
     g, x, weight, _, _, mean, inverse, training, *_ = given
     if not training or mean is None or not _worth(x):
         return
-    result, views = _before_views(g)
+    result, views = _before_views(g, copies=True)
     if len(result.users) != 1:
         return
     through: Any = result.args
@@ -167,9 +168,20 @@ def _take_their_derivatives(module: GraphModule, node: Node) -> None:
             _replace(module, node, own.norm_pool_backward.default, (g, places, x, weight, mean, inverse))
     elif result.target is aten.threshold_backward.default:
         g, y, threshold = through
-        if threshold == 0 and all(each.meta["val"].stride() == result.meta["val"].stride() for each in (g, y)):
-            g, y = (_viewed(module, each, views, node) for each in (g, y))
-            _replace(module, node, own.norm_relu_backward.default, (g, y, x, weight, mean, inverse))
+        rectified, after = _before_views(y, alone=False, copies=True)
+        known = rectified.target is own.norm_relu.default and _normalises(rectified, x, weight, mean, inverse)
+        if threshold == 0 and known and _in_order(rectified, [*after, *views]):
+            _replace(module, node, own.norm_relu_backward.default, (_viewed(module, g, views, node), *rectified.args))
+
+
+def _normalises(node: Node, x: Node, weight: Node | None, mean: Node, inverse: Node) -> bool:
+    """Say whether a normalisation is that of x, by this weight and the statistics that this mean and inverse are of."""
+    given: Any = node.args
+    *of_images, of_mean, of_var, eps = given
+    deviation, _ = _before_views(inverse, alone=False)
+    squared = deviation.args[0] if deviation.target is aten.rsqrt.default else None
+    by_var = isinstance(squared, Node) and squared.target is aten.add.Tensor and squared.args == (of_var, eps) and not squared.kwargs
+    return of_images[:2] == [x, weight] and _before_views(mean, alone=False)[0] is of_mean and by_var
 
 
 def _take_sums_of_nothing(module: GraphModule, node: Node) -> None:
@@ -214,13 +226,13 @@ def _plain(value: Tensor, order: torch.memory_format) -> bool:
     return value.dtype == torch.float32 and value.device.type == "cpu" and value.is_contiguous(memory_format=order)
 
 
-def _before_views(node: Node, *, alone: bool = True) -> tuple[Node, list[Node]]:
+def _before_views(node: Node, *, alone: bool = True, copies: bool = False) -> tuple[Node, list[Node]]:
     """Return the node of whose result this one is but a view, and the views, the first one first.
 
-    alone: look only through views that are read once, so that nothing else reads what they view.
+    alone: look only through views that are read once, so that nothing else reads what they view. copies: look through copies, too.
     """
     views: list[Node] = []
-    while node.target in _VIEWS and (len(node.users) == 1 or not alone):
+    while (node.target in _VIEWS or (copies and node.target is _COPY)) and (len(node.users) == 1 or not alone):
         views.insert(0, node)
         node = node.args[0]  # type: ignore[assignment]
     return node, views
@@ -234,23 +246,28 @@ def _in_order(node: Node, views: Sequence[Node]) -> bool:
 
 
 def _replayed(shape: Sequence[int], views: Sequence[Node]) -> Tensor | None:
-    """Return what views make of a tensor of this shape whose values lie in order, or None where they depend on another order."""
+    """Return what views make of a tensor of this shape whose values lie in order, or None where they depend on another order.
+
+    Copies are left out: the strides of what is returned say where each value came from.
+    """
     viewed = torch.empty(shape, device="meta")
     for view in views:
         operation: Any = view.target
         try:
-            viewed = operation(viewed, *view.args[1:])
+            viewed = viewed if operation is _COPY else operation(viewed, *view.args[1:])
         except RuntimeError:
             return None
     return viewed
 
 
 def _viewed(module: GraphModule, node: Node, views: Sequence[Node], before: Node) -> Node:
-    """Return a node after the same views, put into the program before another one."""
+    """Return a node after the same views, put into the program before another one, and copied where it lies otherwise in memory."""
     with module.graph.inserting_before(before):
         for view in views:
-            node, meta = module.graph.call_function(view.target, (node, *view.args[1:])), view.meta  # type: ignore[arg-type]
-            node.meta = dict(meta)
+            if view.target is not _COPY:
+                operation: Any = view.target if view.target is aten.permute.default else aten.reshape.default
+                node = module.graph.call_function(operation, (node, *view.args[1:]))
+                node.meta = dict(view.meta)
     return node
 
 

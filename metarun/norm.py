@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarun.conv import beside, into
 from metarun.layers import replace_layers
 
 Statistics = dict[str, Tensor]
@@ -234,9 +235,8 @@ def _fold(tensor: Tensor | None, dim: int | None, tasks: int) -> Tensor | None:
     if tensor is None:
         return None
     if dim is None:
-        return tensor.repeat(tasks) if tensor.dim() == 1 else tensor.repeat(1, tasks, *[1] * (tensor.dim() - 2))
-    axis = 0 if tensor.dim() == 2 else 1
-    return tensor.movedim(dim, axis).flatten(axis, axis + 1)
+        return beside(tensor, tasks) if tensor.dim() == 1 else tensor.repeat(1, tasks, *[1] * (tensor.dim() - 2))
+    return into(tensor, dim, 0 if tensor.dim() == 2 else 1)
 
 
 def _unfold(tasks: int, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:

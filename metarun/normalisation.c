@@ -52,8 +52,9 @@ void normalise_and_rectify(const images *it, const float *x, const float *scale,
         }
 }
 
-/* sums[0]: of g where y is positive; sums[1]: of that times x, less its mean; (channels) each. */
-void sums_where_positive(const images *it, const float *g, const float *y, const float *x, const float *mean, float *sums)
+/* sums[0]: of g where what is normalised is positive; sums[1]: of that times x, less its mean; (channels) each. Whether it is positive is
+   worked out again: that costs less than to read it. */
+void sums_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *mean, float *sums)
 {
     long pixels = it->images * it->height * it->width, channels = it->channels;
     float part[2][CHANNELS];
@@ -63,9 +64,9 @@ void sums_where_positive(const images *it, const float *g, const float *y, const
             long width = fewer(channels - left, CHANNELS);
             memset(part[0], 0, sizeof(float) * width), memset(part[1], 0, sizeof(float) * width);
             for (long pixel = first; pixel < fewer(first + PIXELS, pixels); pixel++) {
-                const float *of_g = g + pixel * channels + left, *of_y = y + pixel * channels + left, *of_x = x + pixel * channels + left;
+                const float *of_g = g + pixel * channels + left, *of_x = x + pixel * channels + left;
                 for (long k = 0; k < width; k++) {
-                    float passed = of_y[k] <= 0 ? 0 : of_g[k];
+                    float passed = of_x[k] * by[left + k] + plus[left + k] <= 0 ? 0 : of_g[k];
                     part[0][k] += passed;
                     part[1][k] += passed * (of_x[k] - mean[left + k]);
                 }
@@ -74,12 +75,13 @@ void sums_where_positive(const images *it, const float *g, const float *y, const
         }
 }
 
-/* dx: x * scale + shift, and gain * g added where y is positive. */
-void spread_where_positive(const images *it, const float *g, const float *y, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
+/* dx: x * scale + shift, and gain * g added where what is normalised is positive. */
+void spread_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *scale, const float *shift,
+                           const float *gain, float *dx)
 {
     long pixels = it->images * it->height * it->width, channels = it->channels;
-    for (long pixel = 0; pixel < pixels; pixel++, g += channels, y += channels, x += channels, dx += channels)
-        for (long k = 0; k < channels; k++) dx[k] = x[k] * scale[k] + shift[k] + (y[k] <= 0 ? 0 : gain[k] * g[k]);
+    for (long pixel = 0; pixel < pixels; pixel++, g += channels, x += channels, dx += channels)
+        for (long k = 0; k < channels; k++) dx[k] = x[k] * scale[k] + shift[k] + (x[k] * by[k] + plus[k] <= 0 ? 0 : gain[k] * g[k]);
 }
 
 /* y: the maxima of what is normalised; the first of equal ones, and what is no number (NaN) before any other, as torch has it. */

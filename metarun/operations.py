@@ -38,7 +38,7 @@ _OPERATIONS.define("conv_weight(Tensor g, Tensor x, int[] shape, int[] stride, i
 _OPERATIONS.define("column_statistics(Tensor x) -> (Tensor, Tensor)")
 _OPERATIONS.define("norm_relu(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> Tensor")
 _OPERATIONS.define(
-    "norm_relu_backward(Tensor g, Tensor y, Tensor x, Tensor? weight, Tensor mean, Tensor inverse) -> (Tensor, Tensor, Tensor)"
+    "norm_relu_backward(Tensor g, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> (Tensor, Tensor, Tensor)"
 )
 _OPERATIONS.define("norm_pool(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> (Tensor, Tensor)")
 _OPERATIONS.define("norm_maxima(Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, float eps) -> Tensor")
@@ -152,31 +152,37 @@ def _scaled_maxima(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return y
 
 
-def _norm_relu_backward(g: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by x, weight and bias of `_norm_relu`, of which y is the result; the rest as `_through_norm` has it."""
-    return _through_norm("where_positive", g, y, *rest)
+def _norm_relu_backward(
+    g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias of `_norm_relu`."""
+    normalised = _scale_and_shift(weight, bias, mean, var, eps)
+    return _through_norm("where_positive", (g,), x, normalised, weight, mean, (var + eps).rsqrt())
 
 
-def _norm_pool_backward(g: Tensor, places: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by x, weight and bias of `_norm_pool`, which found these places; the rest as `_through_norm` has it."""
-    return _through_norm("at_maxima", g, places, *rest)
+def _norm_pool_backward(
+    g: Tensor, places: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by x, weight and bias of `_norm_pool`, which found these places; inverse = 1 / sqrt(var + eps)."""
+    return _through_norm("at_maxima", (g, places), x, (), weight, mean, inverse)
 
 
 def _through_norm(
-    where: str, g: Tensor, by: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor
+    where: str, g: Sequence[Tensor], x: Tensor, passes: Sequence[Tensor], weight: Tensor | None, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate a normalisation by x, weight and bias, whose mean and inverse = 1 / sqrt(var + eps) are those of x.
+    """Differentiate a normalisation by x, weight and bias, whose mean and inverse are those of x.
 
-    With g put back to where it passed, dL/dx = w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over these places only.
+    g, passes: what the functions of `normalisation.c` take before x and behind it. With g put back to where it passed, dL/dx =
+    w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over these places only.
     """
-    g, by, x = (each.contiguous(memory_format=CL) for each in (g, by, x))
+    *g, x = (each.contiguous(memory_format=CL) for each in (*g, x))
     sums, by_x = _empty(2, x.shape[1]), torch.empty_like(x)
-    call(f"sums_{where}", _images(x), g, by, x, mean.contiguous(), sums)
+    call(f"sums_{where}", _images(x), *g, x, *passes, mean.contiguous(), sums)
     by_bias, by_weight = sums[0].clone(), sums[1] * inverse
     count, gain = x.numel() / x.shape[1], inverse if weight is None else weight * inverse
     scale = -gain * inverse * by_weight / count
     shift = -gain * by_bias / count - scale * mean
-    call(f"spread_{where}", _images(x), g, by, x, scale, shift, gain.contiguous(), by_x)
+    call(f"spread_{where}", _images(x), *g, x, *passes, scale, shift, gain.contiguous(), by_x)
     return by_x, by_weight, by_bias
 
 
@@ -246,11 +252,10 @@ def _pairs_of_norms(x: Tensor, g_pooled: Tensor, g_rectified: Tensor) -> list[tu
         through_pooling = torch.autograd.grad(pooled, leaves, g_pooled.double(), retain_graph=True)
         through_rectification = torch.autograd.grad(rectified, leaves, g_rectified.double())
     maxima, places = _norm_pool(x, weight, bias, mean, var, 1e-5)
-    y = _norm_relu(x, weight, bias, mean, var, 1e-5)
     return [
         (maxima, pooled.detach()),
         (_norm_maxima(x, weight, bias, mean, var, 1e-5), pooled.detach()),
-        (y, rectified.detach()),
+        (_norm_relu(x, weight, bias, mean, var, 1e-5), rectified.detach()),
         *zip(_norm_pool_backward(g_pooled, places, x, weight, mean, inverse), through_pooling, strict=True),
-        *zip(_norm_relu_backward(g_rectified, y, x, weight, mean, inverse), through_rectification, strict=True),
+        *zip(_norm_relu_backward(g_rectified, x, weight, bias, mean, var, 1e-5), through_rectification, strict=True),
     ]

@@ -24,6 +24,14 @@ typedef struct {
 
 static const float zeros[CHANNELS];
 
+/* to (columns, rows): a matrix (rows, columns) turned round; rows is a multiple of 16. */
+static inline void turn(const float *from, int rows, int columns, float *to)
+{
+    for (int row = 0; row < rows; row += 16) /* so that what is written fills lines of the cache */
+        for (int column = 0; column < columns; column++)
+            for (int lane = 0; lane < 16; lane++) to[(size_t)column * rows + row + lane] = from[(size_t)(row + lane) * columns + column];
+}
+
 /* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for some channels. */
 INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels, const float *bias,
                      float *const *out, int shift)

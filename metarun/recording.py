@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 
 _SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 """Operations that mean nothing where no gradient is recorded."""
+_ORDERS = (
+    torch.ops.aten.view.default,
+    torch.ops.aten._unsafe_view.default,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.expand.default,
+    torch.ops.aten.clone.default,
+)
+"""Operations that bring values into another order, or copy them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class Recorded:
             log.info("not recorded, runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
         _skip_what_does_nothing(module)
+        _order_once(module)
         module = pool_by_maxima(use_own_kernels(module) if self.own_kernels else module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
@@ -125,6 +134,20 @@ def _skip_what_does_nothing(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function" and node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
+
+
+def _order_once(module: GraphModule) -> None:
+    """Let what is brought into the same order several times, as when a function and its derivative are mapped over tasks, be brought once."""
+    nodes = [node for node in module.graph.nodes if node.op == "call_function"]
+    if any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes):
+        return  # what lies behind a name may change
+    known: dict[Hashable, Node] = {}
+    for node in nodes:
+        if node.target in _ORDERS:
+            first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                module.graph.erase_node(node)
 
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:

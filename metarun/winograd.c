@@ -191,10 +191,7 @@ int tiled_forward(const convolution *it, const float *x, const float *weight, co
     float *read = malloc(sizeof(float) * PLACES * (block * in + GAP)), *made = malloc(sizeof(float) * PLACES * (block * out + GAP));
     int failed = !kernels || !turned || !read || !made;
     for (int group = 0; !failed && group < it->groups; group++) {
-        const float *w = weight + (size_t)group * out * 9 * in;
-        for (int o = 0; o < out; o += 16) /* so that what is written fills lines of the cache */
-            for (int k = 0; k < 9 * in; k++)
-                for (int lane = 0; lane < 16; lane++) turned[(size_t)k * out + o + lane] = w[(size_t)(o + lane) * 9 * in + k];
+        turn(weight + (size_t)group * out * 9 * in, out, 9 * in, turned);
         for (int k = 0; k < in; k++) spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
         convolve(&tiles, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
     }

@@ -197,25 +197,25 @@ def test_where_nobody_asks_for_places_only_the_maxima_are_found():
 @pytest.mark.parametrize("order", [(1, 0, 2, 3, 4), (0, 1, 2, 3, 4)])
 def test_views_between_normalisation_and_rectification_stay_as_they_are(order: tuple[int, ...]):
     """The gradient through two tasks beside the channels, which are parted before they are rectified."""
-    x = normal("x", 4, 64, 8, 8)
-    mean, var, zeros = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), torch.zeros(64)
+    x, weight, bias = normal("x", 4, 64, 8, 8), torch.full((64,), 1.5), torch.full((64,), 0.1)
 
-    def forward_and_back(x: Tensor) -> list[Tensor]:
-        normalised = torch.native_batch_norm(x, zeros + 1.5, zeros + 0.1, mean, var, False, 0.0, 1e-5)[0]
+    def forward_and_back(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        normalised = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, 1e-5)[0]
         y = normalised.view(4, 2, 32, 8, 8).permute(order).relu()
         g = torch.ops.aten.threshold_backward(y * y - 1.0, y, 0)
         back = [order.index(axis) for axis in range(5)]
-        given = (g.permute(back).view(x.shape), x, zeros + 1.5, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
+        given = (g.permute(back).view(x.shape), x, weight, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
         return [y, *torch.ops.aten.native_batch_norm_backward(*given)]
 
-    module = make_fx(forward_and_back)(x)
-    wanted = module(x)
+    module = make_fx(forward_and_back)(x, weight, bias)
+    wanted = module(x, weight, bias)
     module = kernels.use_own_kernels(module)
     assert [name for name in targets(module) if name.startswith("metarun.")] == [
         "metarun.norm_relu.default",
         "metarun.norm_relu_backward.default",
     ]
-    for found, exact in zip(module(x), wanted, strict=True):
+    for found, exact in zip(module(x, weight, bias), wanted, strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
@@ -237,14 +237,13 @@ SUMS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 @pytest.mark.parametrize("name", SUMS)
 def test_the_derivative_by_a_bias_that_is_normalised_away_is_nothing(name: str):
     x, g = normal("x", 4, 64, 8, 8), normal("g", 4, 64, 8, 8)
-    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
     summed, taken = SUMS[name]
 
     def back(x: Tensor, g: Tensor) -> list[Tensor]:
-        g = torch.ops.aten.threshold_backward(g, x, 0)
-        dx = torch.ops.aten.native_batch_norm_backward(g, x, None, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))[
-            0
-        ]
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        y = torch.native_batch_norm(x, None, None, mean, var, False, 0.0, 1e-5)[0].relu()
+        given = (x, None, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
+        dx = torch.ops.aten.native_batch_norm_backward(torch.ops.aten.threshold_backward(g, y, 0), *given)[0]
         return [dx, summed(dx.contiguous(memory_format=CL))]
 
     module = make_fx(back)(x, g)

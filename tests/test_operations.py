@@ -158,7 +158,7 @@ def test_normalisation_with_rectification_and_its_derivatives_are_those_of_torch
     leaves = [None if leaf is None else leaf.double().requires_grad_() for leaf in (x, weight, bias)]
     rectified = F.batch_norm(leaves[0], None, None, *leaves[1:], training=True).relu()  # type: ignore[arg-type]
     close(y, rectified.detach())
-    found = ops.norm_relu_backward(g, y, x, weight, mean, (var + 1e-5).rsqrt())
+    found = ops.norm_relu_backward(g, x, weight, bias, mean, var, 1e-5)
     exact = torch.autograd.grad(rectified, [leaf for leaf in leaves if leaf is not None], g.double())
     for ours, wanted in zip(found, exact, strict=False):
         torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
@@ -224,8 +224,10 @@ def pooled(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, eps: fl
     return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, eps=eps), 2, return_indices=True)
 
 
-def rectified_backward(g: Tensor, y: Tensor, x: Tensor, weight: Any, mean: Tensor, inverse: Tensor) -> Any:
-    return torch.ops.aten.native_batch_norm_backward(g * (y > 0), x, weight, None, None, mean, inverse, True, 1e-5, (True, True, True))
+def rectified_backward(g: Tensor, x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, eps: float) -> Any:
+    passed = g * (F.batch_norm(x, mean, var, weight, bias, eps=eps) > 0)
+    given = (passed, x, weight, None, None, mean, (var + eps).rsqrt(), True, eps, (True, True, True))
+    return torch.ops.aten.native_batch_norm_backward(*given)
 
 
 def pooled_backward(g: Tensor, places: Tensor, x: Tensor, weight: Any, mean: Tensor, inverse: Tensor) -> Any:
