@@ -89,8 +89,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
-    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost; images (B, C, H, W) with their channels last in memory,
-    so that what must be copied is copied once.
+    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost; where images (B, C, H, W) must be copied for that,
+    they have their channels last in memory.
     """
     x = x.movedim(task_dim, axis)
     if x.dim() != 5:

@@ -39,6 +39,9 @@ _ORDERS = (
     torch.ops.aten.view.default,
     torch.ops.aten._unsafe_view.default,
     torch.ops.aten.permute.default,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.t.default,
+    torch.ops.aten.unsqueeze.default,
     torch.ops.aten.expand.default,
     torch.ops.aten.clone.default,
 )
@@ -137,13 +140,20 @@ def _skip_what_does_nothing(module: GraphModule) -> None:
 
 
 def _order_once(module: GraphModule) -> None:
-    """Let what is brought into the same order several times, as when a function and its derivative are mapped over tasks, be brought once."""
+    """Let what is brought into one order several times be brought once: maps over tasks do that for a function and again for its derivative.
+
+    What the program returns stays apart, as its caller may change it.
+    """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
     if any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes):
         return  # what lies behind a name may change
+    returned: set[Node] = set()
+    for node in reversed(nodes):
+        if node.target in _ORDERS and any(user.op == "output" or user in returned for user in node.users):
+            returned.add(node)
     known: dict[Hashable, Node] = {}
     for node in nodes:
-        if node.target in _ORDERS:
+        if node.target in _ORDERS and node not in returned:
             first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if first is not node:
                 node.replace_all_uses_with(first)

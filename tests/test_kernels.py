@@ -16,7 +16,7 @@ from metarun import draws, kernels, operations, recording
 from metarun.algorithms.maml import Maml
 from metarun.backbones.classifier import Classifier
 from metarun.backbones.conv4 import Conv4
-from metarun.conv import Geometry, conv2d
+from metarun.conv import Geometry, conv2d, into
 from metarun.engine import gradients_of
 from metarun.native import without_python
 from metarun.network import Network
@@ -216,6 +216,51 @@ def test_views_between_normalisation_and_rectification_stay_as_they_are(order: t
         "metarun.norm_relu_backward.default",
     ]
     for found, exact in zip(module(x, weight, bias), wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("other", ["none", "images", "weight", "mean", "variance", "eps", "order"])
+def test_the_derivative_of_another_normalisation_than_the_one_that_was_rectified_stays_with_torch(other: str):
+    x, weight = normal("x", 4, 64, 8, 8), torch.full((64,), 1.5)
+
+    def forward_and_back(x: Tensor, weight: Tensor) -> list[Tensor]:
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        y = torch.native_batch_norm(x, weight, None, mean, var, False, 0.0, 1e-5)[0].view(4, 2, 32, 8, 8).relu()
+        g = torch.ops.aten.threshold_backward(y * y - 1.0, y, 0)
+        if other == "order":
+            g = g.permute(1, 0, 2, 3, 4).reshape(4, 2, 32, 8, 8)
+        images, by = x if other != "images" else x + 1.0, weight if other != "weight" else weight + 1.0
+        inverse = ((var if other != "variance" else var + 1.0) + (1e-5 if other != "eps" else 1e-3)).rsqrt()
+        given = (images, by, None, None, mean if other != "mean" else mean + 1.0, inverse, True, 1e-5, (True, True, True))
+        return [*torch.ops.aten.native_batch_norm_backward(g.view(x.shape), *given)]
+
+    module = make_fx(forward_and_back)(x, weight)
+    wanted = module(x, weight)
+    module = kernels.use_own_kernels(module)
+    assert ("metarun.norm_relu_backward.default" in targets(module)) is (other == "none")
+    for found, exact in zip(module(x, weight), wanted, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
+def test_the_derivative_is_taken_through_copies_that_only_change_the_order_in_memory():
+    """Two tasks that share a convolution, one after the other in memory, which are normalised beside one another."""
+    x, weight, g = normal("x", 8, 32, 8, 8), torch.full((64,), 1.5), normal("g", 8, 32, 8, 8)
+
+    def forward_and_back(x: Tensor, weight: Tensor, g: Tensor) -> list[Tensor]:
+        images, gradient = (into(each.unflatten(0, (2, 4)), 0, 1) for each in (x, g))
+        mean, var = images.mean((0, 2, 3)), images.var((0, 2, 3), correction=0)
+        y = torch.native_batch_norm(images, weight, None, mean, var, False, 0.0, 1e-5)[0].unflatten(1, (2, 32)).movedim(1, 0).relu()
+        passed = torch.ops.aten.threshold_backward(g.unflatten(0, (2, 4)), y, 0)
+        given = (images, weight, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
+        return [*torch.ops.aten.native_batch_norm_backward(into(passed, 0, 1), *given), gradient]
+
+    module = make_fx(forward_and_back)(x, weight, g)
+    wanted = module(x, weight, g)
+    module = kernels.use_own_kernels(module)
+    assert "metarun.norm_relu_backward.default" in targets(module)
+    for found, exact in zip(module(x, weight, g), wanted, strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
+from torch.fx import GraphModule
 
+from metarun import recording
 from metarun.recording import Recorded
 
 
@@ -100,6 +103,37 @@ def test_an_error_of_the_function_comes_out_when_it_is_called():
     program = Recorded(broken).program(torch.ones(2))
     with pytest.raises(ValueError, match="seven"):
         program.call(torch.ones(2))
+
+
+def turned_twice(x: Tensor) -> Tensor:
+    return x.t().reshape(-1).cos() + x.t().reshape(-1).sin()
+
+
+def changed_between(x: Tensor) -> Tensor:
+    x = x + 0.0
+    before = x.t().reshape(-1).cos()
+    x.mul_(2.0)
+    return before + x.t().reshape(-1).sin()
+
+
+def returned_twice(x: Tensor) -> list[Tensor]:
+    return [x.t().reshape(-1), x.t().reshape(-1), x.t().reshape(-1).cos()]
+
+
+@pytest.mark.parametrize(("function", "copies"), [(turned_twice, 1), (changed_between, 2), (returned_twice, 3)])
+def test_what_is_brought_into_one_order_twice_is_copied_once_unless_it_changes_or_is_returned(
+    function: Callable[[Tensor], Any], copies: int, monkeypatch: pytest.MonkeyPatch
+):
+    programs: list[GraphModule] = []
+    monkeypatch.setattr(recording, "reuse_memory", lambda module: programs.append(module) or module)
+    x = arguments()[1]
+    found = Recorded(function).program(x).call(x)
+    assert [str(node.target) for node in programs[0].graph.nodes].count("aten.clone.default") == copies
+    if function is returned_twice:
+        found[0].zero_()
+        assert torch.equal(found[1], x.t().reshape(-1))
+    else:
+        assert torch.equal(found, function(x))
 
 
 def test_no_gradient_is_recorded_while_a_program_runs():
