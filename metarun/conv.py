@@ -95,10 +95,10 @@ def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
     x = x.movedim(task_dim, axis)
     if x.dim() != 5:
         return x.flatten(axis, axis + 1)
-    height, width = x.shape[3:]
+    first, second, third, height, width = x.shape
     if axis == 0:
-        return x.permute(0, 1, 3, 4, 2).reshape(-1, height, width, x.shape[2]).permute(0, 3, 1, 2)
-    return x.permute(0, 3, 4, 1, 2).reshape(x.shape[0], height, width, -1).permute(0, 3, 1, 2)
+        return x.permute(0, 1, 3, 4, 2).reshape(first * second, height, width, third).permute(0, 3, 1, 2)
+    return x.permute(0, 3, 4, 1, 2).reshape(first, height, width, second * third).permute(0, 3, 1, 2)
 
 
 def beside(vector: Tensor, tasks: int) -> Tensor:

@@ -20,7 +20,7 @@ enum {
 };
 
 /* Places of a result that read through the same taps: one product. Taps that fall outside of the image are none of theirs, so that nothing
-   is multiplied by zero: of 7 x 7 pixels and a stride of 2, which give 4 x 4, that would be 44 of 144 products. */
+   is multiplied by zero: with a kernel of 3 x 3, a stride of 2 and a padding of 1, for 4 x 4 pixels that would be 44 of 144 products. */
 typedef struct {
     uint64_t used; /* a bit for each tap */
     int places, count;
@@ -99,7 +99,8 @@ static int images_at_once(const convolution *it)
     size_t image = (size_t)it->groups * (it->height * it->width * it->in + it->out_height * it->out_width * it->out);
     size_t most = SLAB / image;
     if (most > PIXELS) most -= most % PIXELS; /* so that each place fills the registers */
-    return most < 1 ? 1 : most < (size_t)it->images ? (int)most : it->images;
+    if (most > (size_t)it->images) most = it->images;
+    return most < 1 ? 1 : (int)most;
 }
 
 /* Convolve images (images, from_pixels, groups, depth) for the result (images, to_pixels, groups, channels). weight: (groups, taps, depth,
@@ -111,8 +112,8 @@ static int apply_to_all(const convolution *it, const int *reads, const float *fr
     product *products = malloc(sizeof(product) * to_pixels);
     uint64_t *used = malloc(sizeof(uint64_t) * to_pixels);
     int *numbers = malloc(sizeof(int) * to_pixels * (2 * taps + 1));
-    float *in = malloc(sizeof(float) * (groups > 1 ? most * from_pixels * groups * depth : 1));
-    float *out = malloc(sizeof(float) * (groups > 1 ? most * to_pixels * groups * channels : 1));
+    float *in = malloc(sizeof(float) * (groups > 1 ? (size_t)most * from_pixels * groups * depth : 1));
+    float *out = malloc(sizeof(float) * (groups > 1 ? (size_t)most * to_pixels * groups * channels : 1));
     if (products && used && numbers && in && out) count = find_products(to_pixels, taps, reads, depth, channels, products, used, numbers), failed = 0;
     for (int first = 0; !failed && first < it->images; first += most) {
         int images = it->images - first < most ? it->images - first : most;

@@ -207,6 +207,7 @@ def keep_freed_memory() -> None:
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: below a GiB, from the heap
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never give the heap back
         mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, since others are cut into pieces of 64 MiB
+        mallopt(-2, 1 << 27)  # M_TOP_PAD: larger than such a piece, so that none is given back where threads had other heaps before
 
 
 def _auto(config: Mapping[str, Any], key: str) -> Any:

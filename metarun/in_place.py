@@ -90,7 +90,7 @@ def _ends(module: GraphModule) -> dict[Node, int]:
 
 def _makers(node: Node, makers: dict[Node, frozenset[Node]]) -> frozenset[Node]:
     """Return the nodes that made the memory in which a node's result may lie: itself, or for a view what it is a view of."""
-    views = node.op == "output" or (node.op == "call_function" and _may_alias(node))
+    views = node.op == "output" or (node.op == "call_function" and may_alias(node))
     viewed = frozenset[Node]().union(*(makers[given] for given in node.all_input_nodes)) if views else frozenset()
     return viewed or frozenset([node])
 
@@ -122,7 +122,7 @@ def has_number(node: Node) -> bool:
     )
 
 
-def _may_alias(node: Node) -> bool:
+def may_alias(node: Node) -> bool:
     """Say whether a node's result may lie in the memory of an argument.
 
     That is assumed of what is no operation of torch, and of operations made of others, as `contiguous` is, which copy or do not.

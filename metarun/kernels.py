@@ -170,7 +170,8 @@ def _take_their_derivatives(module: GraphModule, node: Node) -> None:
         g, y, threshold = through
         rectified, after = _before_views(y, alone=False, copies=True)
         known = rectified.target is own.norm_relu.default and _normalises(rectified, x, weight, mean, inverse)
-        if threshold == 0 and known and _in_order(rectified, [*after, *views]):
+        alike = g.meta["val"].shape == result.meta["val"].shape
+        if threshold == 0 and known and alike and _in_order(rectified, [*after, *views]):
             _replace(module, node, own.norm_relu_backward.default, (_viewed(module, g, views, node), *rectified.args))
 
 
@@ -266,8 +267,9 @@ def _viewed(module: GraphModule, node: Node, views: Sequence[Node], before: Node
         for view in views:
             if view.target is not _COPY:
                 operation: Any = view.target if view.target is aten.permute.default else aten.reshape.default
+                value = operation(node.meta["val"], *view.args[1:])
                 node = module.graph.call_function(operation, (node, *view.args[1:]))
-                node.meta = dict(view.meta)
+                node.meta = view.meta | {"val": value}
     return node
 
 

@@ -4,7 +4,7 @@
  * The image between the two is never written: x is read once going forwards, and twice going back.
  *
  * In memory: x (images, height, width, channels); y and g as x, or pooled (images, height / 2, width / 2, channels); places as y: row * width +
- * column of each maximum. Normalised is x * scale + shift, per channel.
+ * column of each maximum. Normalised is x * scale + shift per channel, or x * by + plus where these two are the derivative's.
  */
 
 #include <stdint.h>

@@ -155,7 +155,7 @@ def _scaled_maxima(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def _norm_relu_backward(
     g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by x, weight and bias of `_norm_relu`."""
+    """Return the derivatives by x, weight and bias of `_norm_relu`, where mean and var are those of x."""
     normalised = _scale_and_shift(weight, bias, mean, var, eps)
     return _through_norm("where_positive", (g,), x, normalised, weight, mean, (var + eps).rsqrt())
 
@@ -168,21 +168,21 @@ def _norm_pool_backward(
 
 
 def _through_norm(
-    where: str, g: Sequence[Tensor], x: Tensor, passes: Sequence[Tensor], weight: Tensor | None, mean: Tensor, inverse: Tensor
+    where: str, g: Sequence[Tensor], x: Tensor, behind: Sequence[Tensor], weight: Tensor | None, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiate a normalisation by x, weight and bias, whose mean and inverse are those of x.
 
-    g, passes: what the functions of `normalisation.c` take before x and behind it. With g put back to where it passed, dL/dx =
+    g: with it, what says where it passed, if anything; behind: what the functions of `normalisation.c` take behind x. With g put back there, dL/dx =
     w r (g - a - b x̂) as in `metarun.norm`, where a and b are sums over these places only.
     """
     *g, x = (each.contiguous(memory_format=CL) for each in (*g, x))
     sums, by_x = _empty(2, x.shape[1]), torch.empty_like(x)
-    call(f"sums_{where}", _images(x), *g, x, *passes, mean.contiguous(), sums)
+    call(f"sums_{where}", _images(x), *g, x, *behind, mean.contiguous(), sums)
     by_bias, by_weight = sums[0].clone(), sums[1] * inverse
     count, gain = x.numel() / x.shape[1], inverse if weight is None else weight * inverse
     scale = -gain * inverse * by_weight / count
     shift = -gain * by_bias / count - scale * mean
-    call(f"spread_{where}", _images(x), *g, x, *passes, scale, shift, gain.contiguous(), by_x)
+    call(f"spread_{where}", _images(x), *g, x, *behind, scale, shift, gain.contiguous(), by_x)
     return by_x, by_weight, by_bias
 
 

@@ -32,7 +32,8 @@ static inline void turn(const float *from, int rows, int columns, float *to)
             for (int lane = 0; lane < 16; lane++) to[(size_t)column * rows + row + lane] = from[(size_t)(row + lane) * columns + column];
 }
 
-/* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for some channels. */
+/* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for the first pixels p
+   and for some channels. */
 INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels, const float *bias,
                      float *const *out, int shift)
 {

@@ -2,8 +2,8 @@
 
 An algorithm is written with `torch.func`: gradients inside a map over tasks, inside a gradient. Working that out costs Python more than
 small tensors cost the processor, and it is the same work each time, since the functions are pure and shapes decide everything. So the
-function runs once under a tracer, and from then on only the operations are called: the same ones in the same order, hence the same bits (but
-for what `device.compile` and `device.kernels` make of them), two to three times faster where tensors are small. A program holds no module and
+function runs once under a tracer, and from then on only the operations are called: the same ones in the same order, but for copies that would
+be made twice, hence the same bits (but for what `device.compile` and `device.kernels` make of them), two to three times faster where tensors are small. A program holds no module and
 no autograd graph, so several threads may run it at once, and torch's compiler can fuse it whole.
 """
 
@@ -26,7 +26,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
 from metarun.errors import first_line
-from metarun.in_place import reuse_memory
+from metarun.in_place import may_alias, reuse_memory
 from metarun.kernels import use_own_kernels
 from metarun.native import without_python
 from metarun.pool import pool_by_maxima
@@ -142,15 +142,16 @@ def _skip_what_does_nothing(module: GraphModule) -> None:
 def _order_once(module: GraphModule) -> None:
     """Let what is brought into one order several times be brought once: maps over tasks do that for a function and again for its derivative.
 
-    What the program returns stays apart, as its caller may change it.
+    Own kernels find the two together only then (`metarun.kernels`). What the program returns stays apart, as its caller may change it; a
+    program that itself writes over tensors stays as it is.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
     if any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes):
         return  # what lies behind a name may change
-    returned: set[Node] = set()
+    returned = set(module.graph.output_node().all_input_nodes)
     for node in reversed(nodes):
-        if node.target in _ORDERS and any(user.op == "output" or user in returned for user in node.users):
-            returned.add(node)
+        if node in returned and may_alias(node):
+            returned.update(node.all_input_nodes)
     known: dict[Hashable, Node] = {}
     for node in nodes:
         if node.target in _ORDERS and node not in returned:

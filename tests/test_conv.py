@@ -42,6 +42,7 @@ def test_images_that_are_copied_to_fold_their_tasks_get_their_channels_last(task
     folded = into(x, task_dim, axis)
     assert torch.equal(folded, x.movedim(task_dim, axis).flatten(axis, axis + 1))
     assert folded.is_contiguous(memory_format=torch.channels_last) or folded.data_ptr() == x.data_ptr()
+    assert into(x[:, :, :, :, :0], task_dim, axis).numel() == 0
     rows = channels_last(torch.randn(6, 4, 5, 5))
     assert into(rows.unflatten(0, (2, 3)), 0, 0).data_ptr() == rows.data_ptr()
     assert into(rows.unflatten(1, (2, 2)), 1, 1).data_ptr() == rows.data_ptr()

@@ -220,14 +220,15 @@ def test_views_between_normalisation_and_rectification_stay_as_they_are(order: t
 
 
 @needs_kernels
-@pytest.mark.parametrize("other", ["none", "images", "weight", "mean", "variance", "eps", "order"])
+@pytest.mark.parametrize("other", ["none", "images", "weight", "mean", "variance", "eps", "order", "threshold", "no normalisation"])
 def test_the_derivative_of_another_normalisation_than_the_one_that_was_rectified_stays_with_torch(other: str):
     x, weight = normal("x", 4, 64, 8, 8), torch.full((64,), 1.5)
 
     def forward_and_back(x: Tensor, weight: Tensor) -> list[Tensor]:
         mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         y = torch.native_batch_norm(x, weight, None, mean, var, False, 0.0, 1e-5)[0].view(4, 2, 32, 8, 8).relu()
-        g = torch.ops.aten.threshold_backward(y * y - 1.0, y, 0)
+        y = y if other != "no normalisation" else x.view(4, 2, 32, 8, 8).relu()
+        g = torch.ops.aten.threshold_backward(y * y - 1.0, y, 0 if other != "threshold" else 0.5)
         if other == "order":
             g = g.permute(1, 0, 2, 3, 4).reshape(4, 2, 32, 8, 8)
         images, by = x if other != "images" else x + 1.0, weight if other != "weight" else weight + 1.0

@@ -172,6 +172,15 @@ def test_what_is_no_number_is_not_rectified():
 
 
 @needs_operations
+def test_nothing_passes_back_where_the_normalised_is_zero_and_everything_where_it_is_no_number():
+    x, g, zero = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1), torch.ones(3, 1, 1, 1), torch.zeros(1)
+    passed = [float(ops.norm_relu_backward(g, x, bias, bias, zero, zero + 1, 0.0)[2]) for bias in (zero, zero + NAN)]
+    assert passed == [0.0, 3.0]  # the derivative by the bias is the sum of what passes
+    y = [ops.norm_relu(x, bias, bias, zero, zero + 1, 0.0) for bias in (zero, zero + NAN)]
+    assert [float(torch.ops.aten.threshold_backward(g, each, 0).sum()) for each in y] == passed
+
+
+@needs_operations
 @pytest.mark.parametrize(
     "values",
     [
