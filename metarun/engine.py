@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from metarun.dealing import Dealer
 from metarun.device import Plan
@@ -146,26 +146,32 @@ def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: O
     batch, keys, indices = dealer.next()
     step = torch.full((), position.step, device=settings.device)  # filled there: a copy would wait for the device
     total: Params = {}
-    losses: list[Tensor] = []
-    auxes: list[Aux] = []
+    whole: Any = None  # the losses (T,) and the aux of all tasks
+    done = 0
 
     def gradients(shared: tuple[Params, State, Tensor], part: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
         params, state, step = shared
         return gradients_of(algorithm, params, state, *part, step)
 
     shared = (position.params, position.state, step)
-    for gradient, loss, aux in runner.map("gradients", gradients, shared, [(batch, keys)], times=settings.steps):
-        total = {name: total[name] + part for name, part in gradient.items()} if total else gradient
-        losses.append(loss)
-        auxes.append(aux)
+    for gradient, *part in runner.map("gradients", gradients, shared, [(batch, keys)], times=settings.steps):
+        # Into memory that is there: small tensors that outlive their chunk lie between large blocks, which then leave gaps.
+        if whole is None:
+            total = {name: torch.zeros_like(value) for name, value in gradient.items()}
+            whole = tree_map(lambda leaf: leaf.new_empty(len(indices), *leaf.shape[1:]), part)
+        for name, value in gradient.items():
+            total[name] += value
+        for all_tasks, some in zip(tree_leaves(whole), tree_leaves(part), strict=True):
+            all_tasks[done : done + len(some)] = some
+        done += len(part[0])
+    losses, aux = whole
     looking = settings.device == "cpu"
-    if looking and not (every := torch.cat(losses)).isfinite().all():
-        _explain_not_finite(algorithm, position, batch, keys, indices, every)
+    if looking and not losses.isfinite().all():
+        _explain_not_finite(algorithm, position, batch, keys, indices, losses)
     mean = {name: gradient / settings.tasks_per_step for name, gradient in total.items()}
     norm = optimizer.update(mean, position.step)
     if looking and not norm.isfinite():
         raise UserError(_GRADIENT_NOT_FINITE.format(position.step + 1))
-    aux = tree_map(lambda *parts: torch.cat(parts), *auxes)
     position.state = algorithm.update_state(position.state, aux.state)
     position.step += 1
     window = position.window
