@@ -1,6 +1,6 @@
 """`python -m metarun` is `metarun`."""
 
-from metarun.cli import entry
+from metarun.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -8,25 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from metarun.types import Episode, Examples, Params, TaskSource
-
-
-def deal(source: TaskSource, split: str, indices: Tensor, device: torch.device | str = "cpu") -> Episode:
-    """Deal the episodes `indices` (T,) with a leading axis T, on the device; at once where the source can."""
-    if hasattr(source, "batch"):
-        episodes: Episode = source.batch(split, indices)
-    else:
-        episodes = stack([source.episode(split, int(index)) for index in indices])
-    on_gpu = torch.device(device).type == "cuda"
-
-    def move(leaf: Tensor) -> Tensor:
-        pinned = leaf.pin_memory() if on_gpu and leaf.device.type == "cpu" else leaf  # which the device fetches without the host waiting
-        return pinned.to(device, non_blocking=True)
-
-    on_device: Episode = tree_map_only(Tensor, move, episodes)
-    return on_device
+from metarun.types import Params
 
 
 def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
@@ -108,18 +92,6 @@ class _Recomputed(torch.autograd.Function):
         pull = vjp(by_wanted, *(tensors[place] for place in wanted))[1]
         found = dict(zip(wanted, pull(gradients), strict=True))
         return None, *(found.get(place) for place in range(len(tensors)))
-
-
-def stack(episodes: list[Episode]) -> Episode:
-    """Stack episodes of equal shapes along a new first axis T."""
-
-    def join(parts: list[Examples]) -> Examples:
-        masks = [part.mask for part in parts if part.mask is not None]
-        return Examples(
-            torch.stack([part.x for part in parts]), torch.stack([part.y for part in parts]), torch.stack(masks) if masks else None
-        )
-
-    return Episode(join([episode.support for episode in episodes]), join([episode.query for episode in episodes]))
 
 
 def prototypes(embeddings: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from metarun.conv import replace_conv
 from metarun.errors import UserError, nearest
-from metarun.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
-from metarun.pool import replace_pool
+from metarun.layers.conv import replace_conv
+from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
+from metarun.layers.pool import replace_pool
 from metarun.types import Episode, Examples, Params, State
 
 RUNNING = "running."

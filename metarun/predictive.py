@@ -95,3 +95,13 @@ def _errors(predictive: Predictive, y: Tensor, mask: Tensor | None) -> Tensor:
 
 def _mean(rows: Tensor, mask: Tensor | None) -> Tensor:
     return rows.mean() if mask is None else torch.where(mask, rows, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def averaged(outputs: Tensor, kind: str) -> Tensor:
+    """Return the prediction of outputs (S, B, N): in regression their mean, in classification the logarithm of the mean probability.
+
+    The latter are logits, whose softmax is the average of the samples' probabilities; an average of logits would not be.
+    """
+    if kind == "regression":
+        return outputs.mean(dim=0)
+    return outputs.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(outputs))

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map, tree_map_only
 
 from metarun import draws
-from metarun.engine import gradients_of
-from metarun.evaluation import score_episode
-from metarun.functional import deal
+from metarun.engine.evaluation import score_episode
+from metarun.engine.training import gradients_of
+from metarun.episodes import deal
 from metarun.types import Algorithm, Aux, Episode, Examples, Params, State, TaskSource
 
 TOLERANCE = 1e-9

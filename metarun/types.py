@@ -83,7 +83,7 @@ class Algorithm(Learner, Protocol):
     """What the engine asks of an algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate, do not inherit.
 
     The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`),
-    which `metarun.build` fills in; the other fields are the keys of its YAML. `key` is a scalar int64 tensor from which
+    which `metarun.wiring.build` fills in; the other fields are the keys of its YAML. `key` is a scalar int64 tensor from which
     `metarun.draws` makes this episode's random numbers.
 
     Optional members, used where they exist:

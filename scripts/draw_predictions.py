@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from metarun import draws
-from metarun.build import Parts, build
+from metarun.commands.trained import Trained, assemble, load_members
+from metarun.engine.evaluation import samples_of
 from metarun.errors import UserError
-from metarun.evaluation import samples_of
-from metarun.instantiate import check_targets
-from metarun.pictures import Panel, prediction_figure
 from metarun.predictive import Predictive, quantile
-from metarun.trained import Trained, assemble, load_members
+from metarun.records.pictures import Panel, prediction_figure
+from metarun.wiring.build import Parts, build
+from metarun.wiring.instantiate import check_targets
 
 POINTS = 300
 LEVEL = 0.9

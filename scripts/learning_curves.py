@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarun.pictures import history_figure
-from metarun.tracking import parse_entry
+from metarun.records.pictures import history_figure
+from metarun.records.tracking import parse_entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,7 +93,7 @@ def score(report: dict[str, Any]) -> str:
 
 def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the score before adaptation and after each inner step; ValueError where the reports do not share a metric."""
-    from metarun.pictures import adaptation_figure  # matplotlib is slow to import, and the table needs none of it
+    from metarun.records.pictures import adaptation_figure  # matplotlib is slow to import, and the table needs none of it
 
     metrics = sorted({report["metric"] for report in reports})
     if len(metrics) > 1:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-import metarun
-from metarun import cli
+from metarun.cli import main as cli
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ class Calls:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Put a `Calls` in the place of `metarun.commands`, so that no job trains."""
+    """Put a `Calls` in the place of the two commands, so that no job trains."""
     calls = Calls()
-    stub = types.ModuleType("metarun.commands")
 
     def train(config: dict[str, Any], folder: Path) -> float:
         calls.train.append((config, folder))
@@ -93,7 +91,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.evaluate.append((config, folder))
         return {"mean": calls.answer(config)}
 
-    vars(stub).update(train=train, evaluate=evaluate)
-    monkeypatch.setitem(sys.modules, "metarun.commands", stub)
-    monkeypatch.setattr(metarun, "commands", stub, raising=False)
+    for function in (train, evaluate):
+        stub = types.ModuleType(f"metarun.commands.{function.__name__}")
+        setattr(stub, function.__name__, function)
+        monkeypatch.setitem(sys.modules, stub.__name__, stub)
     return calls

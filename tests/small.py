@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
-from metarun.device import Plan
-from metarun.engine import Position, Settings, train
-from metarun.instantiate import instantiate, locate
-from metarun.jobs import register_resolvers
+from metarun.cli.jobs import register_resolvers
+from metarun.compute.plan import Plan
+from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.training import Position, Settings, train
 from metarun.network import Network
 from metarun.objectives import objective
-from metarun.optimizer import OuterOptimizer
+from metarun.records.tracking import Progress, Tracker
 from metarun.tasks.sampling import ClassPool, FewShot
 from metarun.testing import double, start
-from metarun.tracking import Progress, Tracker
 from metarun.types import Algorithm, Episode, Examples, TaskSource
+from metarun.wiring.instantiate import instantiate, locate
 
 
 class SmallConv(nn.Module):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 
@@ -19,66 +18,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metarun"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
-LAYERS = {
-    "ground": ["metarun", "metarun.cache", "metarun.errors", "metarun.draws"],
-    "types": ["metarun.objectives", "metarun.predictive", "metarun.types"],
-    "networks and functions": [
-        "metarun.conv",
-        "metarun.functional",
-        "metarun.gaussians",
-        "metarun.layers",
-        "metarun.norm",
-        "metarun.network",
-        "metarun.pool",
-        "metarun.recurrent",
-    ],
-    "algorithms, tasks, backbones": ["metarun.algorithms*", "metarun.tasks*", "metarun.backbones*"],
-    "engine": [
-        "metarun.c_functions",
-        "metarun.c_library",
-        "metarun.checkpoint",
-        "metarun.dealing",
-        "metarun.device",
-        "metarun.engine",
-        "metarun.ensemble",
-        "metarun.evaluation",
-        "metarun.fitting",
-        "metarun.instantiate",
-        "metarun.interrupt",
-        "metarun.kernels",
-        "metarun.native",
-        "metarun.operations",
-        "metarun.optimizer",
-        "metarun.pictures",
-        "metarun.in_place",
-        "metarun.recording",
-        "metarun.report",
-        "metarun.running",
-        "metarun.saving",
-        "metarun.showing",
-        "metarun.testing",
-        "metarun.tracking",
-    ],
-    "build": ["metarun.build", "metarun.commands", "metarun.overrides", "metarun.report_files", "metarun.trained"],
-    "shell": [
-        "metarun.arguments",
-        "metarun.completion",
-        "metarun.folders",
-        "metarun.hydra_errors",
-        "metarun.jobs",
-        "metarun.listing",
-        "metarun.reproduce",
-    ],
-    "command line": ["metarun.cli", "metarun.__main__"],
-}
-"""From the lowest to the highest. A module imports from its own layer or from lower ones, and nowhere in a circle."""
+TABLE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LAYERS = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| \w+ \| (`[^|]*) \|", TABLE, re.MULTILINE)][::-1]
+"""The folders and modules of each layer, from the lowest to the highest: the table of docs/architecture.md, read from the bottom."""
 
-SIBLINGS = ("metarun.algorithms", "metarun.tasks", "metarun.backbones")
-"""These three know nothing of one another: any algorithm runs on any task with any backbone."""
+SIBLINGS = ("metarun.algorithms", "metarun.tasks", "metarun.backbones", "metarun.engine")
+"""These know nothing of one another: any algorithm runs on any task with any backbone, under an engine that knows none of them."""
 
 OUTSIDE = {
     "metarun.algorithms": {"torch"},
     "metarun.backbones": {"torch"},
+    "metarun.engine": {"torch"},
     "metarun.tasks": {"torch", "numpy", "PIL", "matplotlib", "torchvision"},
 }
 """What may be imported from outside the standard library and metarun."""
@@ -113,13 +63,21 @@ def without_type_checking(tree: ast.Module) -> ast.Module:
 
 
 def layer(name: str) -> int:
-    fitting = [i for i, patterns in enumerate(LAYERS.values()) if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    assert len(fitting) == 1, f"{name} must be in exactly one layer of tests/test_architecture.py"
-    return fitting[0]
+    """Return the row of the table in which a module or its folder stands; the package itself is below all of them."""
+    place = name.split(".")[1] if "." in name else None
+    rows = [number for number, places in enumerate(LAYERS) if place in places]
+    assert place is None or len(rows) == 1, f"{place} must stand in exactly one row of the table in docs/architecture.md"
+    return rows[0] if rows else -1
 
 
 def below(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
+
+
+def test_the_table_names_every_folder_and_module_and_no_other() -> None:
+    named = [place for places in LAYERS for place in places]
+    assert len(named) == len(set(named))
+    assert set(named) == {name.split(".")[1] for name in MODULES if "." in name}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -172,7 +130,7 @@ print([name for name in {unwanted} if name in set(sys.modules) - before])
 
 
 def test_the_command_line_imports_no_torch_before_a_job_runs() -> None:
-    code = "import sys, metarun.cli; print([n for n in ('torch', 'hydra', 'numpy') if n in sys.modules])"
+    code = "import sys, metarun.cli.main; print([n for n in ('torch', 'hydra', 'numpy') if n in sys.modules])"
     assert python(code) == "[]"
 
 
@@ -191,7 +149,7 @@ GLOBAL_DRAW = re.compile(
 def test_product_code_draws_nothing_from_a_global_generator(name: str) -> None:
     attributes = [node for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
     used = {text for node in attributes if GLOBAL_DRAW.fullmatch(text := ast.unparse(node))}
-    if name == "metarun.build":
+    if name == "metarun.wiring.build":
         used -= {"torch.manual_seed"}  # inside fork_rng, for the initial weights of the network
     assert not used, f"{name} uses {used}; draw with metarun.draws"
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from metarun.functional import Moments, adam, deal, map_tasks, prototypes, recomputed, squared_distances, stack
+from metarun.episodes import deal, stack
+from metarun.functional import Moments, adam, map_tasks, prototypes, recomputed, squared_distances
 from metarun.types import Episode, Examples
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from metarun import testing
 from metarun.backbones.classifier import Classifier
 from metarun.errors import UserError
+from metarun.layers.norm import MODES, Norm
 from metarun.network import Fitted, Network, hide_absent, present_classes
-from metarun.norm import MODES, Norm
 from metarun.types import Episode, Examples, State
 
 # The table at the top of metarun/network.py, as dependencies of the first row's output: the other rows of its own set, the support

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from metarun.norm import MODES
+from metarun.layers.norm import MODES
 
 if TYPE_CHECKING:
     from command_line import Answer, CommandLine

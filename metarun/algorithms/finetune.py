@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.func import grad
 
 from metarun import draws
-from metarun.algorithms.reptile import mini_batches
+from metarun.algorithms.parts.orders import mini_batches
 from metarun.errors import UserError
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective

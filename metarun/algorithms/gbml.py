@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.inner_loop import InnerLoop, Slope, check_steps
+from metarun.algorithms.parts.inner_loop import InnerLoop, Slope, check_steps
 from metarun.algorithms.updates.rule import UpdateRule
 from metarun.functional import recomputed
 from metarun.network import Fitted, Network

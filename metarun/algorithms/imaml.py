@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, vjp
 
-from metarun.algorithms.inner_loop import InnerLoop, check_steps, constant
+from metarun.algorithms.parts.inner_loop import InnerLoop, check_steps, constant
 from metarun.errors import UserError
+from metarun.layers.norm import Statistics
 from metarun.network import Fitted, Network
-from metarun.norm import Statistics
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
 

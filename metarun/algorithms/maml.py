@@ -21,12 +21,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metarun.algorithms.inner_loop import InnerLoop, check_steps
 from metarun.algorithms.mamlpp import annealed, at_step, one_per_step, statistics_per_step, step_weights
+from metarun.algorithms.parts.inner_loop import InnerLoop, check_steps
 from metarun.errors import UserError
 from metarun.functional import recomputed
+from metarun.layers.norm import Statistics
 from metarun.network import Fitted, Network
-from metarun.norm import Statistics
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
 

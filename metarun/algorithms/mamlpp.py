@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from metarun.norm import Statistics
+from metarun.layers.norm import Statistics
 from metarun.types import Params
 
 LEAST_SHARE = 0.03

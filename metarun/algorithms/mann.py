@@ -45,12 +45,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from metarun import draws
-from metarun.algorithms.matching import random_order
+from metarun.algorithms.parts.orders import random_order
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, part_of
 from metarun.errors import UserError, nearest
 from metarun.functional import map_tasks
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
-from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
 from metarun.types import Aux, Episode, Examples, Params, State
 
 CONTROLLER = "controller."
@@ -105,7 +105,7 @@ class Mann:
     units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
     sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own. label_scale: the weights
     of the label start uniform within ± label_scale / √H, those of the other inputs within ± 1 / √H. orthogonal: how the controller's weights of h
-    start, see `metarun.recurrent.lstm_init`.
+    start, see `metarun.algorithms.parts.recurrent.lstm_init`.
     """
 
     network: Network

@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.algorithms.parts.orders import random_order
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, lstm_start, part_of
 from metarun.errors import UserError, nearest
 from metarun.functional import squared_distances
 from metarun.network import Fitted, Network, hide_absent, present_classes
 from metarun.objectives import Objective
-from metarun.recurrent import LstmState, lstm_cell, lstm_init, lstm_start, part_of
 from metarun.types import Aux, Episode, Examples, Params, State
 
 SIMILARITIES = ("cosine", "semi_cosine", "l2")
@@ -167,15 +168,6 @@ def with_attention(params: Params, z: Tensor, g: Tensor, mask: Tensor | None, st
         output, cell = lstm_cell(params, inputs, LstmState(hidden, cell))
         hidden = output + z
     return hidden
-
-
-def random_order(z: Tensor, mask: Tensor | None, key: Tensor) -> Tensor:
-    """Return a random order (B,) of the rows of z, padding last; it hangs on the real rows alone."""
-    rows = z.shape[0]
-    if mask is None:
-        return draws.permutation(key, rows)
-    rank = (mask.cumsum(0) - 1).clamp(min=0)
-    return draws.bits(key, rows)[rank].masked_fill(~mask, torch.iinfo(torch.int64).max).argsort(stable=True)
 
 
 def _outputs(params: Params, z: Tensor, mask: Tensor | None) -> Tensor:

@@ -36,11 +36,12 @@ from torch import Tensor
 from torch.func import grad
 
 from metarun import draws
+from metarun.algorithms.parts.gaussians import LOG_NOISE, Gaussian, Sampled, draw, kl, mixture_loss, sampled_outputs
 from metarun.errors import UserError
 from metarun.functional import map_tasks
-from metarun.gaussians import LOG_NOISE, Gaussian, Sampled, averaged, draw, kl, mixture_loss, sampled_outputs
 from metarun.network import Network, present_classes
 from metarun.objectives import Objective
+from metarun.predictive import averaged
 from metarun.types import Aux, Episode, Examples, Params, State
 
 PRIOR_STD = "log_sigma."

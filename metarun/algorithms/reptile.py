@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from metarun import draws
+from metarun.algorithms.parts.orders import mini_batches
 from metarun.errors import UserError
 from metarun.functional import Moments, adam
 from metarun.network import Fitted, Network, present_classes
@@ -118,20 +118,6 @@ class Reptile:
 
     def _classes(self, support: Examples) -> Tensor | None:
         return present_classes(support) if self.objective.kind == "classification" else None
-
-
-def mini_batches(support: Examples, key: Tensor, count: int, size: int) -> list[Tensor]:
-    """Return the rows of `count` mini-batches, each (size,): pass after pass over the real rows, each pass in a new random order."""
-    rows = support.x.shape[0]
-    real = torch.ones(rows, dtype=torch.bool) if support.mask is None else support.mask
-    number = real.sum()
-    position = torch.arange(count * size, device=support.x.device)
-    passes, place = position // number, position % number
-    # The draw of an example hangs on its rank among the real rows, so that padding changes no order.
-    rank = (real.cumsum(0) - 1).clamp(min=0)
-    orders = draws.bits(draws.fold(key, passes), rows).gather(1, rank.expand(len(position), rows))
-    orders = orders.masked_fill(~real, torch.iinfo(torch.int64).max).argsort(dim=1, stable=True)
-    return list(orders.gather(1, place[:, None])[:, 0].reshape(count, size))
 
 
 def _as_state(moments: Moments) -> State:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.episodes import first_of
 from metarun.errors import UserError
 from metarun.tasks.curves import Polynomials
 from metarun.tasks.functions import FunctionTasks
 from metarun.tasks.mixture import Mixture
 from metarun.tasks.points import Sampling
-from metarun.tasks.sampling import first_of
 from metarun.tasks.sinusoid import Sinusoids
 from metarun.types import Episode
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.episodes import first_of
 from metarun.tasks.points import Sampling, divide
-from metarun.tasks.sampling import first_of
 from metarun.types import Episode
 
 Function = dict[str, Tensor]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
-from metarun.functional import deal
 from metarun.tasks.points import Sampling
-from metarun.tasks.sampling import SPLITS, check_split, first_of
+from metarun.tasks.sampling import SPLITS, check_split
 from metarun.types import Episode, Examples, TaskSource
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
 from metarun.types import Episode, Examples
 
@@ -276,12 +277,6 @@ class FewShot:
 def is_whole(value: object) -> bool:
     """Say whether a value of a config is a whole number, which True is not."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def first_of(batch: Episode) -> Episode:
-    """Return the first episode of a batch."""
-    support, query = (Examples(part.x[0], part.y[0], None if part.mask is None else part.mask[0]) for part in batch)
-    return Episode(support, query)
 
 
 def check_split(split: str, known: Collection[str] = SPLITS) -> None:

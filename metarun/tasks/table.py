@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
 from metarun.tasks.points import Sampling, divide
-from metarun.tasks.sampling import SPLITS, first_of
+from metarun.tasks.sampling import SPLITS
 from metarun.types import Episode
 
 log = logging.getLogger(__name__)

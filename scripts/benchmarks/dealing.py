@@ -7,9 +7,9 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from metarun.build import build_source
-from metarun.functional import deal
+from metarun.episodes import deal
 from metarun.types import Episode, TaskSource
+from metarun.wiring.build import build_source
 
 from .ours import Run
 from .outcome import Options, Result

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
 from metarun import draws
-from metarun.build import _build_algorithm, build_optimizer, build_source
 from metarun.types import Algorithm, Aux, Episode, Params, State
+from metarun.wiring.build import _build_algorithm, build_optimizer, build_source
 
 from .agreement import Gradients, check_gradients, gradient_difference
 from .ours import Run

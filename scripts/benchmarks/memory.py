@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from metarun.functional import deal
+from metarun.episodes import deal
 
 from .loops import Training, loops_for
 from .ours import Run

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
-from metarun.build import build, build_settings, evaluation_plan, start
-from metarun.dealing import Dealer
-from metarun.engine import _step, gradients_of
-from metarun.evaluation import evaluate
-from metarun.functional import deal
-from metarun.report import Report
-from metarun.running import Runner
+from metarun.compute.running import Runner
+from metarun.engine.dealing import Dealer
+from metarun.engine.evaluation import evaluate
+from metarun.engine.report import Report
+from metarun.engine.training import _step, gradients_of
+from metarun.episodes import deal
 from metarun.types import Aux, Episode, Params, State, TaskSource
+from metarun.wiring.build import build, build_settings, evaluation_plan, start
 
 from .variants import composed
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from metarun.backbones.classifier import Classifier
-from metarun.build import build_source
-from metarun.functional import deal
-from metarun.instantiate import instantiate, locate
+from metarun.episodes import deal
 from metarun.types import Episode, Examples, TaskSource
+from metarun.wiring.build import build_source
+from metarun.wiring.instantiate import instantiate, locate
 
 
 class Task(NamedTuple):

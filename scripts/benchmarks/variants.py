@@ -8,7 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from metarun.jobs import register_resolvers
+from metarun.cli.jobs import register_resolvers
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "metarun": (),

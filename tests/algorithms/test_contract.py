@@ -13,11 +13,11 @@ from small import Lines, algorithm_of, conv_network, few_shot, kinds_of, wants_n
 from torch import Tensor
 
 from metarun import testing
-from metarun.engine import gradients_of
-from metarun.evaluation import score_episode
+from metarun.compute.programs.recording import Recorded
+from metarun.engine.evaluation import score_episode
+from metarun.engine.training import gradients_of
 from metarun.functional import map_tasks
-from metarun.norm import MODES
-from metarun.recording import Recorded
+from metarun.layers.norm import MODES
 from metarun.types import Algorithm, Aux, Episode, Examples, Params, State
 
 ALGORITHMS = [file.stem for file in sorted((Path(__file__).parents[2] / "configs/algo").glob("*.yaml")) if not file.stem.endswith("_")]

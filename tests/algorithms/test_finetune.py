@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from metarun import draws, testing
 from metarun.algorithms.finetune import Finetune
-from metarun.algorithms.reptile import mini_batches
-from metarun.build import build
+from metarun.algorithms.parts.orders import mini_batches
+from metarun.engine.evaluation import evaluate
 from metarun.errors import UserError
-from metarun.evaluation import evaluate
 from metarun.network import joint_mask
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode, Examples, Params, State
+from metarun.wiring.build import build
 
 KEY, STEP = draws.key(1), torch.tensor(0)
 

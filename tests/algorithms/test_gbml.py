@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from metarun import testing
 from metarun.algorithms.gbml import UPDATE, Gbml
-from metarun.algorithms.inner_loop import Slope
 from metarun.algorithms.maml import Maml
+from metarun.algorithms.parts.inner_loop import Slope
 from metarun.algorithms.updates.adam import Adam
 from metarun.algorithms.updates.lstm import Lstm, preprocessed
 from metarun.algorithms.updates.meta_curvature import FACTORS, FILTER, INPUTS, OUTPUTS, MetaCurvature
@@ -23,15 +23,15 @@ from metarun.algorithms.updates.metasgd import LR, MetaSgd
 from metarun.algorithms.updates.momentum import Momentum
 from metarun.algorithms.updates.rule import UpdateRule
 from metarun.algorithms.updates.sgd import Sgd
-from metarun.build import build
-from metarun.engine import gradients_of
+from metarun.engine.training import gradients_of
+from metarun.episodes import deal
 from metarun.errors import UserError
-from metarun.functional import deal
-from metarun.instantiate import instantiate
+from metarun.layers.norm import MODES
 from metarun.network import Network
-from metarun.norm import MODES
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params
+from metarun.wiring.build import build
+from metarun.wiring.instantiate import instantiate
 
 KEY = torch.tensor(1)
 START = torch.tensor(0)

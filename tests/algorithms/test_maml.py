@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.backbones.classifier import Classifier
-from metarun.engine import gradients_of
+from metarun.engine.training import gradients_of
+from metarun.episodes import deal
 from metarun.errors import UserError
-from metarun.functional import deal
+from metarun.layers.norm import MODES
 from metarun.network import Network
-from metarun.norm import MODES
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params
 

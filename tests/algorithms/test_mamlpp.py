@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from metarun import testing
 from metarun.algorithms.maml import INNER_LR, Maml
 from metarun.algorithms.mamlpp import annealed, at_step, one_per_step, statistics_per_step, step_weights
-from metarun.engine import gradients_of
+from metarun.engine.training import gradients_of
+from metarun.episodes import deal
 from metarun.errors import UserError
-from metarun.functional import deal
+from metarun.layers.norm import MODES
 from metarun.network import Network
-from metarun.norm import MODES
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params
 

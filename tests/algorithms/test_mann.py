@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from metarun import draws, testing
 from metarun.algorithms.mann import CONTROLLER, External, Mann, access, by_presentation, cosine, shuffled
-from metarun.engine import gradients_of
+from metarun.engine.evaluation import evaluate
+from metarun.engine.training import gradients_of
 from metarun.errors import UserError
-from metarun.evaluation import evaluate
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode, Examples, Params
 

@@ -13,7 +13,8 @@ from small import conv_network, few_shot, run_engine
 from torch import Tensor, nn
 
 from metarun import draws, testing
-from metarun.algorithms.matching import Attended, Matching, in_context, random_order, similarity, with_attention
+from metarun.algorithms.matching import Attended, Matching, in_context, similarity, with_attention
+from metarun.algorithms.parts.orders import random_order
 from metarun.errors import UserError
 from metarun.network import Fitted, Network
 from metarun.objectives import CLASSIFICATION

@@ -12,15 +12,16 @@ import torch
 from small import Double, Lines, conv_network, dense_network, few_shot, run_engine
 from torch import Tensor, nn
 
-from metarun import checkpoint, draws, testing
+from metarun import draws, testing
 from metarun.algorithms.memory import EMPTY, KEYS, USAGE, VALUES, Memory, ridge, write
 from metarun.algorithms.protonet import ProtoNet
 from metarun.backbones.mlp import Mlp
-from metarun.engine import Position, gradients_of
+from metarun.engine.evaluation import evaluate
+from metarun.engine.training import Position, gradients_of
 from metarun.errors import UserError
-from metarun.evaluation import evaluate
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION
+from metarun.records import checkpoint
 from metarun.types import Episode, Examples, Params, State
 
 KEY, STEP = torch.tensor(1), torch.tensor(0)

@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 
 from metarun import draws, testing
 from metarun.algorithms.metaprior import MetaPrior
+from metarun.algorithms.parts.gaussians import Gaussian, draw
 from metarun.errors import UserError
-from metarun.gaussians import Gaussian, draw
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params

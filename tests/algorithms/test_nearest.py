@@ -9,7 +9,7 @@ from small import Double, few_shot, run_engine
 
 from metarun import draws, testing
 from metarun.algorithms.nearest import Nearest
-from metarun.evaluation import evaluate
+from metarun.engine.evaluation import evaluate
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Examples
 

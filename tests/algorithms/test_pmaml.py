@@ -13,9 +13,9 @@ from torch.distributions import Normal, kl_divergence
 
 from metarun import draws, testing
 from metarun.algorithms.maml import Maml
+from metarun.algorithms.parts.gaussians import Gaussian, draw
 from metarun.algorithms.pmaml import Pmaml
 from metarun.errors import UserError
-from metarun.gaussians import Gaussian, draw
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from metarun import testing
 from metarun.algorithms.protonet import ProtoNet
+from metarun.engine.evaluation import evaluate
 from metarun.errors import UserError
-from metarun.evaluation import evaluate
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode, Params, State
 

@@ -14,10 +14,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from metarun import draws, testing
-from metarun.algorithms.reptile import SECOND, UPDATES, Reptile, mini_batches
-from metarun.engine import gradients_of
+from metarun.algorithms.parts.orders import mini_batches
+from metarun.algorithms.reptile import SECOND, UPDATES, Reptile
+from metarun.engine.evaluation import evaluate
+from metarun.engine.training import gradients_of
 from metarun.errors import UserError
-from metarun.evaluation import evaluate
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, Params, State
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.parts.inner_loop import Slope
 from metarun.errors import UserError
 from metarun.types import Params
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.parts.inner_loop import Slope
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, part_of
 from metarun.errors import UserError
-from metarun.recurrent import LstmState, lstm_cell, lstm_init, part_of
 from metarun.types import Params
 
 CELL, WEIGHT = "cell.", 0.01

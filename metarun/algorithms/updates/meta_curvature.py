@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.parts.inner_loop import Slope
 from metarun.types import Params
 
 OUTPUTS, INPUTS, FILTER, FACTORS = "outputs.", "inputs.", "filter.", "factors."

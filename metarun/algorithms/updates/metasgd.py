@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.parts.inner_loop import Slope
 from metarun.types import Params
 
 LR = "lr."

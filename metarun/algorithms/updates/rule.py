@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from metarun.algorithms.inner_loop import Slope
+from metarun.algorithms.parts.inner_loop import Slope
 from metarun.types import Params
 
 

@@ -1,0 +1,126 @@
+"""What the command line changes in its words before Hydra sees them. Text in, text out; no Hydra here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from metarun.errors import UserError, nearest
+
+GROUPS = ("algo", "task", "backbone", "device", "optimizer", "logger", "experiment")
+VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+INSPECTING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc", "--version")
+FLAGS = (*VALUE_FLAGS, *INSPECTING, "--resolve", "--run", "-r", "--multirun", "-m")
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+PATH_KEY = re.compile(r"(resume|checkpoint|save|[\w.]+\.(root|path))=(?P<value>[^'\"\[$].*)", re.DOTALL)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the flags with their values, and the overrides, each in order: Hydra's parser wants the overrides together.
+
+    Raises UserError for a flag that Hydra does not have.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif word in ("--info", "-i"):
+            flags.append(f"--info={rest.pop(0) if rest and rest[0] in INFO else 'all'}")
+        elif (name := word.partition("=")[0]) not in FLAGS:
+            raise UserError(f"there is no flag '{name}'.{nearest(name, FLAGS)}")
+        else:
+            flags.append(word)
+            if word in VALUE_FLAGS and rest:
+                flags.append(rest.pop(0))
+    return flags, overrides
+
+
+def inspects(flags: list[str]) -> bool:
+    """Tell whether the flags only ask for information, so that no run folder may be made."""
+    return any(flag.split("=")[0] in INSPECTING for flag in flags)
+
+
+def sweeps(flags: list[str]) -> bool:
+    """Tell whether the flags ask for a sweep."""
+    return "-m" in flags or "--multirun" in flags
+
+
+def chosen_groups(overrides: list[str]) -> set[str]:
+    """Return the groups for which an override chooses an option: `task=omniglot`, not `task.shots=5`."""
+    words = (re.match(r"\+*(\w+)=(?!null$)", override) for override in overrides)
+    return {word[1] for word in words if word and word[1] in GROUPS}
+
+
+def open_groups(overrides: list[str]) -> list[str]:
+    """Return the overrides with `++` before those keys whose group is not chosen.
+
+    Their base is the checkpoint's config, which Hydra does not see: it carries them (and sweeps over them) unchecked, and
+    `metarun.commands.train` applies them, strictly, to the checkpoint's config.
+    """
+    outside = [group for group in GROUPS if group not in chosen_groups(overrides)]
+    return [f"++{override}" if override.startswith(tuple(f"{group}." for group in outside)) else override for override in overrides]
+
+
+def quote_path(override: str) -> str:
+    """Return a path's override in quotes where Hydra's grammar would stumble over the path: `resume=runs/lr=0.1 (2)`."""
+    match = PATH_KEY.fullmatch(override)
+    if match is None or not re.search(r"[=,(){}\[\]'\"\\]", match["value"]):
+        return override
+    return f"{override[: match.start('value')]}'{escape(match['value'])}'"
+
+
+def escape(text: str) -> str:
+    """Return text as it stands between single quotes in Hydra's grammar: backslashes count only before a quote or at the end."""
+    return re.sub(r"(\\*)('|$)", lambda part: part[1] * 2 + ("\\'" if part[2] else ""), text)
+
+
+def resumed(overrides: list[str]) -> str | None:
+    """Return the path of the last `resume=PATH`, or None."""
+    paths = [override.partition("=")[2] for override in overrides if re.match(r"\+*resume=", override)]
+    path = paths[-1] if paths else "null"
+    if path[:1] in ("'", '"') and path[-1:] == path[:1]:
+        path = path[1:-1].replace("\\" + path[0], path[0])
+    return None if path in ("", "null") else path
+
+
+def run_folder(path: str) -> Path:
+    """Return the run folder that `resume=` names: itself, its checkpoints/ or a checkpoint in there."""
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise UserError(f"resume={path}: there is no such run folder.")
+    if folder.is_file():
+        folder = folder.parent
+    if folder.name == "checkpoints":
+        folder = folder.parent
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"resume={path}: it holds no checkpoints/, so it is not a run, or one that stopped before its first save.")
+    return folder.resolve()
+
+
+def fixed_keys(overrides: list[str]) -> list[str]:
+    """Return the keys that have one value in a sweep, and so need not be in its jobs' names."""
+    words = (re.match(r"\+*([\w.]+)=(.*)", override, re.DOTALL) for override in overrides)
+    return [word[1] for word in words if word and not re.search(r",|^(choice|range|interval|glob|tag|sort|shuffle)\(", word[2])]
+
+
+def prepare(command: str, arguments: list[str]) -> list[str]:
+    """Return the words for Hydra.
+
+    `eval`, and `train` with `resume=`, start from a checkpoint's config (`open_groups`); a resumed run keeps its folder and
+    what Hydra wrote there when it began. Raises UserError where `resume=` names no run, or comes with a sweep.
+    """
+    flags, overrides = split(arguments)
+    if not sweeps(flags):
+        overrides = [quote_path(override) for override in overrides]
+    elif keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]:
+        flags.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
+    resume = resumed(overrides) if command == "train" else None
+    if resume is None:
+        return [*flags, *(open_groups(overrides) if command == "eval" else overrides)]
+    if sweeps(flags):
+        raise UserError("resume= goes on with one run; leave out -m and resume each run of a sweep by itself.")
+    folder = f"hydra.run.dir='{escape(str(run_folder(resume)))}'"
+    return [*flags, *open_groups(overrides), folder, "hydra.output_subdir=null"]

@@ -1,0 +1,71 @@
+"""What a run and an evaluation leave to read: one line for a person, report.json, scores by episode, the classes of each split."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarun.engine.report import Report
+
+
+def sentence(report: Report, facts: Mapping[str, Any]) -> str:
+    """Return the result as one line for a person."""
+    if report.metric == "accuracy":
+        score = f"accuracy {100 * report.mean:.2f} % ± {100 * report.ci95:.2f}"
+        task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
+    else:
+        score = f"{report.metric} {report.mean:.4f} ± {report.ci95:.4f} (median {report.median:.4f}, mean predictor {report.baseline:.4f})"
+        task = f"{facts['shots']} shots, {facts['queries']} queries"
+    score += _more(report)
+    norm = f"norm={facts['norm']}, " if facts["norm"] else ""
+    diverged = f", {report.diverged} diverged" if report.diverged else ""
+    if facts.get("members", 1) > 1:
+        task = f"ensemble of {facts['members']}, {task}"
+    if facts.get("task") != facts.get("trained_on"):
+        task = f"{facts['task']}, trained on {facts['trained_on']}, {task}"
+    return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}]"
+
+
+def _more(report: Report) -> str:
+    """Return what a regression's predictive distribution and a reader of sequences are scored by besides."""
+    if report.by_presentation is not None:
+        named = [n for n in (1, 2, 5, 10) if n <= len(report.by_presentation)]
+        percent = "/".join(f"{100 * report.by_presentation[n - 1]:.1f}" for n in named)
+        return f"; by presentation {'/'.join(map(str, named))}: {percent} %"
+    if report.metric != "accuracy" and report.nll is not None and report.coverage90 is not None:
+        return f"; nll {report.nll:.3f} ± {report.nll_ci95:.3f}, 90 % interval covers {100 * report.coverage90:.1f} %"
+    return ""
+
+
+def write_splits(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the classes or tasks of each split beside the run, where the source drew them from the user's own data."""
+    for key in ("classes", "tasks"):
+        if config["task"].get(key):
+            write_json(folder / f"{key}.json", config["task"][key])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file; numbers that are not finite become null, as JSON has none."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
+
+
+def write_scores(path: Path, report: Report) -> None:
+    """Write the score of each episode as CSV, and its negative log-likelihood where that is known."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = {report.metric: report.scores} | ({"nll": report.nlls} if report.nlls else {})
+        writer.writerow(["episode", *columns])
+        writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))

@@ -1,0 +1,83 @@
+"""Pictures of the first validation episode in TensorBoard, made when a run is validated."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from metarun import draws
+from metarun.engine.report import Report
+from metarun.engine.training import Position, Settings
+from metarun.episodes import deal
+from metarun.records.pictures import curve_figure, episode_figure
+from metarun.records.tracking import Tracker
+from metarun.types import Algorithm, Episode, TaskSource
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SPLIT, INDEX = "val", 0
+"""The episode that is drawn: always the same one, so that pictures of different steps and runs compare."""
+PAUSE = 15.0
+"""Seconds between two pictures: one takes some tenths of a second, and a run may be validated more often than it is looked at."""
+CURVE_POINTS = 200
+
+
+class Showing:
+    """Notes and draws validations; `last` is the summary of the latest one.
+
+    Images are drawn with the model's predictions; functions of one input, where the source knows the true `curve` and the algorithm has
+    a `trajectory`, before and after inner steps; other tasks not at all. Nothing is drawn where nobody would see it (`Tracker.draws_figures`).
+    """
+
+    def __init__(self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings) -> None:
+        self.algorithm, self.source, self.tracker, self.settings = algorithm, source, tracker, settings
+        self.last: dict[str, Any] | None = None
+        self._drawn = -PAUSE
+
+    def show(self, position: Position, report: Report) -> None:
+        """Note the report, and draw unless the last picture is too recent; the end of a run always has one."""
+        self.last = report.summary()
+        recent = time.monotonic() - self._drawn < PAUSE
+        if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
+            return
+        figure = self._figure(position)
+        if figure is not None:
+            self.tracker.figure(position.step, f"{SPLIT}/episode_{INDEX}", figure)
+        self._drawn = time.monotonic()
+
+    def _figure(self, position: Position) -> Figure | None:
+        batch = deal(self.source, SPLIT, torch.tensor([INDEX]), self.settings.device)
+        episode: Episode = tree_map_only(Tensor, lambda leaf: leaf[0], batch)
+        # The noise of evaluation, so that the picture shows what was scored.
+        key = draws.key(0, "evaluate", SPLIT, INDEX).to(self.settings.device)
+        shape = episode.support.x.shape[1:]
+        with torch.no_grad():
+            if self.source.objective == "classification" and len(shape) == 3 and shape[0] in (1, 3):
+                return self._images(position, episode, key)
+            if shape == (1,) and hasattr(self.source, "curve") and hasattr(self.algorithm, "trajectory"):
+                return self._curve(position, episode, key)
+        return None
+
+    def _images(self, position: Position, episode: Episode, key: Tensor) -> Figure:
+        support, query = episode
+        adapted = self.algorithm.adapt(position.params, position.state, support, key)
+        probabilities = self.algorithm.predict(adapted, query.x, query.mask).softmax(dim=-1)
+        masks = {"support_mask": support.mask, "query_mask": query.mask}
+        return episode_figure(support.x, support.y, query.x, query.y, probabilities, **masks)
+
+    def _curve(self, position: Position, episode: Episode, key: Tensor) -> Figure:
+        support, query = episode
+        seen = torch.cat([support.x, query.x])
+        x = torch.linspace(float(seen.min()), float(seen.max()), CURVE_POINTS, device=seen.device, dtype=seen.dtype)[:, None]
+        path = self.algorithm.trajectory(position.params, position.state, support, key)  # type: ignore[attr-defined]
+        outputs = [self.algorithm.predict(adapted, x) for adapted in path]
+        truth = None
+        with contextlib.suppress(AttributeError):  # a mixture may hold a family that has no curve
+            truth = self.source.curve(SPLIT, INDEX, x.cpu())  # type: ignore[attr-defined]
+        return curve_figure(x, truth, support.x, support.y, outputs, title=f"{SPLIT} episode {INDEX}, step {position.step}")

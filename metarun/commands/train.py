@@ -1,0 +1,131 @@
+"""What `metarun train` and `metarun eval` do, from a plain config to a run folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarun.commands.overrides import BEFORE, resume_config
+from metarun.commands.report_files import write_json, write_splits
+from metarun.commands.showing import Showing
+from metarun.compute.device import place
+from metarun.compute.plan import Plan
+from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.training import Position, Settings
+from metarun.engine.training import train as run_engine
+from metarun.errors import UserError
+from metarun.records import checkpoint
+from metarun.records.checkpoint import Checkpoint
+from metarun.records.saving import Saver
+from metarun.records.tracking import Progress, Tracker
+from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
+from metarun.wiring.instantiate import check_targets, instantiate
+
+
+def train(config: dict[str, Any], folder: Path) -> float:
+    """Train as the config says, or resume a run; returns the best validation score (NaN where none was finite).
+
+    config: resolved and plain, or for `resume` what `metarun.cli.jobs.resume_config` gives.
+    """
+    if config.get("resume"):
+        return _resume(config, folder)
+    parts = build(config)
+    settings = build_settings(parts)
+    position, optimizer = start(parts, settings)
+    return _run(parts, settings, position, optimizer, folder, resume_step=None)
+
+
+def _resume(config: dict[str, Any], folder: Path) -> float:
+    path = checkpoint.resolve(config["resume"], default=checkpoint.LAST)
+    stored = checkpoint.load(path)
+    merged = resume_config(stored, config["overrides"], config["groups"])
+    # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
+    check_targets(stored.config, config["overrides"].get("trust") or [])
+    parts = build(merged)
+    settings = build_settings(parts)
+    if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
+        raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
+    before = BEFORE | stored.choices
+    if before != (now := choices(parts, settings)):
+        changed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
+        print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
+    if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
+        print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")
+    params, state = place(stored.params, settings.device), place(stored.state, settings.device)
+    optimizer = build_optimizer(parts.config, params, settings.steps)
+    optimizer.load_state_dict(stored.optimizer)
+    position = Position(stored.step, params, state, stored.best, dict(stored.window))
+    return _run(parts, settings, position, optimizer, folder, resume_step=stored.step)
+
+
+def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer, folder: Path, resume_step: int | None) -> float:
+    chosen, metric = choices(parts, settings), parts.algorithm.objective.metric
+    tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=resume_step)
+    with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
+        size = sum(value.numel() for value in position.params.values())
+        progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
+
+        def save(position: Position, name: str) -> None:
+            saver.save(folder / "checkpoints" / name, _checkpoint(parts, position, optimizer, chosen))
+
+        write_splits(parts.config, folder)
+        showing = Showing(parts.algorithm, parts.source, tracker, settings)
+        end = run_engine(
+            parts.algorithm,
+            parts.source,
+            position,
+            optimizer,
+            settings,
+            tracker=tracker,
+            progress=progress,
+            save=save,
+            on_evaluation=showing.show,
+        )
+        saver.flush()
+        best = end.best or {"score": math.nan, "step": end.step}
+        if end.step < settings.steps:
+            progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
+            return float(best["score"])
+        tracker.hparams(parts.config, {f"best/{metric}": best["score"]}, end.step)
+        write_json(folder / "report.json", {"split": "val", "metric": metric, "best": best, "steps": end.step, "last": showing.last})
+    print(f"best validation {metric} {best['score']:.4f} at step {best['step']}; run folder {folder}")
+    print(f"test it with: metarun eval checkpoint={folder}")
+    return float(best["score"])
+
+
+def _checkpoint(parts: Parts, position: Position, optimizer: OuterOptimizer, chosen: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        step=position.step,
+        params=position.params,
+        state=position.state,
+        optimizer=optimizer.state_dict(),
+        best=position.best,
+        window={name: float(total) for name, total in position.window.items()},
+        config=parts.config,
+        choices=chosen,
+    )
+
+
+def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
+    """Return what decides whether two runs agree bit for bit and stands in no key of the config."""
+    return {
+        "device": settings.device,
+        "threads": parts.device.threads,
+        "chunk": settings.plan.chunk,
+        "compile": settings.plan.compile,
+        "kernels": settings.plan.kernels,
+        "precision": parts.device.precision,
+        "torch": str(torch.__version__),
+    }
+
+
+def describe(plan: Plan, device: str) -> str:
+    """Say how a step is run."""
+    tasks = "1 task" if plan.chunk == 1 else f"{plan.chunk} tasks"
+    team = f"{plan.workers} workers with " if plan.workers > 1 else ""
+    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    where = f"{team}{threads}" if device == "cpu" else device
+    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}{', with own kernels' if plan.kernels == 'own' else ''}"

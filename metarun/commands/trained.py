@@ -1,0 +1,70 @@
+"""From checkpoints to a model that predicts: what an evaluation and a picture start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from metarun.commands.ensemble import Ensemble, stacked
+from metarun.errors import UserError
+from metarun.records import checkpoint
+from metarun.records.checkpoint import Checkpoint
+from metarun.types import Learner, Params, State
+from metarun.wiring.build import Parts
+
+
+class Trained(NamedTuple):
+    """An algorithm with what it has learned; several runs of one are an `Ensemble`, whose tensors have a leading axis of members."""
+
+    algorithm: Learner
+    params: Params
+    state: State
+
+
+def load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
+    """Return the checkpoint that is named, or those of the list that is, which are members of an ensemble.
+
+    Raises UserError for an empty list, for members of different algorithms or backbones, and for what `checkpoint.load` refuses.
+    """
+    names = list(named) if isinstance(named, (list, tuple)) else [named]
+    if not names:
+        raise UserError("checkpoint=[] names no run; give one, or a list of some to be evaluated as an ensemble.")
+    paths = [checkpoint.resolve(name) for name in names]
+    members = [checkpoint.load(path) for path in paths]
+    for path, member in zip(paths, members, strict=True):
+        for group in ("algo", "backbone"):
+            if member.config[group] != members[0].config[group]:
+                raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble differ in their weights alone.")
+    return paths, members
+
+
+def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
+    """Put the members' parameters and state into the algorithm of `parts`.
+
+    Raises UserError where a parameter is missing, or has another shape than the config of `parts` needs, as for another number of ways.
+    """
+    fitted = [_fit(member, parts) for member in members]
+    if len(fitted) == 1:
+        return Trained(parts.algorithm, *fitted[0])
+    params, state = (stacked(each) for each in zip(*fitted, strict=True))
+    return Trained(Ensemble(parts.algorithm), params, state)
+
+
+def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:
+    wanted, _ = parts.algorithm.init(torch.tensor(0))
+    unread = tuple(getattr(parts.algorithm, "training_only", ()))
+    for name, value in wanted.items():
+        if name.startswith(unread):
+            continue
+        if name not in stored.params:
+            raise UserError(
+                f"the checkpoint has no parameter '{name}', which this config needs; evaluate it with the network it was trained with."
+            )
+        if stored.params[name].shape != value.shape:
+            was, now = tuple(stored.params[name].shape), tuple(value.shape)
+            hint = "its head has a fixed number of ways" if name.startswith("head.") else "the network was trained for other inputs"
+            raise UserError(f"the checkpoint's '{name}' has shape {was} and this task needs {now}: {hint}; evaluate it as it was trained.")
+    return stored.params, stored.state

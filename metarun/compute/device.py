@@ -1,0 +1,73 @@
+"""Where a run computes, and in which portions: chosen by rule from shapes, never by timing, so that a rerun chooses the same."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarun.compute.plan import KERNELS, PRECISIONS, Device
+from metarun.errors import UserError
+
+_STOCK_THREADS = torch.get_num_threads()
+"""As torch found it, before any run of this process chose for itself."""
+
+
+def choose_device(config: Mapping[str, Any]) -> Device:
+    """Return the device that the config names, and prepare the process for it."""
+    name = config.get("name", "auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(name, str) or name.split(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device.name={name} is unknown; it must be auto, cpu or cuda.")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch finds no CUDA device here; use device=cpu.")
+    compile = _auto(config, "compile")
+    if compile is not None and not isinstance(compile, bool):
+        raise UserError(f"device.compile={compile} must be auto, true or false.")
+    kernels = _auto(config, "kernels")
+    if kernels is not None and kernels not in KERNELS:
+        raise UserError(f"device.kernels={kernels} must be auto, {' or '.join(KERNELS)}.")
+    precision = config.get("precision", "float32")
+    if precision not in PRECISIONS:
+        raise UserError(f"device.precision={precision} is unknown; it must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    keep_freed_memory()
+    threads = _whole("device.threads", _auto(config, "threads"))
+    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision, kernels)
+
+
+def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Return parameters or state on the device, convolution weights with their channels last, which the processor's kernels prefer."""
+    moved = {name: value.to(device) for name, value in tensors.items()}
+    return {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value for name, value in moved.items()}
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks: every step frees and asks for the same ones, and page faults cost more than the work.
+
+    Does nothing where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: below a GiB, from the heap
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never give the heap back
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, since others are cut into pieces of 64 MiB
+        mallopt(-2, 1 << 27)  # M_TOP_PAD: larger than such a piece, so that none is given back where threads had other heaps before
+
+
+def _auto(config: Mapping[str, Any], key: str) -> Any:
+    value = config.get(key, "auto")
+    return None if value == "auto" else value
+
+
+def _whole(key: str, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise UserError(f"{key}={value} must be auto or a whole number of at least 1.")
+    return value

@@ -1,0 +1,1 @@
+"""Functions recorded as flat programs."""

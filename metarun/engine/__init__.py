@@ -1,0 +1,1 @@
+"""The outer loop, evaluation and what they need."""

@@ -1,0 +1,206 @@
+"""Scores on numbered episodes, with their uncertainty. Nothing here changes a parameter or a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.compute.plan import Plan
+from metarun.compute.running import Runner
+from metarun.engine.report import Report, summarise
+from metarun.episodes import deal
+from metarun.functional import map_tasks
+from metarun.objectives import Objective
+from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
+from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource
+
+BY_STEP = ("all", "thin", "last")
+"""Which inner steps are scored: each; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; the last alone."""
+BLOCK = 4
+"""Chunks of episodes that are dealt at once, for each worker."""
+
+
+def evaluate(
+    algorithm: Learner,
+    params: Params,
+    state: State,
+    source: TaskSource,
+    *,
+    split: str,
+    episodes: int,
+    seed: int = 0,
+    runner: Runner | None = None,
+    by_step: str = "all",
+    variance: float | None = None,
+    device: torch.device | str = "cpu",
+    times: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Adapt to and score the first `episodes` episodes of a split.
+
+    runner: how; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's
+    observations, from `observation_variance`; without one, its likelihood and coverage are left out. times: how often the caller will
+    do this with this runner, about. progress: hears how many episodes are done.
+    """
+
+    def score(shared: tuple[Params, State, Tensor | None], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        params, state, observations = shared
+
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            return score_episode(algorithm, params, state, episode, key, by_step=by_step, variance=observations)
+
+        scored: dict[str, Tensor] = map_tasks(one, *part)
+        return scored
+
+    observations = None if variance is None else torch.tensor(variance, device=device)
+    episodes_of = Episodes(source, split, episodes, seed, device)
+    scored = episodes_of.map(f"score {by_step}", score, (params, state, observations), runner or Runner(Plan()), times, progress)
+    return summarise(algorithm.objective, scored, variance)
+
+
+def observation_variance(
+    algorithm: Learner,
+    params: Params,
+    state: State,
+    source: TaskSource,
+    *,
+    split: str = "val",
+    episodes: int,
+    seed: int = 0,
+    runner: Runner | None = None,
+    device: torch.device | str = "cpu",
+) -> float | None:
+    """Return the one variance of the observations under which the targets of these episodes are most likely; None in classification.
+
+    It is fitted to the predictions after the last inner step, so another number of steps needs another call.
+    """
+    if algorithm.objective.kind != "regression":
+        return None
+
+    def errors(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            support, query = episode
+            samples = samples_of(algorithm, algorithm.adapt(*shared, support, key), query)
+            return {"squared": (query.y - samples).square(), "real": _real(query)}
+
+        found: dict[str, Tensor] = map_tasks(one, *part)
+        return found
+
+    episodes_of = Episodes(source, split, episodes, seed, device)
+    found = episodes_of.map("errors", errors, (params, state), runner or Runner(Plan()))
+    squared = found["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
+    usable = (found["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
+    return float(fit_variance(squared[usable])) if usable.any() else None
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The first `count` episodes of a split, with the noise of evaluation `seed`."""
+
+    source: TaskSource
+    split: str
+    count: int
+    seed: int
+    device: torch.device | str
+
+    def map(
+        self,
+        name: str,
+        function: Callable[[Any, Any], dict[str, Tensor]],
+        shared: Any,
+        runner: Runner,
+        times: int = 1,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what `function(shared, (episodes, keys))` gives for all, by name with a leading axis T, on the CPU; see `Runner.map`."""
+        parts: list[dict[str, Tensor]] = []
+        blocks = torch.arange(self.count).split(runner.plan.chunk * runner.plan.workers * BLOCK)
+        dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
+        done = 0
+        with torch.no_grad():
+            for found in runner.map(name, function, shared, dealt, times=len(blocks) * times):
+                parts.append({name: value.cpu() for name, value in found.items()})
+                done += len(next(iter(found.values())))
+                if progress is not None:
+                    progress(done)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _keys(self, indices: Tensor) -> Tensor:
+        return draws.key(self.seed, "evaluate", self.split, indices).to(self.device)
+
+
+def score_episode(
+    algorithm: Learner,
+    params: Params,
+    state: State,
+    episode: Episode,
+    key: Tensor,
+    *,
+    by_step: str = "all",
+    variance: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return the scores of one episode: by_step (S,) and the numbers of its steps (S,), and what `summarise` pools over episodes."""
+    objective = algorithm.objective
+    support, query = episode
+    if hasattr(algorithm, "trajectory"):
+        path = algorithm.trajectory(params, state, support, key)
+    else:
+        path = [algorithm.adapt(params, state, support, key)]
+    steps = scored_steps(len(path) - 1, by_step)
+    outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
+    scored = {
+        "by_step": torch.stack([objective.score(output, query.y, query.mask) for output in outputs]),
+        "steps": torch.tensor(steps, device=query.x.device),
+    }
+    if hasattr(algorithm, "by_presentation"):
+        right, presented = algorithm.by_presentation(params, state, episode, key)
+        scored |= {"right_by_presentation": right, "presented": presented}
+    if objective.kind == "classification":
+        return scored | _of_classification(objective, outputs[-1], query)
+    weight = torch.ones_like(support.y[:, :1]) if support.mask is None else support.mask[:, None].to(support.y.dtype)
+    mean = (support.y * weight).sum(dim=0) / weight.sum().clamp(min=1)
+    scored["baseline"] = objective.score(mean.expand_as(query.y), query.y, query.mask)
+    if variance is None:
+        return scored
+    predicted = Predictive(samples_of(algorithm, path[-1], query, outputs[-1]), variance.to(query.y.dtype))
+    return scored | {
+        "nll": nll(predicted, query.y, query.mask),
+        "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
+        "spread": spread(predicted, query.mask),
+    }
+
+
+def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
+    """Return the likelihood of an episode, the entropy of its predictions, and by query what the calibration error is of."""
+    probabilities = logits.softmax(dim=-1)
+    confidence, guess = probabilities.max(dim=-1)
+    right = query.y.gather(-1, guess[:, None])[:, 0]
+    real = _real(query)
+    entropy = torch.special.entr(probabilities).sum(dim=-1)
+    spread = torch.where(real > 0, entropy, 0.0).sum() / real.sum().clamp(min=1)
+    return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
+
+
+def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
+    """Return the outputs (S, B, D) whose mixture a regression predicts: the one of `predict`, unless the algorithm samples."""
+    if hasattr(algorithm, "sampled"):
+        samples: Tensor = algorithm.sampled(adapted, query.x, query.mask)
+        return samples
+    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
+
+
+def _real(query: Examples) -> Tensor:
+    return torch.ones_like(query.y[:, 0]) if query.mask is None else query.mask.to(query.y.dtype)
+
+
+def scored_steps(last: int, by_step: str) -> list[int]:
+    """Return the numbers of inner steps at which to score, of 0 … last; by_step: one of `BY_STEP`."""
+    if by_step == "all":
+        return list(range(last + 1))
+    round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()
+    return sorted(step for step in round_numbers | {last} if step <= last)

@@ -1,0 +1,43 @@
+"""Dealing episodes: one batch from a source, episodes stacked into a batch, and the first of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from metarun.types import Episode, Examples, TaskSource
+
+
+def deal(source: TaskSource, split: str, indices: Tensor, device: torch.device | str = "cpu") -> Episode:
+    """Deal the episodes `indices` (T,) with a leading axis T, on the device; at once where the source can."""
+    if hasattr(source, "batch"):
+        episodes: Episode = source.batch(split, indices)
+    else:
+        episodes = stack([source.episode(split, int(index)) for index in indices])
+    on_gpu = torch.device(device).type == "cuda"
+
+    def move(leaf: Tensor) -> Tensor:
+        pinned = leaf.pin_memory() if on_gpu and leaf.device.type == "cpu" else leaf  # which the device fetches without the host waiting
+        return pinned.to(device, non_blocking=True)
+
+    on_device: Episode = tree_map_only(Tensor, move, episodes)
+    return on_device
+
+
+def stack(episodes: list[Episode]) -> Episode:
+    """Stack episodes of equal shapes along a new first axis T."""
+
+    def join(parts: list[Examples]) -> Examples:
+        masks = [part.mask for part in parts if part.mask is not None]
+        return Examples(
+            torch.stack([part.x for part in parts]), torch.stack([part.y for part in parts]), torch.stack(masks) if masks else None
+        )
+
+    return Episode(join([episode.support for episode in episodes]), join([episode.query for episode in episodes]))
+
+
+def first_of(batch: Episode) -> Episode:
+    """Return the first episode of a batch."""
+    support, query = (Examples(part.x[0], part.y[0], None if part.mask is None else part.mask[0]) for part in batch)
+    return Episode(support, query)

@@ -1,0 +1,1 @@
+"""Layers that can be mapped over tasks, put in the place of torch's."""

@@ -1,0 +1,214 @@
+"""Max-pooling that leaves images as convolutions want them, exact in every derivative, and one kernel for all tasks under `vmap`.
+
+Pooling chooses one value of each window, and what was chosen is all that its derivatives need:
+
+    y = x[chosen]        dL/dx = g put back where it was chosen        and the derivative of putting back is choosing again
+
+so the three functions below differentiate into each other, to any order. Channels do not mix, so the tasks lie beside the rows or the
+channels, wherever they are; torch's own rule reorders the images on the way in, which costs ten times what the pooling does.
+
+Where no derivative asks for the places, as in an evaluation, `pool_by_maxima` has a recorded program look for the values alone.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from metarun.layers.conv import channels_last, into
+from metarun.layers.replace import replace_layers
+
+Pair = tuple[int, int]
+
+LARGEST = 2
+"""The side of windows above which `pool_by_maxima` would read them too often."""
+
+
+class Windows(NamedTuple):
+    """kernel, stride, padding, dilation: (rows, columns) each. ceil: whether a window may reach over the edge."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ceil: bool
+
+
+def max_pool2d(x: Tensor, windows: Windows) -> Tensor:
+    """Return the largest value of each window of x (B, C, H, W), the first of several that are equal."""
+    out: Tensor = _MaxPool.apply(x, windows)[0]
+    return out
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d`, computed by `max_pool2d`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled images; x: (B, C, H, W), or another shape or layer with indices, which torch pools."""
+        if x.dim() != 4 or self.return_indices:
+            pooled: Tensor = super().forward(x)
+            return pooled
+        sizes = (_pair(self.kernel_size), _pair(self.stride), _pair(self.padding), _pair(self.dilation))
+        return max_pool2d(x, Windows(*sizes, self.ceil_mode))
+
+
+def replace_pool(module: nn.Module) -> nn.Module:
+    """Return the module with every plain `nn.MaxPool2d` in it replaced by `MaxPool2d`."""
+    return replace_layers(module, _own)
+
+
+def _own(module: nn.Module) -> MaxPool2d | None:
+    if type(module) is not nn.MaxPool2d:
+        return None
+    return MaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, module.return_indices, module.ceil_mode)
+
+
+class _MaxPool(torch.autograd.Function):
+    """y = x[chosen], and where in its image (row times width plus column) each value was chosen."""
+
+    @staticmethod
+    def forward(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = torch.ops.aten.max_pool2d_with_indices(channels_last(x), *windows)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.windows = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.shape = tuple(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Any) -> Any:
+        return _PutBack.apply(g, ctx.saved_tensors[0], ctx.shape, ctx.windows), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, windows: Windows) -> Any:
+        axis = _beside(in_dims[0])
+        out = _MaxPool.apply(into(x, in_dims[0], axis), windows)
+        return tuple(part.unflatten(axis, (info.batch_size, -1)) for part in out), (axis, axis)
+
+
+class _PutBack(torch.autograd.Function):
+    """The sum over windows of g, at the places where each was chosen: of the given shape."""
+
+    @staticmethod
+    def forward(g: Tensor, chosen: Tensor, shape: tuple[int, ...], windows: Windows) -> Tensor:
+        like = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)  # only its shape is read
+        out: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(channels_last(g), like, *windows, channels_last(chosen))
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _, chosen, _, ctx.windows = inputs
+        ctx.save_for_backward(chosen)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        return _Choose.apply(v, ctx.saved_tensors[0], ctx.windows), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, g: Tensor, chosen: Tensor, shape: tuple[int, ...], windows: Windows) -> tuple[Tensor, int]:
+        axis, g, chosen = _both(info.batch_size, in_dims, g, chosen)
+        tasks = (info.batch_size * shape[axis],)
+        out = _PutBack.apply(g, chosen, (*shape[:axis], *tasks, *shape[axis + 1 :]), windows)
+        return out.unflatten(axis, (info.batch_size, -1)), axis
+
+
+class _Choose(torch.autograd.Function):
+    """v[chosen]."""
+
+    @staticmethod
+    def forward(v: Tensor, chosen: Tensor, windows: Windows) -> Tensor:
+        values, places = (part.permute(0, 2, 3, 1).flatten(1, 2) for part in (channels_last(v), channels_last(chosen)))
+        out: Tensor = values.gather(1, places).unflatten(1, chosen.shape[2:]).permute(0, 3, 1, 2)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        v, chosen, ctx.windows = inputs
+        ctx.save_for_backward(chosen)
+        ctx.shape = tuple(v.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return _PutBack.apply(g, ctx.saved_tensors[0], ctx.shape, ctx.windows), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, v: Tensor, chosen: Tensor, windows: Windows) -> tuple[Tensor, int]:
+        axis, v, chosen = _both(info.batch_size, in_dims, v, chosen)
+        return _Choose.apply(v, chosen, windows).unflatten(axis, (info.batch_size, -1)), axis
+
+
+def _beside(task_dim: int) -> int:
+    """Return the axis that the tasks are folded into without moving them: rows where they are outermost, channels where they are further in."""
+    return 0 if task_dim == 0 else 1
+
+
+def _both(tasks: int, in_dims: Any, values: Tensor, chosen: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the axis that both tensors were folded into, and the tensors; one of them may be shared by all tasks."""
+    of_values, of_chosen = in_dims[:2]
+    axis = _beside(of_values if of_chosen is None else of_chosen)
+
+    def folded(tensor: Tensor, dim: int | None) -> Tensor:
+        return torch.cat([tensor] * tasks, axis) if dim is None else into(tensor, dim, axis)
+
+    return axis, folded(values, of_values), folded(chosen, of_chosen)
+
+
+def pool_by_maxima(module: GraphModule) -> GraphModule:
+    """Let a program take the largest values of small windows row by row and then column by column, where it asks for no places.
+
+    They are the same values, but for the sign of a zero. The kernel that also finds the places takes a third longer on channels-last images.
+    """
+    module.graph.eliminate_dead_code()
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.max_pool2d_with_indices.default:
+            windows = _windows(*node.args[1:])
+            if _only_values(node, windows):
+                _take_maxima(node, *windows.kernel)
+    module.recompile()
+    return module
+
+
+def _windows(kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Windows:
+    """Return the windows that the arguments of torch's operation name: sides may be one number for both, and the stride left out."""
+    return Windows(_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation), ceil)
+
+
+def _only_values(node: Node, windows: Windows) -> bool:
+    """Say whether only the values of a pooling are read, of small windows side by side in a processor's channels-last images."""
+    beside = windows == Windows(windows.kernel, windows.kernel, (0, 0), (1, 1), False) and max(windows.kernel) <= LARGEST
+    image = cast(Any, node.args[0]).meta.get("val")
+    last = isinstance(image, Tensor) and image.device.type == "cpu" and image.dim() == 4 and image.permute(0, 2, 3, 1).is_contiguous()
+    return beside and last and all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
+
+
+def _take_maxima(node: Node, high: int, wide: int) -> None:
+    aten, call, x = torch.ops.aten, node.graph.call_function, cast(Any, node.args[0])
+    rows, channels, height, width = x.meta["val"].shape
+
+    def largest(values: Node, size: int, count: int) -> Node:
+        """Return the largest of each `size` neighbours along the last axis but one, which has `count` times as many places."""
+        parts = (call(aten.slice.Tensor, (values, -2, place, size * count, size)) for place in range(size))
+        return reduce(lambda best, part: call(aten.maximum.default, (best, part)), parts)
+
+    with node.graph.inserting_before(node):
+        tall = call(aten.view.default, (call(aten.permute.default, (x, [0, 2, 3, 1])), [rows, height, width * channels]))
+        flat = call(aten.view.default, (largest(tall, high, height // high), [rows, height // high, width, channels]))
+        out = call(aten.permute.default, (largest(flat, wide, width // wide), [0, 3, 1, 2]))
+    for user in list(node.users):
+        out.meta = user.meta
+        user.replace_all_uses_with(out)
+        node.graph.erase_node(user)
+    node.graph.erase_node(node)
+
+
+def _pair(size: int | Sequence[int]) -> Pair:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])

@@ -1,0 +1,216 @@
+"""From a config to objects: the only file that knows both the keys of the YAML files and the domain.
+
+The config is a plain, resolved dictionary, from Hydra or out of a checkpoint; it is read literally.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from metarun import draws
+from metarun.backbones.classifier import Classifier
+from metarun.compute.device import choose_device, place
+from metarun.compute.plan import Device, Plan, Work, plan_for, work_of
+from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.training import Position, Settings
+from metarun.errors import UserError, first_line
+from metarun.network import Network
+from metarun.objectives import Objective, objective
+from metarun.records import checkpoint
+from metarun.tasks.converted import fit_images
+from metarun.tasks.sampling import FewShot
+from metarun.types import Algorithm, Episode, Params, State, TaskSource
+from metarun.wiring.instantiate import check_targets, instantiate, locate
+
+log = logging.getLogger(__name__)
+
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config describes. config: the same, with everything that was filled in from the data (class splits)."""
+
+    config: dict[str, Any]
+    source: TaskSource
+    algorithm: Algorithm
+    device: Device
+    shown: Episode
+    """The first training episode, by which shapes were found."""
+    work: dict[str, Work]
+    """What a task asks of the device, by split ("train", "val")."""
+
+
+def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
+    """Build the task source, the network and the algorithm of a config.
+
+    typed: the config; it stays as it is. trust: None where the user typed it; where it came out of a checkpoint, the packages that
+        it may name beside metarun's own.
+    Raises UserError where the parts do not fit each other.
+    """
+    if trust is not None:
+        check_targets(typed, trust)
+    config: dict[str, Any] = copy.deepcopy(dict(typed))
+    for group in ("task", "algo", "backbone", "device"):
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
+    device = choose_device(config["device"])
+    source = build_source(config)
+    if device.name != "cpu" and hasattr(source, "to"):
+        source = source.to(device.name)
+    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # of the training, where this is another data set
+        source = fit_images(source, config["input_shape"])
+    episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
+    config["input_shape"] = list(episodes["train"].support.x.shape[1:])
+    algorithm = _build_algorithm(config, source, episodes)
+    network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
+    module = network.module if isinstance(network, Network) else None
+    kind = {"sequential": bool(getattr(algorithm, "sequential", False)), "shared": not getattr(algorithm, "adapts_backbone", True)}
+    work = {split: work_of(module, episode, inner_steps, **kind) for split, episode in episodes.items()}
+    return Parts(config, source, algorithm, device, episodes["train"], work)
+
+
+def build_source(config: dict[str, Any]) -> TaskSource:
+    """Build the task source, and write the split that it drew into the config, so that a checkpoint restores exactly that one."""
+    source: TaskSource = instantiate(config["task"], name="task")
+    for name in ("objective", "episode"):
+        if not hasattr(source, name):
+            raise UserError(
+                f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source."
+            )
+    for key in ("classes", "tasks"):
+        if key in config["task"] and config["task"][key] is None:
+            config["task"][key] = getattr(source, key)
+    return source
+
+
+def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
+    """Return the position before the first step, and the optimizer of its parameters."""
+    params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
+    if parts.config.get("init_from") is not None:
+        params, state = warm_start(params, state, parts.config["init_from"])
+    position = Position(0, place(params, settings.device), place(state, settings.device))
+    return position, build_optimizer(parts.config, position.params, settings.steps)
+
+
+def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
+    """Return parameters and state with those of a checkpoint in the place of those of the same names.
+
+    A backbone is `body.*` under a head and bare without one (`protonet`); either starts from the other.
+
+    Raises UserError where the checkpoint has none of the parameters, or one of another shape.
+    """
+    file = checkpoint.resolve(path)
+    stored = checkpoint.load(file)
+    shared = _renamed(stored.params, params)
+    if not shared:
+        raise UserError(f"init_from={path}: that run has no parameter of the name of one here; it must have the same backbone.")
+    for name, value in shared.items():
+        if value.shape != params[name].shape:
+            was, now = tuple(value.shape), tuple(params[name].shape)
+            raise UserError(
+                f"init_from={path}: its '{name}' has shape {was} and here it has {now}; train that run with the same task and backbone."
+            )
+    log.info("%d of %d parameters start from %s", len(shared), len(params), file)
+    carried = {name: value for name, value in _renamed(stored.state, state).items() if value.shape == state[name].shape}
+    return params | shared, state | carried
+
+
+def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is stored, under the wanted names; a backbone's names count as the same with and without `body.` before them."""
+    known = {_bare(name): value for name, value in stored.items()}
+    return {name: known[_bare(name)] for name in wanted if _bare(name) in known}
+
+
+def _bare(name: str) -> str:
+    return name.replace("body.", "", 1)
+
+
+def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps: int) -> OuterOptimizer:
+    """Return the outer optimizer of these parameters."""
+    if not isinstance(config.get("optimizer"), Mapping):
+        raise UserError("the config has no optimizer; choose one with optimizer=… (adam, sgd, reptile).")
+    optimizer: OuterOptimizer = instantiate(config["optimizer"], name="optimizer", params=params, steps=max(steps, 1))
+    return optimizer
+
+
+def build_settings(parts: Parts) -> Settings:
+    """Return the engine's settings from the top-level keys, and how the device runs a step and a validation."""
+    config, device = parts.config, parts.device
+    keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS}}
+    settings: Settings = instantiate(keys, name="train", device=device.name)
+    plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
+    # As many tasks at once as in training fit into memory; what a resumed run takes over is that of training, so only that counts here.
+    most = plan.chunk * plan.workers if plan.kernels == "own" else plan.chunk
+    validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
+    return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, most=most))
+
+
+def evaluation_plan(parts: Parts, episodes: int) -> Plan:
+    """Return how the device scores so many episodes; UserError where it is told to use kernels that are not there."""
+    return plan_for(parts.device, parts.work["val"], episodes, steps=0)
+
+
+def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:
+    node = {key: value for key, value in config["algo"].items() if key != "recipe"}
+    kind = locate(node.get("_target_", ""))
+    goal = objective(source.objective)
+    allowed = getattr(kind, "objectives", (goal.kind,))
+    if goal.kind not in allowed:
+        raise UserError(
+            f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task."
+        )
+    extra: dict[str, Any] = {"objective": goal}
+    if "train_classes" in inspect.signature(kind).parameters:
+        if getattr(source, "train_labels", "global") != "global":
+            raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
+        extra["train_classes"] = episodes["train"].support.y.shape[-1]
+    if "network" in inspect.signature(kind).parameters:
+        extra["network"] = _build_network(config, episodes, goal, head=getattr(kind, "head", True), algorithm=kind.__name__)
+    algorithm: Algorithm = instantiate(node, name="algo", **extra)
+    return algorithm
+
+
+def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: Objective, *, head: bool, algorithm: str) -> Network:
+    node = dict(config["backbone"])
+    norm = node.pop("norm", "batch")
+    if "input_shape" in node and node["input_shape"] is None:
+        node["input_shape"] = list(episodes["train"].support.x.shape[1:])
+    outputs = {split: episode.support.y.shape[-1] for split, episode in episodes.items()}
+    if head and outputs["train"] != outputs["val"]:
+        raise UserError(
+            f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
+            "set task.train_ways to the value of task.ways."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        backbone = instantiate(node, name="backbone")
+        if not isinstance(backbone, nn.Module):
+            raise UserError(f"{node['_target_']} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
+        module = Classifier(backbone, outputs["train"]) if head else backbone
+    network = Network(module, norm)
+    _check_forward(network, episodes["train"], node["_target_"])
+    return network
+
+
+def _check_forward(network: Network, episode: Episode, name: str) -> None:
+    """Run the network once, so that a backbone that does not suit the task is told before any work."""
+    params, state = network.init()
+    with torch.no_grad():
+        try:
+            outputs = network.on_support(params, state, episode.support, training=True)
+        except RuntimeError as error:
+            shape = tuple(episode.support.x.shape[1:])
+            raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {first_line(error)}") from error
+    if outputs.dim() != 2:
+        raise UserError(f"backbone {name} gives outputs of shape {tuple(outputs.shape)}; it must give one vector per example.")

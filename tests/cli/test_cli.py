@@ -1,0 +1,308 @@
+"""The command line: which function gets which config and folder, what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import metarun
+from metarun.cli.arguments import escape, open_groups, prepare, split
+from metarun.cli.folders import claim, tidy
+from metarun.errors import UserError
+
+if TYPE_CHECKING:
+    from command_line import Calls, CommandLine
+
+pytest_plugins = ("command_line",)
+
+GROUPS = {"algo", "task", "backbone", "device", "optimizer", "logger", "experiment"}
+
+
+def imported_by(*words: str) -> set[str]:
+    """Return the top-level packages that `metarun WORDS` imports."""
+    shell = subprocess.run([sys.executable, "-X", "importtime", "-m", "metarun", *words], capture_output=True, text=True, check=True)
+    return {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in shell.stderr.splitlines() if line.startswith("import time:")}
+
+
+# Words
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_help_names_every_command(command_line: CommandLine, words: tuple[str, ...]) -> None:
+    answer = command_line(*words)
+    assert answer.code == 0
+    assert all(f"\n  {command} " in answer.out for command in ("train", "eval", "list", "reproduce"))
+
+
+def test_version_is_the_package_version(command_line: CommandLine) -> None:
+    assert command_line("--version").out == f"metarun {metarun.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("trian", "there is no command 'trian'. Did you mean 'train'?"),
+        ("--hepl", "there is no option '--hepl'. Did you mean '--help'?"),
+        ("algo=maml", "'algo=maml' comes before a command; write metarun train algo=maml."),
+    ],
+)
+def test_an_unknown_word_gets_a_sentence_and_the_usage(command_line: CommandLine, word: str, said: str) -> None:
+    answer = command_line(word)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines()[0] == f"metarun: {said}"
+    assert answer.err.splitlines()[1].startswith("usage: metarun {train,eval,list,reproduce}")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("list",)])
+def test_words_that_only_tell_import_neither_torch_nor_hydra(words: tuple[str, ...]) -> None:
+    assert not imported_by(*words) & {"torch", "hydra", "omegaconf", "numpy"}
+
+
+def test_showing_the_config_imports_no_torch() -> None:
+    assert "torch" not in imported_by("train", "--cfg", "job")
+
+
+# What a training job receives
+
+
+def test_train_receives_the_resolved_config_and_its_folder(command_line: CommandLine, calls: Calls) -> None:
+    assert command_line("train", "task.shots=5", "seed=3").code == 0
+    [(config, folder)] = calls.train
+    assert config["task"]["shots"] == 5
+    assert config["task"]["seed"] == config["seed"] == 3
+    assert config["steps"] == config["algo"]["recipe"]["steps"] == 1000
+    assert config["resume"] is None
+    assert config["trust"] == []
+    assert config["chosen"].keys() == GROUPS
+    assert config["chosen"]["algo"] == "maml"
+    assert config["chosen"]["experiment"] is None
+    assert re.fullmatch(r"outputs/glyphs-maml/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.relative_to(Path.cwd()).as_posix())
+    assert (folder / ".hydra/overrides.yaml").read_text() == "- task.shots=5\n- seed=3\n"
+
+
+def test_an_algorithms_recipe_sets_steps_and_tasks_and_an_override_beats_it(command_line: CommandLine, calls: Calls) -> None:
+    folder = Path("conf/algo")
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("_target_: mine.Mine\nrecipe: {steps: 7, tasks_per_step: 3}\n")
+    assert command_line("train", "--config-dir", "conf", "algo=mine", "tasks_per_step=4").code == 0
+    assert (calls.train[0][0]["steps"], calls.train[0][0]["tasks_per_step"]) == (7, 4)
+
+
+def test_an_algorithm_may_bring_its_optimizer_and_the_user_may_choose_another(command_line: CommandLine, calls: Calls) -> None:
+    folder = Path("conf/algo")
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("defaults:\n  - override /optimizer@_global_.optimizer: sgd\n_target_: mine.Mine\n")
+    command_line("train", "--config-dir", "conf", "algo=mine")
+    command_line("train", "--config-dir", "conf", "algo=mine", "optimizer=adam")
+    assert [config["optimizer"]["name"] for config, _ in calls.train] == ["SGD", "Adam"]
+
+
+def test_flags_may_stand_among_the_overrides(command_line: CommandLine, calls: Calls) -> None:
+    Path("conf").mkdir()
+    assert command_line("train", "seed=1", "--config-dir", "conf", "steps=5").code == 0
+    assert (calls.train[0][0]["seed"], calls.train[0][0]["steps"]) == (1, 5)
+
+
+def test_modules_in_the_working_directory_can_be_imported(command_line: CommandLine, calls: Calls) -> None:
+    command_line("train")
+    assert os.getcwd() in sys.path
+
+
+def test_jobs_that_start_in_the_same_second_get_different_folders(command_line: CommandLine, calls: Calls) -> None:
+    for _ in range(4):
+        assert command_line("train").code == 0
+    assert len({folder for _, folder in calls.train}) == 4
+
+
+def test_a_claimed_name_gets_a_number(tmp_path: Path) -> None:
+    assert [claim(f"{tmp_path}/a/run") for _ in range(3)] == [f"{tmp_path}/a/run", f"{tmp_path}/a/run-2", f"{tmp_path}/a/run-3"]
+
+
+@pytest.mark.parametrize("flags", [("--cfg", "job"), ("--cfg", "all", "--resolve"), ("--info", "searchpath"), ("--help",)])
+def test_asking_for_information_makes_no_folder(command_line: CommandLine, calls: Calls, flags: tuple[str, ...]) -> None:
+    answer = command_line("train", *flags)
+    assert answer.code == 0
+    assert answer.out
+    assert not calls.train
+    assert list(Path.cwd().iterdir()) == []
+
+
+# Sweeps
+
+
+def test_a_sweep_of_two_by_two_leaves_four_named_folders(command_line: CommandLine, calls: Calls) -> None:
+    assert command_line("train", "-m", "algo=maml,protonet", "steps=9", "seed=range(0,2)").code == 0
+    names = ["0_algo-maml_seed-0", "1_algo-maml_seed-1", "2_algo-protonet_seed-0", "3_algo-protonet_seed-1"]
+    assert [folder.name for _, folder in calls.train] == names
+    [sweep] = Path("outputs/multirun").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == [*names, "multirun.yaml"]
+
+
+def test_a_jobs_name_needs_no_quotes() -> None:
+    assert tidy("3_++task.root-/my photos,[1,2]_lr-0.1") == "3_task.root-my-photos-1-2-_lr-0.1"
+    assert len(tidy("x" * 300)) == 100
+
+
+def test_a_refused_job_of_a_sweep_lets_the_others_run_and_exits_with_2(command_line: CommandLine, calls: Calls) -> None:
+    def refuse_first(config: dict[str, int]) -> float:
+        if config["seed"] == 0:
+            raise UserError("seed 0 is refused.")
+        return 0.5
+
+    calls.answer = refuse_first
+    answer = command_line("train", "-m", "seed=0,1")
+    assert answer.code == 2
+    assert answer.err.endswith("metarun: seed 0 is refused.\n")
+    assert "Traceback" not in answer.err
+    assert [config["seed"] for config, _ in calls.train] == [0, 1]
+    assert "seed 0 is refused." in (calls.train[0][1] / "metarun.log").read_text()
+
+
+# How a job ends
+
+
+def test_a_user_error_is_one_sentence_and_leaves_no_folder(command_line: CommandLine, calls: Calls) -> None:
+    def refuse(config: object) -> float:
+        raise UserError("no.")
+
+    calls.answer = refuse
+    answer = command_line("train")
+    assert (answer.code, answer.out, answer.err) == (2, "", "metarun: no.\n")
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_user_error_after_something_was_written_keeps_the_folder(command_line: CommandLine, calls: Calls) -> None:
+    def write_and_refuse(config: object) -> float:
+        (calls.train[0][1] / "metrics.jsonl").touch()
+        raise UserError("no.")
+
+    calls.answer = write_and_refuse
+    assert command_line("train").code == 2
+    assert (calls.train[0][1] / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("bug", [ValueError, KeyError, FileNotFoundError, AttributeError])
+def test_a_bug_keeps_its_traceback(command_line: CommandLine, calls: Calls, bug: type[Exception]) -> None:
+    def fail(config: object) -> float:
+        raise bug("ours")
+
+    calls.answer = fail
+    with pytest.raises(bug, match="ours"):
+        command_line("train")
+
+
+def test_a_full_disk_is_no_bug(command_line: CommandLine, calls: Calls) -> None:
+    def fail(config: object) -> float:
+        raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    calls.answer = fail
+    answer = command_line("train")
+    assert (answer.code, answer.err) == (2, "metarun: metrics.jsonl: No space left on device.\n")
+
+
+def test_an_interrupt_exits_with_130(command_line: CommandLine, calls: Calls) -> None:
+    def interrupt(config: object) -> float:
+        raise KeyboardInterrupt
+
+    calls.answer = interrupt
+    answer = command_line("train")
+    assert (answer.code, answer.err) == (130, "metarun: interrupted.\n")
+    assert list(Path.cwd().iterdir()) == []
+
+
+# Resume
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A run folder as an earlier process left it, with letters in its name that mean something to Hydra."""
+    run = tmp_path / "outputs" / "a=b, it's (2)"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/config.yaml").write_text("old")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/last.pt").touch()
+    return run
+
+
+@pytest.mark.parametrize("inside", ["", "checkpoints", "checkpoints/last.pt"])
+def test_resume_runs_in_the_old_folder_and_changes_nothing_of_hydras_there(
+    command_line: CommandLine, calls: Calls, old_run: Path, inside: str
+) -> None:
+    path = os.path.join(*filter(None, ["outputs", old_run.name, inside]))
+    assert command_line("train", f"resume={path}").code == 0
+    assert calls.train == [({"resume": path, "overrides": {}, "groups": {}}, old_run)]
+    assert [file.name for file in (old_run / ".hydra").iterdir()] == ["config.yaml"]
+    assert (old_run / ".hydra/config.yaml").read_text() == "old"
+    assert list(Path("outputs").iterdir()) == [Path("outputs") / old_run.name]
+
+
+def test_resume_passes_on_what_was_typed(command_line: CommandLine, calls: Calls, old_run: Path) -> None:
+    typed = ["steps=4000", "algo.unheard=[1, 2]", "device=cpu", "device.threads=2", "task.name='a b'"]
+    assert command_line("train", f"resume={old_run}", *typed).code == 0
+    config = calls.train[0][0]
+    assert config["overrides"] == {"steps": 4000, "algo.unheard": [1, 2], "device": "cpu", "device.threads": 2, "task.name": "a b"}
+    assert config["groups"] == {
+        "device": {"name": "cpu", "task_chunk": "auto", "threads": 2, "compile": "auto", "precision": "float32", "kernels": "auto"}
+    }
+
+
+# What an evaluation receives
+
+
+def test_eval_receives_only_what_differs_from_the_checkpoint(command_line: CommandLine, calls: Calls) -> None:
+    assert command_line("eval", "checkpoint=some/run", "task.shots=5", "algo.inner_steps=3").code == 0
+    [(config, folder)] = calls.evaluate
+    assert (config["task"], config["algo"], config["backbone"]) == ({"shots": 5}, {"inner_steps": 3}, {})
+    assert config["chosen"] == {"algo": None, "task": None, "backbone": None, "device": "auto"}
+    assert (config["split"], config["episodes"], config["seed"]) == ("test", 600, 0)
+    assert config["inner_steps"] is config["norm"] is config["save"] is None
+    assert "optimizer" not in config
+    assert folder.parent == Path.cwd() / "outputs/eval"
+
+
+def test_eval_receives_a_chosen_group_complete(command_line: CommandLine, calls: Calls) -> None:
+    assert command_line("eval", "checkpoint=some/run", "task=sinusoid", "task.shots=5").code == 0
+    config = calls.evaluate[0][0]
+    assert config["chosen"]["task"] == "sinusoid"
+    assert config["task"]["shots"] == 5
+    assert "_target_" in config["task"]
+
+
+def test_eval_takes_a_path_that_hydra_would_not_read(command_line: CommandLine, calls: Calls) -> None:
+    path = "outputs/lr=0.1, it's (2)/{a}"
+    assert command_line("eval", f"checkpoint={path}").code == 0
+    assert calls.evaluate[0][0]["checkpoint"] == path
+
+
+def test_eval_sweeps_over_keys_of_the_checkpoint(command_line: CommandLine, calls: Calls) -> None:
+    assert command_line("eval", "-m", "checkpoint=some/run", "task.shots=1,5").code == 0
+    assert [config["task"] for config, _ in calls.evaluate] == [{"shots": 1}, {"shots": 5}]
+
+
+# The words as Hydra gets them
+
+
+def test_only_keys_of_groups_that_are_not_chosen_are_left_open() -> None:
+    assert open_groups(["task=omniglot", "task.shots=1", "algo.x=2", "seed=3"]) == ["task=omniglot", "task.shots=1", "++algo.x=2", "seed=3"]
+    assert open_groups(["+task.shots=1", "~task.shots"]) == ["+task.shots=1", "~task.shots"]
+
+
+def test_flags_keep_their_values_and_come_first() -> None:
+    assert split(["a=1", "-c", "job", "b=2", "--info", "c=3"]) == (["-c", "job", "--info=all"], ["a=1", "b=2", "c=3"])
+    assert split(["--info", "defaults", "a=1"]) == (["--info=defaults"], ["a=1"])
+
+
+def test_quotes_and_backslashes_before_them_are_escaped() -> None:
+    assert escape(r"it's \ a\'") == r"it\'s \ a\\\'"
+    assert escape("end\\") == "end\\\\"
+
+
+def test_a_path_in_quotes_or_a_sweep_is_left_alone() -> None:
+    assert prepare("eval", ["checkpoint='a=b'"]) == ["checkpoint='a=b'"]
+    assert prepare("eval", ["-m", "checkpoint=a,b"]) == ["-m", "checkpoint=a,b"]

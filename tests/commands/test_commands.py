@@ -1,0 +1,297 @@
+"""What `train` and `eval` leave behind, from a plain config to a run folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import composed, few_shot
+
+from metarun.commands import overrides, report_files
+from metarun.commands.evaluate import evaluate as run_evaluation
+from metarun.commands.train import train
+from metarun.engine.report import Report
+from metarun.errors import UserError
+from metarun.records import checkpoint
+from metarun.testing import assert_same
+
+IMAGES = {"_target_": "small.split_images", "ways": 3, "shots": 2, "queries": 3, "seed": 0, "eval_seed": 0, "classes": None}
+CONV = {"_target_": "small.SmallConv", "filters": 2, "norm": "batch"}
+SHORT = ("steps=4", "tasks_per_step=2", "eval_every=2", "eval_episodes=3", "logger=jsonl", "device=cpu", "device.threads=1")
+SINUSOID = ("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "task.queries=5")
+
+
+def image_config(*overrides: str) -> dict[str, Any]:
+    return {**composed(*SHORT, *overrides), "task": dict(IMAGES), "backbone": dict(CONV)}
+
+
+@pytest.fixture(scope="module")
+def maml_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MAML on small images, 3 ways, trained for four steps."""
+    folder = tmp_path_factory.mktemp("maml") / "run"
+    config = image_config("algo=maml", "algo.inner_steps=2")
+    config["chosen"] = {"algo": "maml", "task": "small", "backbone": "small", "device": "cpu"}
+    train(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sinusoid_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sinusoid") / "run"
+    train(composed(*SHORT, *SINUSOID, "algo.inner_lr=0.01"), folder)
+    return folder
+
+
+def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, Any]:
+    named = [str(each) for each in run] if isinstance(run, list) else str(run)
+    request = {"checkpoint": named, "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
+    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "chosen": {}}
+    return run_evaluation({**request, **groups, **options}, folder)
+
+
+def test_training_leaves_checkpoints_metrics_and_a_report(maml_run: Path):
+    assert {path.name for path in (maml_run / "checkpoints").iterdir()} == {"last.pt", "previous.pt", "best.pt"}
+    report = json.loads((maml_run / "report.json").read_text())
+    assert (report["split"], report["metric"], report["steps"]) == ("val", "accuracy", 4)
+    lines = [json.loads(line) for line in (maml_run / "metrics.jsonl").read_text().splitlines()]
+    validations = {line["step"]: line["val/accuracy"] for line in lines if "val/accuracy" in line}
+    assert set(validations) == {2, 4}
+    assert report["best"] == {"score": max(validations.values()), "step": min(validations, key=lambda step: (-validations[step], step))}
+    assert report["last"]["mean"] == validations[4]
+
+
+def test_training_returns_the_best_validation_score_for_a_sweeper(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    score = train(image_config("algo=protonet"), tmp_path / "run")
+    assert score == json.loads((tmp_path / "run/report.json").read_text())["best"]["score"]
+    printed = capsys.readouterr().out
+    assert f"best validation accuracy {score:.4f} at step" in printed
+    assert f"metarun eval checkpoint={tmp_path / 'run'}" in printed
+
+
+def test_a_drawn_class_split_is_in_the_run_folder_and_in_the_checkpoint(maml_run: Path):
+    classes = few_shot().classes
+    assert json.loads((maml_run / "classes.json").read_text()) == classes
+    assert checkpoint.load(maml_run / "checkpoints/best.pt").config["task"]["classes"] == classes
+
+
+def test_evaluating_the_best_checkpoint_on_validation_repeats_its_validation_score(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
+    for run in (maml_run, sinusoid_run):
+        best = json.loads((run / "report.json").read_text())["best"]["score"]
+        assert evaluate(run, tmp_path / run.parent.name, split="val", episodes=3)["mean"] == pytest.approx(best, rel=1e-5)
+
+
+def test_a_report_holds_every_figure_that_it_promises(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    evaluate(maml_run, tmp_path, episodes=6)
+    report = json.loads((tmp_path / "report.json").read_text())
+    facts = {"metric": "accuracy", "episodes": 6, "diverged": 0, "seed": 0, "split": "test", "ways": 3, "shots": 2, "queries": 3}
+    assert {key: report[key] for key in facts} == facts
+    assert (report["norm"], report["inner_steps"], len(report["by_step"]), report["kernels"]) == ("batch", 2, 3, "torch")
+    assert {"mean", "ci95", "median", "std", "nll", "ece", "config"} <= set(report)
+    assert report["checkpoint"] == str(maml_run / "checkpoints/best.pt")
+    assert report["by_step"][-1] == report["mean"]
+    printed = capsys.readouterr().out.splitlines()[0]
+    assert printed.startswith(
+        f"accuracy {100 * report['mean']:.2f} % ± {100 * report['ci95']:.2f}  [95 % CI of 6 test episodes, 3-way 2-shot"
+    )
+    assert "norm=batch, 2 inner steps, seed 0" in printed
+
+
+def test_a_regression_is_told_with_its_median_and_the_mean_predictor(
+    sinusoid_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    report = evaluate(sinusoid_run, tmp_path)
+    assert (report["metric"], report["ways"], report["shots"], report["queries"], report["norm"]) == ("mse", None, 10, 5, None)
+    assert f"median {report['median']:.4f}, mean predictor {report['baseline']:.4f}" in capsys.readouterr().out
+
+
+def test_inner_steps_norm_seed_and_keys_of_the_task_may_change(maml_run: Path, tmp_path: Path):
+    plain = evaluate(maml_run, tmp_path / "plain")
+    assert evaluate(maml_run, tmp_path / "again") == plain
+    longer = evaluate(maml_run, tmp_path / "longer", inner_steps=4)
+    assert longer["inner_steps"] == 4
+    assert longer["by_step"][:3] == plain["by_step"]
+    assert evaluate(maml_run, tmp_path / "norm", norm="running")["norm"] == "running"
+    other = evaluate(maml_run, tmp_path / "seed", seed=5)
+    assert other["config"]["task"]["eval_seed"] == 5
+    assert other["nll"] != plain["nll"], "other episodes"
+    assert evaluate(maml_run, tmp_path / "shots", task={"shots": 4})["shots"] == 4
+
+
+def test_a_list_of_runs_is_scored_as_an_ensemble(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(image_config("algo=maml", "algo.inner_steps=2", "seed=1"), tmp_path / "run")
+    capsys.readouterr()
+    report = evaluate([maml_run, tmp_path / "run"], tmp_path / "both")
+    assert report["members"] == 2
+    assert report["checkpoint"] == [str(run / "checkpoints/best.pt") for run in (maml_run, tmp_path / "run")]
+    assert "ensemble of 2" in capsys.readouterr().out
+    twice = evaluate([maml_run, maml_run], tmp_path / "twice")
+    assert twice["by_step"] == pytest.approx(evaluate(maml_run, tmp_path / "once")["by_step"])
+
+
+def test_members_of_an_ensemble_share_algorithm_and_network(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="the members of an ensemble differ in their weights alone"):
+        evaluate([maml_run, sinusoid_run], tmp_path)
+    with pytest.raises(UserError, match="names no run"):
+        evaluate([], tmp_path)
+
+
+def test_an_evaluation_changes_nothing_in_the_run(maml_run: Path, tmp_path: Path):
+    before = {path: path.read_bytes() for path in maml_run.rglob("*") if path.is_file()}
+    evaluate(maml_run, tmp_path)
+    assert {path: path.read_bytes() for path in maml_run.rglob("*") if path.is_file()} == before
+
+
+def test_per_episode_scores_go_into_a_csv(maml_run: Path, tmp_path: Path):
+    report = evaluate(maml_run, tmp_path / "report", save=str(tmp_path / "scores.csv"), episodes=5)
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert rows[0] == ["episode", "accuracy", "nll"]
+    assert [int(row[0]) for row in rows[1:]] == [0, 1, 2, 3, 4]
+    assert sum(float(row[1]) for row in rows[1:]) / 5 == pytest.approx(report["mean"])
+
+
+def test_protonet_may_be_evaluated_with_other_ways_than_it_was_trained_with(tmp_path: Path):
+    config = image_config("algo=protonet")
+    config["task"] |= {"train_ways": 5}
+    train(config, tmp_path / "run")
+    assert evaluate(tmp_path / "run", tmp_path / "eval", task={"ways": 7, "shots": 1})["ways"] == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "tset"}, "split=tset is unknown.*Did you mean 'test'"),
+        ({"episodes": 0}, "episodes=0 must be a whole number of at least 1"),
+        ({"episodes": 2.5}, r"episodes=2\.5 must be a whole number"),
+        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"task": {"shotss": 3}}, r"there is no key 'task\.shotss'.*Did you mean 'task\.shots'"),
+        ({"task": {"ways": 4}}, r"Maml trains a head of 3 outputs|'head\.weight' has shape \(3, \d+\) and this task needs \(4, \d+\)"),
+        ({"norm": "runing"}, "Did you mean 'running'"),
+        ({"inner_steps": -1}, r"algo\.test_inner_steps=-1"),
+        ({"save": "no/such/folder/scores.csv"}, "there is no folder no/such/folder"),
+        ({"trust": []}, r"add trust=\[small\]"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_a_sentence_and_leaves_no_report(maml_run: Path, tmp_path: Path, options: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        evaluate(maml_run, tmp_path / "eval", **options)
+    assert not (tmp_path / "eval/report.json").exists()
+
+
+def test_scores_are_never_written_over_a_file_that_is_there(maml_run: Path, tmp_path: Path):
+    (tmp_path / "scores.csv").write_text("mine")
+    with pytest.raises(UserError, match="the file is there already"):
+        evaluate(maml_run, tmp_path / "eval", save=str(tmp_path / "scores.csv"))
+    assert (tmp_path / "scores.csv").read_text() == "mine"
+
+
+def test_an_algorithm_without_inner_steps_has_none_to_set(tmp_path: Path):
+    train(image_config("algo=protonet", "steps=1"), tmp_path / "run")
+    with pytest.raises(UserError, match="this checkpoint's algorithm has no inner steps to set"):
+        evaluate(tmp_path / "run", tmp_path / "eval", inner_steps=3)
+
+
+def test_a_network_for_other_inputs_is_told_with_both_shapes(sinusoid_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"'body\.layers\.0\.weight' has shape \(4, 1\) and this task needs \(4, 10\)"):
+        evaluate(sinusoid_run, tmp_path, task=composed("task=regression")["task"], chosen={"task": "regression"})
+
+
+def test_a_split_comes_back_from_the_checkpoint_and_not_from_a_new_draw(maml_run: Path, tmp_path: Path):
+    """The source refuses any split but its own, and got the one of the checkpoint."""
+    assert evaluate(maml_run, tmp_path)["config"]["task"]["classes"] == few_shot().classes
+
+
+def test_a_baseline_that_learns_nothing_is_validated_and_evaluated_too(tmp_path: Path):
+    train(image_config("algo=nearest", "steps=0"), tmp_path / "run")
+    assert json.loads((tmp_path / "run/report.json").read_text())["best"]["step"] == 0
+    assert evaluate(tmp_path / "run", tmp_path / "eval", episodes=10)["mean"] > 0.6
+
+
+def test_scratch_chooses_on_validation_and_is_tested_with_its_choice(tmp_path: Path):
+    train(image_config("algo=scratch", "steps=0", "algo.max_inner_steps=5", "algo.inner_lrs=[0.001,0.05]"), tmp_path / "run")
+    stored = checkpoint.load(tmp_path / "run/checkpoints/best.pt")
+    report = evaluate(tmp_path / "run", tmp_path / "eval", split="val", episodes=3)
+    assert report["inner_steps"] == int(stored.state["inner_steps"])
+    assert report["mean"] == pytest.approx(stored.best["score"] if stored.best else math.nan, abs=1e-6)
+
+
+def test_equal_configs_train_equal_weights_and_another_seed_others(tmp_path: Path):
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        train({**image_config("algo=maml", f"seed={seed}"), "task": {**IMAGES, "seed": seed}}, tmp_path / name)
+    one, same, other = (checkpoint.load(tmp_path / name / "checkpoints/last.pt") for name in ("one", "same", "other"))
+    assert_same((one.params, one.state), (same.params, same.state), "the same config", tolerance=0.0)
+    assert not torch.equal(one.params["head.weight"], other.params["head.weight"])
+
+
+def test_a_sentence_counts_diverged_episodes():
+    report = Report("mse", 1.0, 0.1, 0.9, 0.5, 10, 2, [1.0], [0], None, None, 3.0, [])
+    facts = {"ways": None, "shots": 5, "queries": 10, "norm": None, "inner_steps": 1, "split": "test", "seed": 0}
+    assert report_files.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
+
+
+def test_a_sentence_names_the_accuracies_by_presentation_that_there_are():
+    report = Report("accuracy", 0.9, 0.01, 0.9, 0.1, 10, 0, [0.9], [0], 0.3, 0.0, None, [], by_presentation=[0.2, 0.75, 0.8, 0.85, 0.9])
+    facts = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 0, "split": "test", "seed": 0}
+    assert "; by presentation 1/2/5: 20.0/75.0/90.0 %  [" in report_files.sentence(report, facts)
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
+    report_files.write_json(tmp_path / "deep/report.json", {"a": math.nan, "b": [1.0, math.inf], "c": {"d": -math.inf, "e": "text"}})
+    assert json.loads((tmp_path / "deep/report.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "text"}}
+
+
+def test_setting_a_key_leaves_the_original_alone():
+    config = {"task": {"shots": 1, "rotations": {"train": True}}}
+    assert overrides.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
+    assert config["task"]["rotations"] == {"train": True}
+    assert overrides.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]
+
+
+def test_a_thin_evaluation_scores_the_same_last_step(maml_run: Path, tmp_path: Path):
+    """Of 12 inner steps it scores 0, 1, 2, 5, 10 and 12; the episodes are the same, and so is the score."""
+    every = evaluate(maml_run, tmp_path / "every", inner_steps=12, episodes=3)
+    thin = evaluate(maml_run, tmp_path / "thin", inner_steps=12, episodes=3, by_step="thin")
+    assert every["steps"] == list(range(13))
+    assert thin["steps"] == [0, 1, 2, 5, 10, 12]
+    assert thin["mean"] == every["mean"]
+    assert thin["by_step"] == [every["by_step"][step] for step in thin["steps"]]
+
+
+# Another data set than that of the training
+
+
+def other_images(**changes: Any) -> dict[str, Any]:
+    return {"_target_": "small.small_images", "ways": 3, "shots": 1, "queries": 2, "side": 12, "seed": 0, "eval_seed": 0, **changes}
+
+
+def transferred(run: Path, folder: Path, typed: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    chosen = {"algo": None, "task": "other", "backbone": None, "device": None}
+    return evaluate(run, folder, task=other_images(**changes), chosen=chosen, typed=typed or [])
+
+
+def test_a_trained_start_is_tested_on_another_data_set_under_its_own_episodes(maml_run: Path, tmp_path: Path, capsys: Any):
+    report = transferred(maml_run, tmp_path / "plain")
+    assert (report["trained_on"], report["task"]) == ("small", "other")
+    assert (report["ways"], report["shots"], report["queries"]) == (3, 2, 3), "those of the training"
+    assert "other, trained on small" in capsys.readouterr().out
+    typed = transferred(maml_run, tmp_path / "typed", typed=["task.shots"])
+    assert typed["shots"] == 1
+
+
+def test_another_number_of_ways_needs_a_method_without_a_trained_head(maml_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="its head has a fixed number of ways"):
+        transferred(maml_run, tmp_path / "maml", typed=["task.ways"], ways=4)
+    train(image_config("algo=protonet"), tmp_path / "run")
+    assert transferred(tmp_path / "run", tmp_path / "protonet", typed=["task.ways"], ways=4)["ways"] == 4
+
+
+def test_the_head_over_the_training_classes_is_no_obstacle(tmp_path: Path):
+    config = image_config("algo=finetune")
+    config["task"]["train_labels"] = "global"
+    train(config, tmp_path / "run")
+    report = transferred(tmp_path / "run", tmp_path / "eval", typed=["task.ways"], ways=4, train_labels="episode")
+    assert report["ways"] == 4

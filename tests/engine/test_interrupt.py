@@ -1,0 +1,103 @@
+"""Stopping a run: the step is finished, the state saved, and what was there before is put back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from small import Lines, dense_network, run_engine
+
+from metarun.algorithms.maml import Maml
+from metarun.engine.interrupt import Interrupt
+from metarun.objectives import REGRESSION
+from metarun.types import State
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_request_to_stop(number: signal.Signals):
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.stopped
+        os.kill(os.getpid(), number)
+        assert interrupt.stopped
+    assert signal.getsignal(number) is before
+
+
+def send_during_a_run(*numbers: signal.Signals) -> None:
+    with Interrupt() as interrupt:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            assert interrupt.stopped
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_stops_at_once(first: signal.Signals):
+    """Also where the handler was another one before: a shell lets what it starts in the background ignore SIGINT."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        send_during_a_run(first, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_sigterm_is_the_same_request():
+    send_during_a_run(signal.SIGTERM, signal.SIGTERM)
+
+
+def test_handlers_are_put_back_after_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError, match="an error"), Interrupt():
+        raise ValueError("an error")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    """Python allows handlers in the main thread only; a run in another thread still runs."""
+    seen: list[bool] = []
+
+    def enter() -> None:
+        with Interrupt() as interrupt:
+            seen.append(interrupt.stopped)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [False]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Stopping(Maml):
+    """MAML that gets a signal in the middle of its third step."""
+
+    def update_state(self, state: State, aux: State) -> State:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().update_state(state, aux)
+
+
+calls: list[int] = []
+
+
+def test_the_engine_finishes_the_step_saves_and_returns(tmp_path: Path):
+    calls.clear()
+    run = run_engine(tmp_path, Stopping(dense_network(), REGRESSION, inner_lr=0.01), Lines(), steps=10, save_every=100)
+    assert run.position.step == 3
+    assert run.saved[-1] == ("last.pt", 3)
+    assert [line["step"] for line in run.lines] == [1, 2, 3]
+    assert not any(name == "best.pt" for name, _ in run.saved), "an interrupt is no reason to validate"
+
+
+def test_a_signal_between_two_steps_saves_too(tmp_path: Path):
+    """It arrives while the schedule's own checkpoint of step 2 is written."""
+
+    def stop(position: object, name: str) -> None:
+        if getattr(position, "step", 0) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = run_engine(tmp_path, Maml(dense_network(), REGRESSION, inner_lr=0.01), Lines(), steps=10, save_every=2, on_save=stop)
+    assert run.position.step == 2
+    assert run.saved[-1] == ("last.pt", 2)

@@ -1,0 +1,155 @@
+"""Max-pooling: exact in its derivatives, and the same for all tasks at once as for each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+
+from metarun.layers.pool import MaxPool2d, Windows, max_pool2d, pool_by_maxima, replace_pool
+from metarun.network import Network
+
+WINDOWS = [
+    Windows((2, 2), (2, 2), (0, 0), (1, 1), False),
+    Windows((3, 3), (2, 2), (1, 1), (1, 1), False),
+    Windows((2, 3), (1, 2), (0, 1), (2, 1), False),
+    Windows((2, 2), (2, 2), (0, 0), (1, 1), True),
+]
+"""Halving; overlapping; of unequal sides; reaching over the edge."""
+TASKS = 3
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)), dtype=torch.float64)
+
+
+def plain(x: Tensor, windows: Windows) -> Tensor:
+    return F.max_pool2d(x, windows.kernel, windows.stride, windows.padding, windows.dilation, windows.ceil)
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_it_equals_torchs_pooling_and_leaves_the_channels_last(windows: Windows) -> None:
+    x = random(2, 4, 7, 7)
+    out = max_pool2d(x, windows)
+    assert torch.equal(out, plain(x, windows))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_first_and_second_derivatives_equal_finite_differences(windows: Windows) -> None:
+    def function(x: Tensor) -> Tensor:
+        return max_pool2d(x, windows).pow(3)  # pooling alone has no second derivative
+
+    x = random(2, 2, 5, 5).requires_grad_()
+    assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
+
+
+def test_of_equal_values_the_first_has_the_whole_derivative() -> None:
+    found = grad(lambda x: max_pool2d(x, WINDOWS[0]).sum())(torch.zeros(1, 1, 2, 2))
+    assert found.flatten().tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def adapted(pool: Callable[..., Tensor], windows: Windows) -> Callable[..., Tensor]:
+    """Return a loss after a step of gradient descent on the images and a factor, whose derivative takes all three functions."""
+
+    def loss(x: Tensor, factor: Tensor) -> Tensor:
+        def inner(x: Tensor, factor: Tensor) -> Tensor:
+            return pool(factor * x, windows).tanh().square().sum()
+
+        by_x, by_factor = grad(inner, (0, 1))(x, factor)
+        return pool((x - 0.1 * by_x) * (factor - 0.1 * by_factor), windows).pow(3).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize("dims", [(0, 0), (2, 0), (0, None), (None, 0), (4, None)])
+def test_mapped_over_tasks_it_equals_the_loop_wherever_the_tasks_lie(windows: Windows, dims: tuple[Any, ...]) -> None:
+    images, factors = random(TASKS, 2, 2, 5, 5), random(TASKS, seed=1)
+    x = images[0] if dims[0] is None else images.movedim(0, dims[0])
+    factor = factors[0] if dims[1] is None else factors
+    found = vmap(grad(adapted(max_pool2d, windows), (0, 1)), dims)(x, factor)
+    for task in range(TASKS):
+        one = (images[0 if dims[0] is None else task], factors[0 if dims[1] is None else task])
+        for mine, theirs in zip(found, grad(adapted(plain, windows), (0, 1))(*one), strict=True):
+            torch.testing.assert_close(mine[task], theirs)
+
+
+def test_the_gradient_of_an_image_that_all_tasks_share_is_the_sum_over_tasks() -> None:
+    x, weights = random(2, 2, 4, 4), random(TASKS, 2, 2, 2, 2)
+
+    def total(pool: Callable[..., Tensor]) -> Tensor:
+        return vmap(lambda weight: (weight * pool(x, WINDOWS[0])).sum())(weights).sum()
+
+    def by_x(pool: Callable[..., Tensor]) -> Tensor:
+        return grad(lambda image: vmap(lambda weight: (weight * pool(image, WINDOWS[0])).sum())(weights).sum())(x)
+
+    torch.testing.assert_close(total(max_pool2d), total(plain))
+    torch.testing.assert_close(by_x(max_pool2d), by_x(plain))
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1, "padding": 1}, {"ceil_mode": True}, {"dilation": 2}])
+def test_a_networks_layer_is_replaced_by_one_that_computes_the_same(options: dict[str, Any]) -> None:
+    layer, x = nn.MaxPool2d(2, **options), random(2, 3, 5, 5)
+    replaced = Network(nn.Sequential(layer)).module[0]  # type: ignore[index]
+    assert isinstance(replaced, MaxPool2d)
+    assert torch.equal(replaced(x), layer(x))
+    assert torch.equal(replaced(x[0]), layer(x[0]))  # without an axis of examples
+
+
+def test_a_layer_that_returns_indices_and_one_of_the_users_own_class_are_left_to_torch() -> None:
+    class Own(nn.MaxPool2d):
+        pass
+
+    assert isinstance(replace_pool(nn.Sequential(Own(2)))[0], Own)  # type: ignore[index]
+    out, indices = replace_pool(nn.MaxPool2d(2, return_indices=True))(random(1, 1, 4, 4))
+    assert out.shape == indices.shape == (1, 1, 2, 2)
+
+
+def recorded(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, bool]:
+    """Return what the recorded program gives, and whether a kernel in it finds the places of the largest values."""
+    module = make_fx(function)(x)
+    pool_by_maxima(module)
+    return module(x), any("max_pool2d_with_indices" in str(node.target) for node in module.graph.nodes)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [((2, 2), (8, 8)), ((2, 2), (7, 7)), ((1, 2), (8, 5)), ((2, 1), (4, 7))])
+def test_a_program_that_reads_only_the_values_takes_maxima_which_are_the_same(kernel: tuple[int, int], size: tuple[int, int]) -> None:
+    windows = Windows(kernel, kernel, (0, 0), (1, 1), False)
+    x = random(3, 4, *size).to(memory_format=torch.channels_last)
+    out, places = recorded(lambda x: max_pool2d(x, windows).relu(), x)
+    assert not places
+    assert torch.equal(out, plain(x, windows).relu())
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("pool", [lambda x: F.max_pool2d(x, 2), lambda x: F.max_pool2d(x, [2], padding=0), lambda x: F.max_pool2d(x[0], 2)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_what_a_call_of_torchs_function_leaves_out_has_its_default(pool: Callable[[Tensor], Tensor], channels: int) -> None:
+    x = random(2, channels, 6, 6)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.to(memory_format=layout)
+        assert torch.equal(recorded(pool, given)[0], pool(x))
+        torch.testing.assert_close(recorded(grad(lambda x: pool(x).square().sum()), given)[0], grad(lambda x: pool(x).square().sum())(x))
+
+
+@pytest.mark.parametrize("windows", [*WINDOWS[1:], Windows((3, 3), (3, 3), (0, 0), (1, 1), False)])
+def test_windows_that_are_large_overlap_or_reach_over_the_edge_stay_with_torchs_kernel(windows: Windows) -> None:
+    x = random(2, 4, 7, 7).to(memory_format=torch.channels_last)
+    out, places = recorded(lambda x: max_pool2d(x, windows), x)
+    assert places
+    assert torch.equal(out, plain(x, windows))
+
+
+def test_a_derivative_asks_for_the_places() -> None:
+    x = random(2, 4, 8, 8).to(memory_format=torch.channels_last)
+    out, places = recorded(grad(lambda x: max_pool2d(x, WINDOWS[0]).square().sum()), x)
+    assert places
+    torch.testing.assert_close(out, grad(lambda x: plain(x, WINDOWS[0]).square().sum())(x))

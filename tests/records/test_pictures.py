@@ -1,0 +1,154 @@
+"""Pictures: what is drawn, read back from the figures."""
+
+from __future__ import annotations
+
+import io
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from metarun.records.pictures import Panel, adaptation_figure, curve_figure, episode_figure, history_figure, prediction_figure
+
+
+def texts(figure: Any) -> list[str]:
+    (axes,) = figure.axes
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+def png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def episode(ways: int, shots: int, queries: int, channels: int = 1) -> dict[str, torch.Tensor]:
+    eye = torch.eye(ways)
+    return {
+        "support_x": torch.linspace(0, 1, ways * shots * channels * 64).reshape(-1, channels, 8, 8),
+        "support_y": eye.repeat_interleave(shots, 0),
+        "query_x": torch.linspace(0, 1, ways * queries * channels * 64).reshape(-1, channels, 8, 8),
+        "query_y": eye.repeat_interleave(queries, 0),
+        "probabilities": 0.8 * eye.repeat_interleave(queries, 0) + 0.2 / ways,
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_episode_shows_every_image_with_its_prediction(channels: int) -> None:
+    given = episode(3, 2, 4, channels)
+    given["probabilities"][0] = torch.tensor([0.2, 0.7, 0.1])
+    figure = episode_figure(**given)
+    assert len(figure.axes[0].images) == 3 * (2 + 4)
+    assert "✗ 1  70%" in texts(figure)
+    assert texts(figure).count("✓ 0  87%") == 3
+    assert any("11 of 12 right" in text for text in texts(figure))
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_images_stand_in_the_row_of_their_class_whatever_their_order() -> None:
+    given = episode(2, 1, 1)
+    for name in ("query_x", "query_y", "probabilities"):
+        given[name] = given[name].flip(0)
+    drawn = episode_figure(**given).axes[0].images
+    by_height = sorted((image for image in drawn if image.get_extent()[0] > 1), key=lambda image: image.get_extent()[3])
+    expected = given["query_x"].flip(0)[:, 0]
+    for image, pixels in zip(by_height, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(image.get_array().data), pixels)
+
+
+def test_padding_is_not_drawn_and_not_counted() -> None:
+    given = episode(3, 2, 2)
+    support_mask = torch.tensor([True, False, True, True, False, False])
+    query_mask = torch.tensor([True] * 4 + [False] * 2)
+    figure = episode_figure(**given, support_mask=support_mask, query_mask=query_mask)
+    assert len(figure.axes[0].images) == 3 + 4
+    assert any("4 of 4 right" in text for text in texts(figure))
+
+
+def test_a_large_episode_is_cut_and_its_accuracy_still_over_all() -> None:
+    figure = episode_figure(**episode(20, 10, 15))
+    assert len(figure.axes[0].images) == 10 * (5 + 8)
+    assert any("300 of 300 right" in text for text in texts(figure))
+
+
+def test_a_curve_is_drawn_from_left_to_right_before_and_after_each_step() -> None:
+    x = torch.tensor([[1.0], [-1.0], [0.0]])
+    figure = curve_figure(x, x * 2, x[:1], x[:1] * 2, [x * 0, x, x * 2], title="task 3")
+    (axes,) = figure.axes
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert list(drawn) == ["truth", "before adaptation", "after 1 step", "after 2 steps"]
+    assert drawn["after 1 step"].get_xdata().tolist() == [-1.0, 0.0, 1.0]
+    assert drawn["after 1 step"].get_ydata().tolist() == [-1.0, 0.0, 1.0]
+    assert axes.get_title() == "task 3"
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_of_many_inner_steps_a_few_curves_with_the_last_are_drawn() -> None:
+    x = torch.linspace(0, 1, 5)
+    labels = [line.get_label() for line in curve_figure(x, None, x, x, [x] * 101).axes[0].lines]
+    assert len(labels) <= 7
+    assert labels[-1] == "after 100 steps"
+
+
+def test_adaptation_lines_hold_the_scores_in_percent_and_are_named_at_their_end() -> None:
+    figure = adaptation_figure({"maml": [0.2, 0.93], "protonet": [0.957]}, "accuracy")
+    (axes,) = figure.axes
+    assert axes.lines[0].get_ydata() == pytest.approx([20.0, 93.0])
+    assert set(texts(figure)) == {"maml  93.0 %", "protonet  95.7 %"}
+    assert axes.get_ylabel() == "query accuracy (%)"
+
+
+def test_names_at_the_ends_do_not_overlap() -> None:
+    (axes,) = adaptation_figure({name: [0.1, 0.9] for name in "abcd"}, "accuracy").axes
+    heights = sorted(text.xy[1] for text in axes.texts)
+    low, high = axes.get_ylim()
+    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 0.05 * (high - low)
+
+
+@pytest.mark.parametrize("scores", [[3.1, 0.4], [5.0] * 101, [1.0, math.nan], [0.5]])
+def test_errors_of_any_length_and_size_can_be_drawn(scores: list[float]) -> None:
+    figure = adaptation_figure({"maml": scores}, "mse")
+    assert figure.axes[0].get_ylabel() == "query MSE"
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_predictions_are_a_column_for_each_model_and_a_row_for_each_task() -> None:
+    x = torch.linspace(-1, 1, 5)[:, None]
+
+    def panel(scale: float) -> Panel:
+        samples = torch.stack([scale * x, scale * x + 1, scale * x + 2])
+        return Panel(x, 2 * x, x[:2], x[:2], samples, samples[0] - 1, samples[2] + 1)
+
+    figure = prediction_figure({"maml": [panel(1.0), panel(2.0)], "pmaml": [panel(3.0), panel(4.0)]}, "90 % interval")
+    top_left, top_right, bottom_left, _ = figure.axes
+    assert [top_left.get_title(), top_right.get_title(), bottom_left.get_title()] == ["maml", "pmaml", ""]
+    assert bottom_left.lines[1].get_ydata().tolist() == (2 * x + 1).flatten().tolist()
+    assert top_right.lines[-1].get_ydata().tolist() == (2 * x).flatten().tolist()
+    (band,) = top_right.collections[:1]
+    assert (band.get_datalim(top_right.transData).y0, band.get_datalim(top_right.transData).y1) == pytest.approx((-4.0, 6.0))
+    assert [text.get_text() for text in figure.legends[0].texts] == ["90 % interval", "prediction, or samples of it", "truth", "support"]
+    assert top_left.get_ylim() == top_right.get_ylim()
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_histories_are_lines_over_outer_steps_with_their_last_value() -> None:
+    figure = history_figure({"mean": [(10, 0.5), (20, 0.75)], "sum": [(10, 0.25)]}, "val/accuracy")
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[10, 20], [10]]
+    assert axes.lines[0].get_ydata() == pytest.approx([50.0, 75.0])
+    assert set(texts(figure)) == {"mean  75.0 %", "sum  25.0 %"}
+    assert history_figure({"a": [(1, 0.5)]}, "train/loss").axes[0].lines[0].get_ydata() == pytest.approx([0.5])
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_global_state_of_matplotlib_is_not_touched() -> None:
+    script = (
+        "import sys, metarun.records.pictures as p\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "p.adaptation_figure({'a': [0.1, 0.2]}, 'accuracy')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

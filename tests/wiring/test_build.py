@@ -1,0 +1,186 @@
+"""From a config to objects: shapes are found by looking, and parts that do not fit are told in a sentence."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from small import SmallConv, composed, few_shot
+from torch import Tensor
+
+from metarun import draws
+from metarun.backbones.classifier import Classifier
+from metarun.compute.kernels import operations
+from metarun.errors import UserError
+from metarun.wiring.build import build, build_optimizer, build_settings, evaluation_plan, start
+
+SMALL_IMAGES = {"_target_": "small.small_images", "ways": 3, "shots": 2, "queries": 3}
+SMALL_CONV = {"_target_": "small.SmallConv", "filters": 2, "norm": "batch"}
+
+
+def config(*overrides: str, **groups: Any) -> dict[str, Any]:
+    """A config on sinusoids with a small perceptron; `groups` replace whole groups."""
+    found = composed("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "device.threads=1", *overrides)
+    return {**found, **{name: copy.deepcopy(node) for name, node in groups.items()}}
+
+
+def images(*overrides: str, **groups: Any) -> dict[str, Any]:
+    return config(*overrides, **{"task": SMALL_IMAGES, "backbone": SMALL_CONV, **groups})
+
+
+def test_shapes_come_from_the_first_episode():
+    parts = build(
+        images("algo=maml", backbone={"_target_": "metarun.backbones.conv4.Conv4", "input_shape": None, "filters": 2, "pooling": "stride"})
+    )
+    module: Any = parts.algorithm.network.module
+    assert isinstance(module, Classifier)
+    assert module.body.blocks[0][0].in_channels == 1
+    assert module.head.out_features == 3
+    assert parts.shown.support.x.shape == (6, 1, 8, 8)
+
+
+def test_a_metric_method_gets_the_bare_backbone_and_a_gradient_method_a_head():
+    assert isinstance(build(images("algo=protonet")).algorithm.network.module, SmallConv)
+    assert isinstance(build(images("algo=maml")).algorithm.network.module, Classifier)
+
+
+def test_an_algorithm_without_a_network_needs_no_backbone_parameters():
+    params, state = build(images("algo=nearest")).algorithm.init(draws.key(0))
+    assert (params, state) == ({}, {})
+
+
+def test_the_objective_is_the_sources():
+    assert build(config()).algorithm.objective.kind == "regression"
+    assert build(images()).algorithm.objective.kind == "classification"
+
+
+def test_the_norm_of_the_backbone_is_the_networks():
+    assert build(images(backbone={**SMALL_CONV, "norm": "layer"})).algorithm.network.norm == "layer"
+
+
+def test_the_recipe_is_no_argument():
+    assert "recipe" in config("algo=reptile")["algo"]
+    assert type(build(config("algo=reptile")).algorithm).__name__ == "Reptile"
+
+
+def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
+    def weights(seed: int) -> Tensor:
+        parts = build(images(f"seed={seed}"))
+        return start(parts, build_settings(parts))[0].params["head.weight"]
+
+    before = torch.get_rng_state()
+    one, again, other = weights(1), weights(1), weights(2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_the_config_that_was_given_is_not_changed():
+    given = images("algo=protonet")
+    before = copy.deepcopy(given)
+    build(given)
+    assert given == before
+
+
+def test_settings_are_the_top_level_keys_and_the_chosen_chunk():
+    parts = build(config("steps=7", "tasks_per_step=3", "seed=5", "device.task_chunk=2"))
+    settings = build_settings(parts)
+    assert (settings.steps, settings.tasks_per_step, settings.seed, settings.plan.chunk) == (7, 3, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("algo", "shared"),
+    [
+        ("algo=protonet", True),
+        ("algo=finetune", True),
+        ("algo=finetune algo.adapt_all=true", False),
+        ("algo=maml", False),
+        ("algo=scratch", False),
+    ],
+)
+def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: bool):
+    parts = build(images(*algo.split(), task={**SMALL_IMAGES, "train_labels": "global"} if "finetune" in algo else SMALL_IMAGES))
+    assert [work.shared for work in parts.work.values()] == [shared, shared]
+
+
+@pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
+@pytest.mark.parametrize(("worth", "expected"), [(0.0, "own"), (1e30, "torch")])
+def test_validations_use_the_kernels_of_training_and_evaluations_those_that_pay(
+    worth: float, expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The one decides about the training alone, whatever an evaluation of its validation episodes would choose, since a run keeps its choice."""
+    monkeypatch.setattr("metarun.compute.plan.OWN_KERNELS_FLOPS", worth)
+    monkeypatch.setattr("metarun.compute.plan.OWN_KERNELS_SCORED_FLOPS", 1e30 - worth)
+    parts = build(images("tasks_per_step=4", "steps=10", backbone={**SMALL_CONV, "filters": 16}))
+    settings = build_settings(parts)
+    assert settings.plan.kernels == settings.eval_plan.kernels == expected
+    assert evaluation_plan(parts, 100).kernels == ("torch" if expected == "own" else "own")
+
+
+def test_a_run_starts_at_step_zero_with_an_optimizer_on_its_own_parameters():
+    parts = build(config("optimizer=sgd", "optimizer.lr=1.0", "optimizer.options={}"))
+    position, optimizer = start(parts, build_settings(parts))
+    assert (position.step, position.best, position.window) == (0, None, {})
+    before = {name: value.clone() for name, value in position.params.items()}
+    optimizer.update({name: torch.ones_like(value) for name, value in position.params.items()}, 0)
+    assert all(torch.allclose(position.params[name], before[name] - 1.0) for name in before)
+
+
+@pytest.mark.parametrize("group", ["task", "algo", "backbone", "device"])
+def test_a_missing_group_is_named(group: str):
+    with pytest.raises(UserError, match=f"the config has no {group}; choose one with {group}="):
+        build({**config(), group: None})
+
+
+def test_a_missing_optimizer_is_named():
+    with pytest.raises(UserError, match="the config has no optimizer"):
+        build_optimizer({"optimizer": None}, {}, 1)
+
+
+def test_an_algorithm_that_cannot_do_the_task_is_a_sentence():
+    with pytest.raises(UserError, match="algo ProtoNet does classification only, and this task is regression"):
+        build(config("algo=protonet"))
+
+
+def test_a_head_needs_as_many_ways_in_training_as_at_test():
+    with pytest.raises(UserError, match=r"Maml trains a head of 5 outputs, and validation needs 3; set task\.train_ways"):
+        build(images("algo=maml", task={**SMALL_IMAGES, "train_ways": 5}))
+    build(images("algo=protonet", task={**SMALL_IMAGES, "train_ways": 5}))
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"task": {"_target_": "collections.OrderedDict"}}, "gives a OrderedDict, which has no `objective` and so is no task source"),
+        ({"backbone": {"_target_": "collections.OrderedDict"}}, r"gives a OrderedDict; a backbone is a torch\.nn\.Module"),
+        (
+            {"backbone": {"_target_": "torch.nn.Flatten"}},
+            "the backbone Flatten has no integer `out_features`",
+        ),
+        ({"backbone": {"_target_": "small.SmallConv", "channels": 3}}, r"cannot take this task's inputs of shape \(1, 8, 8\)"),
+        ({"backbone": {**SMALL_CONV, "norm": "bacth"}}, "Did you mean 'batch'"),
+        ({"algo": {"_target_": "metarun.algorithms.maml.Maml", "inner_rate": 1.0}}, "algo.inner_rate is not an argument"),
+    ],
+)
+def test_parts_that_do_not_fit_are_a_sentence(groups: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        build(images(**groups))
+
+
+def test_a_backbone_that_gives_no_vectors_is_a_sentence():
+    with pytest.raises(UserError, match="it must give one vector per example"):
+        build(images("algo=protonet", backbone={"_target_": "torch.nn.Identity"}))
+
+
+def test_a_config_out_of_a_checkpoint_may_name_only_what_is_trusted():
+    stored = images("algo=maml")
+    with pytest.raises(UserError, match=r"add trust=\[small\]"):
+        build(stored, trust=[])
+    assert build(stored, trust=["small"]).algorithm.objective.kind == "classification"
+
+
+def test_a_split_that_the_source_drew_is_written_into_the_config():
+    parts = build(images("algo=maml", task={**SMALL_IMAGES, "_target_": "small.split_images", "classes": None}))
+    assert parts.config["task"]["classes"] == few_shot().classes

@@ -1,0 +1,148 @@
+"""Every option of every group composes, resolves and builds, and every experiment runs: found by listing the folders."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from small import composed, kinds_of
+
+from metarun import testing
+from metarun.commands.train import train
+from metarun.errors import UserError
+from metarun.wiring.build import build, build_optimizer, build_settings, build_source, start
+from metarun.wiring.instantiate import instantiate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
+LEAST_PICTURES = ("task.queries=1", "task.train_queries=1")
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.endswith("_"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keep drawn pictures apart from the user's, but decoded Omniglot where it is: reading it takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("METARUN_DATA"):
+            patch.setenv("METARUN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_the_groups_were_found():
+    assert {"algo", "backbone", "device", "experiment", "logger", "optimizer", "task"} <= set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
+def test_every_option_composes_and_resolves(group: str, option: str):
+    required = ["task.path=x.csv", "task.task_column=t", "task.target=y"] if option == "table" else []
+    config = composed(f"{group}={option}", *required)
+    assert group == "experiment" or isinstance(config[group], dict)
+    # What an interpolation leaves open would be text with a dollar sign.
+    assert "${" not in json.dumps(config, default=str)
+
+
+@pytest.mark.parametrize("option", options("algo"))
+def test_every_algorithm_builds_and_starts(option: str):
+    config = composed(f"algo={option}", "task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "device.threads=1")
+    if "regression" not in kinds_of(option):
+        labels = config["algo"].get("recipe", {}).get("train_labels", "episode")
+        config["task"] = {"_target_": "small.small_images", "train_labels": labels}
+        config["backbone"] = {"_target_": "small.SmallConv"}
+    parts = build(config)
+    position, _ = start(parts, build_settings(parts))
+    assert position.step == 0
+    assert all(torch.isfinite(value).all() for value in position.params.values())
+
+
+@pytest.mark.parametrize("option", options("backbone"))
+def test_every_backbone_builds_for_images(option: str):
+    config = composed("algo=maml", f"backbone={option}", "device.threads=1")
+    config["task"] = {"_target_": "small.large_images"}
+    if option == "resnet12":
+        config["backbone"]["widths"] = [4, 4, 4, 4]
+    parts = build(config)
+    testing.check_finite_gradients(parts.algorithm, parts.source)
+
+
+def small_table(folder: Path) -> list[str]:
+    rows = [f"t{task},{0.1 * task + row},{row * task % 7}" for task in range(12) for row in range(8)]
+    (folder / "table.csv").write_text("\n".join(["task,x,y", *rows]) + "\n")
+    return [f"task.path={folder / 'table.csv'}", "task.task_column=task", "task.target=y", "task.shots=3", "task.queries=2"]
+
+
+def small_folder(folder: Path) -> list[str]:
+    for number in range(30):
+        (folder / f"pictures/class{number}").mkdir(parents=True)
+        for picture in range(2):
+            Image.new("RGB", (6, 6), (8 * number, 100 * picture, 0)).save(folder / f"pictures/class{number}/{picture}.png")
+    return [f"task.root={folder / 'pictures'}", "task.image_size=6", *LEAST_PICTURES]
+
+
+@pytest.mark.parametrize("option", options("task"))
+def test_every_task_deals_numbered_episodes(option: str, tmp_path: Path, request: pytest.FixtureRequest):
+    if option == "omniglot":
+        request.getfixturevalue("omniglot_root")
+    words = {
+        "table": lambda: small_table(tmp_path),
+        "folder": lambda: small_folder(tmp_path),
+        "glyphs": lambda: ["task.samples=2", *LEAST_PICTURES],
+    }.get(option, list)()
+    config = composed(f"task={option}", *words)
+    testing.check_source(build_source(config))
+
+
+@pytest.mark.parametrize("option", options("device"))
+def test_every_device_is_chosen_or_refused_with_a_sentence(option: str):
+    config = composed("task=sinusoid", "backbone=mlp", f"device={option}", "device.threads=1")
+    if option == "cuda" and not torch.cuda.is_available():
+        with pytest.raises(UserError, match="torch finds no CUDA device here"):
+            build(config)
+        return
+    assert build_settings(build(config)).plan.chunk >= 1
+
+
+@pytest.mark.parametrize("option", options("optimizer"))
+def test_every_optimizer_steps(option: str):
+    weight = torch.ones(2)
+    build_optimizer(composed(f"optimizer={option}"), {"w": weight}, steps=10).update({"w": torch.ones(2)}, 0)
+    assert (weight < 1.0).all()
+
+
+@pytest.mark.parametrize("option", options("logger"))
+def test_every_logger_writes_metrics(option: str, tmp_path: Path):
+    with instantiate(composed(f"logger={option}")["logger"], name="logger", folder=tmp_path) as tracker:
+        tracker.log(1, {"train/loss": 2.0})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 2.0
+
+
+def test_the_baseline_of_an_experiment_with_a_memory_differs_in_the_memory_alone():
+    with_memory, without = (composed(f"experiment={name}") for name in ("omniglot_mann", "omniglot_mann_lstm"))
+    assert (with_memory["algo"].pop("slots"), without["algo"].pop("slots")) == (32, 0)
+    without["algo"]["recipe"]["lr"] = with_memory["algo"]["recipe"]["lr"]  # not read, since the experiment says the rate
+    assert without == with_memory
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_every_experiment_runs_two_steps(option: str, tmp_path: Path, request: pytest.FixtureRequest):
+    fewer = ["steps=2", "tasks_per_step=2", "eval_every=0", "save_every=0", "eval_episodes=1", "logger=jsonl", "device.threads=1"]
+    config = composed(f"experiment={option}", *fewer)
+    if "omniglot" in config["task"]["_target_"]:
+        request.getfixturevalue("omniglot_root")
+    if "glyphs" in config["task"]["_target_"]:
+        config["task"] |= {"samples": 2, "queries": 1, "train_queries": 1}
+    if "filters" in config["backbone"]:
+        config["backbone"]["filters"] = 4
+    if "test_inner_steps" in config["algo"]:
+        config["algo"]["test_inner_steps"] = 2
+    train(config, tmp_path / "run")
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["steps"] == 2
+    assert report["best"]["score"] is not None
