@@ -29,8 +29,8 @@ typedef struct {
     const int *to;   /* (places): floats from the start of an image of the result */
 } product;
 
-static void apply(const product *it, int images, const float *x, size_t x_image, int depth, const float *weight, const float *bias, float *out,
-                  size_t out_image, int channels)
+static void apply(const product *it, int images, const float *x, size_t x_image, int depth, const float *weight, const float *bias,
+                  float *out, size_t out_image, int channels)
 {
     const float *rows[TAPS * PIXELS];
     float *to[PIXELS], nowhere[CHANNELS];
@@ -105,8 +105,8 @@ static int images_at_once(const convolution *it)
 
 /* Convolve images (images, from_pixels, groups, depth) for the result (images, to_pixels, groups, channels). weight: (groups, taps, depth,
    channels). reads: (to_pixels, taps), the pixel that a place of the result reads through a tap, or -1 for one outside. */
-static int apply_to_all(const convolution *it, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels, int channels,
-                        const float *weight, const float *bias)
+static int apply_to_all(const convolution *it, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels,
+                        int channels, const float *weight, const float *bias)
 {
     int most = images_at_once(it), groups = it->groups, taps = it->rows * it->columns, count = 0, failed = 1;
     product *products = malloc(sizeof(product) * to_pixels);
@@ -114,17 +114,20 @@ static int apply_to_all(const convolution *it, const int *reads, const float *fr
     int *numbers = malloc(sizeof(int) * to_pixels * (2 * taps + 1));
     float *in = malloc(sizeof(float) * (groups > 1 ? (size_t)most * from_pixels * groups * depth : 1));
     float *out = malloc(sizeof(float) * (groups > 1 ? (size_t)most * to_pixels * groups * channels : 1));
-    if (products && used && numbers && in && out) count = find_products(to_pixels, taps, reads, depth, channels, products, used, numbers), failed = 0;
+    if (products && used && numbers && in && out)
+        count = find_products(to_pixels, taps, reads, depth, channels, products, used, numbers), failed = 0;
     for (int first = 0; !failed && first < it->images; first += most) {
         int images = it->images - first < most ? it->images - first : most;
         const float *start = from + (size_t)first * from_pixels * groups * depth;
         float *end = to + (size_t)first * to_pixels * groups * channels;
         if (groups > 1) take(images * from_pixels, groups, depth, start, in);
         for (int group = 0; group < groups; group++) {
-            const float *x = groups > 1 ? in + (size_t)group * images * from_pixels * depth : start, *w = weight + (size_t)group * taps * depth * channels;
+            const float *x = groups > 1 ? in + (size_t)group * images * from_pixels * depth : start,
+                        *w = weight + (size_t)group * taps * depth * channels;
             float *y = groups > 1 ? out + (size_t)group * images * to_pixels * channels : end;
             for (int i = 0; i < count; i++)
-                apply(products + i, images, x, from_pixels * depth, depth, w, bias ? bias + group * channels : 0, y, to_pixels * channels, channels);
+                apply(products + i, images, x, from_pixels * depth, depth, w, bias ? bias + group * channels : 0, y, to_pixels * channels,
+                      channels);
         }
         if (groups > 1) put(images * to_pixels, groups, channels, out, end);
     }
@@ -145,7 +148,8 @@ int forward(const convolution *it, const float *x, const float *weight, const fl
                 int inside = row >= 0 && row < it->height && column >= 0 && column < it->width;
                 reads[place * taps + tap] = inside ? row * it->width + column : -1;
             }
-        for (int group = 0; group < it->groups; group++) turn(weight + (size_t)group * it->out * depth, it->out, depth, packed + (size_t)group * depth * it->out);
+        for (int group = 0; group < it->groups; group++)
+            turn(weight + (size_t)group * it->out * depth, it->out, depth, packed + (size_t)group * depth * it->out);
         failed = apply_to_all(it, reads, x, it->height * it->width, it->in, y, places, it->out, packed, bias);
     }
     free(reads), free(packed);
@@ -160,7 +164,8 @@ int input_gradient(const convolution *it, const float *g, const float *weight, f
     if (reads && packed) {
         for (int pixel = 0; pixel < pixels; pixel++)
             for (int tap = 0; tap < taps; tap++) {
-                int row = pixel / it->width + it->row_padding - tap / it->columns, column = pixel % it->width + it->column_padding - tap % it->columns;
+                int row = pixel / it->width + it->row_padding - tap / it->columns,
+                    column = pixel % it->width + it->column_padding - tap % it->columns;
                 int i = row / it->row_stride, j = column / it->column_stride, between = row % it->row_stride || column % it->column_stride;
                 int outside = row < 0 || column < 0 || i >= it->out_height || j >= it->out_width;
                 reads[pixel * taps + tap] = between || outside ? -1 : i * it->out_width + j;

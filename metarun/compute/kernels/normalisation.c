@@ -37,7 +37,8 @@ void column_statistics(const images *it, const float *x, float *mean, float *var
                 float apart = x[row * columns + left + column] - centre[column];
                 spread[column] += apart * apart;
             }
-        for (long column = 0; column < width; column++) mean[left + column] = centre[column], variance[left + column] = spread[column] / rows;
+        for (long column = 0; column < width; column++)
+            mean[left + column] = centre[column], variance[left + column] = spread[column] / rows;
     }
 }
 
@@ -54,7 +55,8 @@ void normalise_and_rectify(const images *it, const float *x, const float *scale,
 
 /* sums[0]: of g where what is normalised is positive; sums[1]: of that times x, less its mean; (channels) each. Whether it is positive is
    worked out again: that costs less than to read it. */
-void sums_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *mean, float *sums)
+void sums_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *mean,
+                         float *sums)
 {
     long pixels = it->images * it->height * it->width, channels = it->channels;
     float part[2][CHANNELS];
@@ -76,8 +78,8 @@ void sums_where_positive(const images *it, const float *g, const float *x, const
 }
 
 /* dx: x * scale + shift, and gain * g added where what is normalised is positive. */
-void spread_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *scale, const float *shift,
-                           const float *gain, float *dx)
+void spread_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *scale,
+                           const float *shift, const float *gain, float *dx)
 {
     long pixels = it->images * it->height * it->width, channels = it->channels;
     for (long pixel = 0; pixel < pixels; pixel++, g += channels, x += channels, dx += channels)
@@ -122,7 +124,8 @@ void normalise_and_take_maxima(const images *it, const float *x, const float *sc
     for (long image = 0; image < it->images; image++, x += it->height * it->width * channels)
         for (long i = 0; i < out_height; i++)
             for (long j = 0; j < out_width; j++, y += channels) {
-                const float *a = x + (2 * i * it->width + 2 * j) * channels, *b = a + channels, *c = a + it->width * channels, *d = c + channels;
+                const float *a = x + (2 * i * it->width + 2 * j) * channels, *b = a + channels, *c = a + it->width * channels,
+                            *d = c + channels;
                 for (long k = 0; k < channels; k++) {
                     float above = larger(a[k] * scale[k] + shift[k], b[k] * scale[k] + shift[k]);
                     y[k] = larger(larger(above, c[k] * scale[k] + shift[k]), d[k] * scale[k] + shift[k]);
@@ -143,7 +146,8 @@ void sums_at_maxima(const images *it, const float *g, const int64_t *places, con
                 memset(part[0], 0, sizeof(float) * width), memset(part[1], 0, sizeof(float) * width);
                 for (long j = 0; j < out_width; j++) {
                     long corner = 2 * i * it->width + 2 * j, pixel = ((image * out_height + i) * out_width + j) * channels + left;
-                    const float *a = x + corner * channels + left, *b = a + channels, *c = a + it->width * channels, *d = c + channels, *of_g = g + pixel;
+                    const float *a = x + corner * channels + left, *b = a + channels, *c = a + it->width * channels, *d = c + channels,
+                                *of_g = g + pixel;
                     const int64_t *at = places + pixel;
                     int32_t two = it->width;
                     for (long k = 0; k < width; k++) {
@@ -158,7 +162,8 @@ void sums_at_maxima(const images *it, const float *g, const int64_t *places, con
 }
 
 /* dx: x * scale + shift, and gain * g added at the maxima. */
-void spread_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift, const float *gain, float *dx)
+void spread_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift,
+                      const float *gain, float *dx)
 {
     long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
     for (long image = 0; image < it->images; image++, x += it->height * it->width * channels, dx += it->height * it->width * channels)
@@ -168,7 +173,8 @@ void spread_at_maxima(const images *it, const float *g, const int64_t *places, c
                 const float *from = x + place * channels;
                 float *to = dx + place * channels;
                 if (row / 2 < out_height && column / 2 < out_width)
-                    for (long k = 0; k < channels; k++) to[k] = from[k] * scale[k] + shift[k] + (places[pixel + k] == place ? gain[k] * g[pixel + k] : 0.0f);
+                    for (long k = 0; k < channels; k++)
+                        to[k] = from[k] * scale[k] + shift[k] + (places[pixel + k] == place ? gain[k] * g[pixel + k] : 0.0f);
                 else
                     for (long k = 0; k < channels; k++) to[k] = from[k] * scale[k] + shift[k];
             }

@@ -16,10 +16,11 @@ enum {
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLLED(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
 
 typedef struct {
-    int images, in, out, height, width, out_height, out_width, rows, columns, row_stride, column_stride, row_padding, column_padding, groups;
+    int images, in, out, height, width, out_height, out_width, rows, columns, row_stride, column_stride, row_padding, column_padding,
+        groups;
 } convolution;
 
 static const float zeros[CHANNELS];
@@ -34,34 +35,36 @@ static inline void turn(const float *from, int rows, int columns, float *to)
 
 /* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for the first pixels p
    and for some channels. */
-INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels, const float *bias,
-                     float *const *out, int shift)
+INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight,
+                     int channels, const float *bias, float *const *out, int shift)
 {
     vec sum[PIXELS][WIDE];
-    UNROLL for (int p = 0; p < pixels; p++)
-        UNROLL for (int v = 0; v < wide; v++) sum[p][v] = bias ? *(const vec *)(bias + shift + v * LANES) : (vec){0};
+    UNROLLED(p, pixels)
+        UNROLLED(v, wide) sum[p][v] = bias ? *(const vec *)(bias + shift + v * LANES) : (vec){0};
     for (int tap = 0; tap < count; tap++) {
         const float *x[PIXELS], *next = weight + (size_t)taps[tap] * depth * channels + shift;
-        UNROLL for (int p = 0; p < pixels; p++) x[p] = rows[tap * PIXELS + p];
+        UNROLLED(p, pixels) x[p] = rows[tap * PIXELS + p];
         for (int k = 0; k < depth; k++, next += channels) {
             vec w[WIDE];
-            UNROLL for (int v = 0; v < wide; v++) w[v] = *(const vec *)(next + v * LANES);
-            UNROLL for (int p = 0; p < pixels; p++) {
+            UNROLLED(v, wide) w[v] = *(const vec *)(next + v * LANES);
+            UNROLLED(p, pixels) {
                 float a = x[p][k];
-                UNROLL for (int v = 0; v < wide; v++) sum[p][v] += a * w[v];
+                UNROLLED(v, wide) sum[p][v] += a * w[v];
             }
         }
     }
-    UNROLL for (int p = 0; p < pixels; p++)
-        UNROLL for (int v = 0; v < wide; v++) *(vec *)(out[p] + shift + v * LANES) = sum[p][v];
+    UNROLLED(p, pixels)
+        UNROLLED(v, wide) *(vec *)(out[p] + shift + v * LANES) = sum[p][v];
 }
 
 INLINE void multiply_pixels(int pixels, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels,
                             const float *bias, float *const *out)
 {
     int shift = 0;
-    for (; shift + WIDE * LANES <= channels; shift += WIDE * LANES) multiply(pixels, WIDE, rows, count, taps, depth, weight, channels, bias, out, shift);
-    for (; shift + 2 * LANES <= channels; shift += 2 * LANES) multiply(pixels, 2, rows, count, taps, depth, weight, channels, bias, out, shift);
+    for (; shift + WIDE * LANES <= channels; shift += WIDE * LANES)
+        multiply(pixels, WIDE, rows, count, taps, depth, weight, channels, bias, out, shift);
+    for (; shift + 2 * LANES <= channels; shift += 2 * LANES)
+        multiply(pixels, 2, rows, count, taps, depth, weight, channels, bias, out, shift);
     for (; shift < channels; shift += LANES) multiply(pixels, 1, rows, count, taps, depth, weight, channels, bias, out, shift);
 }
 
@@ -76,25 +79,27 @@ static void multiply_all(int pixels, const float *const *rows, int count, const 
 }
 
 /* to[row][0..count] += sum over i of scalars[i][row] * vectors[i][0..count]: the outer products of two lists of rows. */
-INLINE void add_outer(int rows, int wide, int length, const float *const *scalars, const float *const *vectors, int row, int shift, float *to, size_t step)
+INLINE void add_outer(int rows, int wide, int length, const float *const *scalars, const float *const *vectors, int row, int shift,
+                      float *to, size_t step)
 {
     vec sum[PIXELS][WIDE];
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < wide; v++) sum[r][v] = (vec){0}; /* a sum of its own, so that small values are not lost in a large one */
+    UNROLLED(r, rows)
+        UNROLLED(v, wide) sum[r][v] = (vec){0}; /* a sum of its own, so that small values are not lost in a large one */
     for (int i = 0; i < length; i++) {
         const float *a = scalars[i] + row, *b = vectors[i] + shift;
         vec x[WIDE];
-        UNROLL for (int v = 0; v < wide; v++) x[v] = *(const vec *)(b + v * LANES);
-        UNROLL for (int r = 0; r < rows; r++) {
+        UNROLLED(v, wide) x[v] = *(const vec *)(b + v * LANES);
+        UNROLLED(r, rows) {
             float factor = a[r];
-            UNROLL for (int v = 0; v < wide; v++) sum[r][v] += factor * x[v];
+            UNROLLED(v, wide) sum[r][v] += factor * x[v];
         }
     }
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int v = 0; v < wide; v++) *(vec *)(to + (row + r) * step + shift + v * LANES) += sum[r][v];
+    UNROLLED(r, rows)
+        UNROLLED(v, wide) *(vec *)(to + (row + r) * step + shift + v * LANES) += sum[r][v];
 }
 
-INLINE void add_outers(int wide, int length, const float *const *scalars, const float *const *vectors, int rows, int shift, float *to, size_t step)
+INLINE void add_outers(int wide, int length, const float *const *scalars, const float *const *vectors, int rows, int shift, float *to,
+                       size_t step)
 {
     int row = 0;
     for (; row + PIXELS <= rows; row += PIXELS) add_outer(PIXELS, wide, length, scalars, vectors, row, shift, to, step);

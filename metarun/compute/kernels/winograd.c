@@ -38,7 +38,8 @@ static int at_once(int tiles, int channels)
 }
 
 /* to: where the size x size pixels from (top, left) on are, in an image (height, width, step); `outside` for those that it does not have. */
-INLINE void locate(const float *image, int height, int width, int top, int left, size_t step, int size, const float *outside, const float **to)
+INLINE void locate(const float *image, int height, int width, int top, int left, size_t step, int size, const float *outside,
+                   const float **to)
 {
     for (int row = top; row < top + size; row++)
         for (int column = left; column < left + size; column++, to++)
@@ -57,7 +58,8 @@ INLINE void locate_read(const tiling *it, int tile, const float *x, size_t step,
 INLINE void locate_given(const tiling *it, int tile, const float *y, size_t step, const float *outside, const float **to)
 {
     int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
-    locate(y + (size_t)image * it->out_height * it->out_width * step, it->out_height, it->out_width, 2 * row, 2 * column, step, 2, outside, to);
+    locate(y + (size_t)image * it->out_height * it->out_width * step, it->out_height, it->out_width, 2 * row, 2 * column, step, 2, outside,
+           to);
 }
 
 /* B' x B of a tile. to: (PLACES), so many values apart. */
@@ -65,11 +67,12 @@ INLINE void spread_read(const float *const *x, int channels, float *to, size_t a
 {
     for (int k = 0; k < channels; k += LANES) {
         vec rows[4][4];
-        UNROLL for (int j = 0; j < 4; j++) {
-            vec a = *(const vec *)(x[j] + k), b = *(const vec *)(x[4 + j] + k), c = *(const vec *)(x[8 + j] + k), d = *(const vec *)(x[12 + j] + k);
+        UNROLLED(j, 4) {
+            vec a = *(const vec *)(x[j] + k), b = *(const vec *)(x[4 + j] + k), c = *(const vec *)(x[8 + j] + k),
+                d = *(const vec *)(x[12 + j] + k);
             rows[0][j] = a - c, rows[1][j] = b + c, rows[2][j] = c - b, rows[3][j] = b - d;
         }
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLLED(i, 4) {
             float *place = to + 4 * i * apart + k;
             *(vec *)place = rows[i][0] - rows[i][2];
             *(vec *)(place + apart) = rows[i][1] + rows[i][2];
@@ -85,7 +88,7 @@ INLINE void spread_given(const float *const *g, int channels, float *to, size_t 
     for (int k = 0; k < channels; k += LANES) {
         vec a = *(const vec *)(g[0] + k), b = *(const vec *)(g[1] + k), c = *(const vec *)(g[2] + k), d = *(const vec *)(g[3] + k);
         vec rows[4][2] = {{a, b}, {a + c, b + d}, {a - c, b - d}, {-c, -d}};
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLLED(i, 4) {
             float *place = to + 4 * i * apart + k;
             *(vec *)place = rows[i][0];
             *(vec *)(place + apart) = rows[i][0] + rows[i][1];
@@ -100,12 +103,13 @@ INLINE void gather(const float *m, size_t apart, int channels, const float *bias
 {
     for (int k = 0; k < channels; k += LANES) {
         vec rows[2][4], plus = bias ? *(const vec *)(bias + k) : (vec){0};
-        UNROLL for (int j = 0; j < 4; j++) {
+        UNROLLED(j, 4) {
             const float *place = m + j * apart + k;
-            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart), d = *(const vec *)(place + 12 * apart);
+            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart),
+                d = *(const vec *)(place + 12 * apart);
             rows[0][j] = a + b + c, rows[1][j] = b - c - d;
         }
-        UNROLL for (int i = 0; i < 2; i++) {
+        UNROLLED(i, 2) {
             *(vec *)(y[2 * i] + k) = rows[i][0] + rows[i][1] + rows[i][2] + plus;
             *(vec *)(y[2 * i + 1] + k) = rows[i][1] - rows[i][2] - rows[i][3] + plus;
         }
@@ -117,11 +121,12 @@ INLINE void spread_kernels(const float *w, ptrdiff_t step, int channels, float *
 {
     for (int k = 0; k < channels; k += LANES) {
         vec rows[4][3];
-        UNROLL for (int j = 0; j < 3; j++) {
-            vec a = *(const vec *)(w + j * step + k), b = *(const vec *)(w + (3 + j) * step + k), c = *(const vec *)(w + (6 + j) * step + k);
+        UNROLLED(j, 3) {
+            vec a = *(const vec *)(w + j * step + k), b = *(const vec *)(w + (3 + j) * step + k),
+                c = *(const vec *)(w + (6 + j) * step + k);
             rows[0][j] = a, rows[1][j] = (a + b + c) * 0.5f, rows[2][j] = (a - b + c) * 0.5f, rows[3][j] = c;
         }
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLLED(i, 4) {
             float *place = to + 4 * i * apart + k;
             *(vec *)place = rows[i][0];
             *(vec *)(place + apart) = (rows[i][0] + rows[i][1] + rows[i][2]) * 0.5f;
@@ -136,12 +141,13 @@ INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w,
 {
     for (int k = 0; k < channels; k += LANES) {
         vec rows[3][4];
-        UNROLL for (int j = 0; j < 4; j++) {
+        UNROLLED(j, 4) {
             const float *place = m + j * apart + k;
-            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart), d = *(const vec *)(place + 12 * apart);
+            vec a = *(const vec *)place, b = *(const vec *)(place + 4 * apart), c = *(const vec *)(place + 8 * apart),
+                d = *(const vec *)(place + 12 * apart);
             rows[0][j] = a + (b + c) * 0.5f, rows[1][j] = (b - c) * 0.5f, rows[2][j] = (b + c) * 0.5f + d;
         }
-        UNROLL for (int i = 0; i < 3; i++) {
+        UNROLLED(i, 3) {
             vec plus = (rows[i][1] + rows[i][2]) * 0.5f;
             *(vec *)(w + 3 * i * step + k) = rows[i][0] + plus;
             *(vec *)(w + (3 * i + 1) * step + k) = (rows[i][1] - rows[i][2]) * 0.5f;
@@ -156,7 +162,8 @@ static void convolve(const tiling *it, int groups, const float *from, int depth,
                      const float *bias, int block, float *read, float *made)
 {
     int tiles = tiles_of(it);
-    size_t step = (size_t)groups * depth, out_step = (size_t)groups * channels, apart = (size_t)block * depth + GAP, out_apart = (size_t)block * channels + GAP;
+    size_t step = (size_t)groups * depth, out_step = (size_t)groups * channels, apart = (size_t)block * depth + GAP,
+           out_apart = (size_t)block * channels + GAP;
     float nowhere[CHANNELS];
     for (int first = 0; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block, full = (count + PIXELS - 1) / PIXELS * PIXELS;
@@ -192,7 +199,8 @@ int tiled_forward(const convolution *it, const float *x, const float *weight, co
     int failed = !kernels || !turned || !read || !made;
     for (int group = 0; !failed && group < it->groups; group++) {
         turn(weight + (size_t)group * out * 9 * in, out, 9 * in, turned);
-        for (int k = 0; k < in; k++) spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
+        for (int k = 0; k < in; k++)
+            spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
         convolve(&tiles, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
     }
     free(kernels), free(turned), free(read), free(made);
@@ -208,7 +216,8 @@ int tiled_input_gradient(const convolution *it, const float *g, const float *wei
     int failed = !kernels || !read || !made;
     for (int group = 0; !failed && group < it->groups; group++) {
         for (int o = 0; o < out; o++) /* from the last tap back to the first */
-            spread_kernels(weight + ((size_t)(group * out + o) * 9 + 8) * in, -(ptrdiff_t)in, in, kernels + (size_t)o * in, (size_t)in * out);
+            spread_kernels(weight + ((size_t)(group * out + o) * 9 + 8) * in, -(ptrdiff_t)in, in, kernels + (size_t)o * in,
+                           (size_t)in * out);
         convolve(&tiles, it->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
     }
     free(kernels), free(read), free(made);
@@ -219,8 +228,10 @@ int tiled_weight_gradient(const convolution *it, const float *g, const float *x,
 {
     tiling tiles = {it->images, it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
     int in = it->in, out = it->out, count = tiles_of(&tiles), block = at_once(count, in + out);
-    size_t step = (size_t)it->groups * in, g_step = (size_t)it->groups * out, apart = (size_t)block * in + GAP, g_apart = (size_t)block * out + GAP;
-    float *kernels = malloc(sizeof(float) * PLACES * in * out), *read = malloc(sizeof(float) * PLACES * apart), *given = malloc(sizeof(float) * PLACES * g_apart);
+    size_t step = (size_t)it->groups * in, g_step = (size_t)it->groups * out, apart = (size_t)block * in + GAP,
+           g_apart = (size_t)block * out + GAP;
+    float *kernels = malloc(sizeof(float) * PLACES * in * out), *read = malloc(sizeof(float) * PLACES * apart),
+          *given = malloc(sizeof(float) * PLACES * g_apart);
     const float **of_read = malloc(sizeof(float *) * block), **of_given = malloc(sizeof(float *) * block);
     int failed = !kernels || !read || !given || !of_read || !of_given;
     for (int group = 0; !failed && group < it->groups; group++) {
@@ -235,11 +246,13 @@ int tiled_weight_gradient(const convolution *it, const float *g, const float *x,
                 spread_given(gs, out, given + (size_t)tile * out, g_apart);
             }
             for (int place = 0; place < PLACES; place++) {
-                for (int tile = 0; tile < length; tile++) of_read[tile] = read + place * apart + (size_t)tile * in, of_given[tile] = given + place * g_apart + (size_t)tile * out;
+                for (int tile = 0; tile < length; tile++)
+                    of_read[tile] = read + place * apart + (size_t)tile * in, of_given[tile] = given + place * g_apart + (size_t)tile * out;
                 accumulate(length, of_given, of_read, out, in, kernels + (size_t)place * in * out, in);
             }
         }
-        for (int o = 0; o < out; o++) gather_kernels(kernels + (size_t)o * in, (size_t)in * out, in, weight + (size_t)(group * out + o) * 9 * in, in);
+        for (int o = 0; o < out; o++)
+            gather_kernels(kernels + (size_t)o * in, (size_t)in * out, in, weight + (size_t)(group * out + o) * 9 * in, in);
     }
     free(kernels), free(read), free(given), free(of_read), free(of_given);
     return failed;
