@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
-    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 
 TINY = {
@@ -52,12 +52,14 @@ def single(words: list[str]) -> list[str]:
 ALL = [words for text in PAGES.values() for block in fences(text, "bash") for words in commands(block)]
 COMPOSED = [single(words) for words in ALL if words[0] in ("train", "eval") and not any(word.startswith("resume=") for word in words)]
 RUN_BLOCKS = [commands(block) for block in re.findall(r"<!-- run -->\n```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)]
-EXAMPLES = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE))
+EXAMPLES = dict(
+    re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```", README + PAGES["docs/extending.md"], flags=re.DOTALL | re.MULTILINE)
+)
 
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """Write the README's example files into the working folder."""
+    """Write the example files of the README and of docs/extending.md into the working folder."""
     for name, text in EXAMPLES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -129,25 +131,49 @@ def test_the_readers_own_parts_are_listed_with_their_headers(command_line: Comma
         assert re.search(rf"^  {name} +\w", listed, flags=re.MULTILINE), listed
 
 
+def headings(file: Path) -> set[str]:
+    lines = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in lines}
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if "://" not in target]
-    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
+def test_every_link_leads_somewhere(page: str) -> None:
+    """Links to a heading name it as GitHub and mkdocs do: lower case, hyphens for spaces, no punctuation."""
+    missing = []
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        if not file.exists() or (heading and heading not in headings(file)):
+            missing.append(target)
     assert not missing
 
 
-def test_the_file_tree_names_what_exists() -> None:
-    (tree,) = fences(README.split("## What is where")[1], "")
-    names = []
-    for line in tree.splitlines():
-        inside = "metarun/" if line.startswith("  ") else ""
-        names += [inside + name for name in re.match(r" *((?:[\w.]+(?:/|\.py) ?)+)", line)[1].split()]  # type: ignore[index]
-    assert len(names) > 20
-    assert [name for name in names if not (ROOT / name).exists()] == []
+def test_the_table_of_folders_names_every_folder_and_no_other() -> None:
+    """Of metarun/ the table has each folder too, but not the folders inside of these."""
+    table = README.split("## What is where")[1].split("## ")[0]
+    named = set(re.findall(r"^\| `([\w/]+)/` \|", table, flags=re.MULTILINE))
+    packages = {file.parent.relative_to(ROOT).as_posix() for file in (ROOT / "metarun").glob("*/*.py")}
+    assert named - {"outputs"} == packages | {"metarun", "configs", "scripts", "docs", "tests"}
+
+
+def test_the_readme_shows_at_most_twelve_results() -> None:
+    table = README.split("## Results")[1].split("## ")[0]
+    rows = re.findall(r"^\| (?!task|---).*", table, flags=re.MULTILINE)
+    assert 0 < len(rows) <= 12
+    assert all("±" in row for row in rows)
+
+
+def test_the_readme_quotes_its_scores_from_the_page_of_results() -> None:
+    table = README.split("## Results")[1].split("## ")[0]
+    scores = re.findall(r"[\d.]+(?: %)? ± [\d.]+", table)
+    assert len(scores) >= 12
+    assert [score for score in scores if score not in PAGES["docs/results.md"]] == []
 
 
 def test_every_experiment_with_a_score_has_a_row_among_the_results() -> None:
-    table = README.split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    table = PAGES["docs/results.md"].split("<!-- results -->")[1].split("<!-- /results -->")[0]
     headers = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "configs/experiment").glob("*.yaml")}
     experiments = {name for name, text in headers.items() if not re.search("Score: not (yet )?measured", text)} - {"smoke"}
     assert len(experiments) >= 6
