@@ -128,4 +128,4 @@ def describe(plan: Plan, device: str) -> str:
     team = f"{plan.workers} workers with " if plan.workers > 1 else ""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     where = f"{team}{threads}" if device == "cpu" else device
-    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}{', with own kernels' if plan.kernels == 'own' else ''}"
+    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}{', with C kernels' if plan.kernels == 'c' else ''}"

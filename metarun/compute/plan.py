@@ -41,8 +41,8 @@ COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 """A compiled step pays off where kernels are small (forward operations of a step) and the run is long (outer steps)."""
 
 
-OWN_KERNELS_FLOPS, OWN_KERNELS_SCORED_FLOPS = 1e13, 5e11
-"""Forward operations of a whole run, and of a whole evaluation, below which own kernels do not gain the seconds that it takes to compile
+C_KERNELS_FLOPS, C_KERNELS_SCORED_FLOPS = 1e13, 5e11
+"""Forward operations of a whole run, and of a whole evaluation, below which C kernels do not gain the seconds that it takes to compile
 them. They are compiled once, and evaluations are done again and again."""
 
 
@@ -53,7 +53,7 @@ MEMORY_SHARE = 0.5
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
-KERNELS = ("own", "torch")
+KERNELS = ("c", "torch")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Plan:
     """How a batch of tasks is run.
 
     chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
-    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: "own" where
+    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: "c" where
     those of `metarun.compute.kernels.rewrite` stand in for torch's in what they do faster, else "torch".
     """
 
@@ -108,26 +108,26 @@ class Device:
         """Return how to run batches of so many tasks. steps: how often, in training; 0 for an evaluation. most: no larger chunk than this."""
         chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks, steps > 0), most or tasks)))
         chunk = min(chunk, most or chunk)
-        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS and self.kernels != "own"
+        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS and self.kernels != "c"
         compile = small if self.compile is None else self.compile
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
         if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
         team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
         kernels = "torch" if compile else self._kernels(work, tasks, steps)
-        if kernels == "own" and self.chunk is None and (tasks % team == 0 or self.kernels == "own"):
+        if kernels == "c" and self.chunk is None and (tasks % team == 0 or self.kernels == "c"):
             chunk = min(chunk, -(-tasks // team))  # they compute on one thread each, so that there must be a chunk for each thread
         workers = min(team, -(-tasks // chunk))
-        if team // workers > 1 and self.kernels != "own":
+        if team // workers > 1 and self.kernels != "c":
             kernels = "torch"
-        return Plan(chunk, workers, 1 if kernels == "own" else team // workers, compile, autocast, kernels)
+        return Plan(chunk, workers, 1 if kernels == "c" else team // workers, compile, autocast, kernels)
 
     def _kernels(self, work: Work, tasks: int, steps: int) -> str:
         """Return whose kernels are to compute, by what `plan` is told."""
         if not work.images or self.precision == "bf16":
             return "torch"
-        least = OWN_KERNELS_FLOPS if steps else OWN_KERNELS_SCORED_FLOPS
-        return self.kernels or ("own" if work.flops * tasks * max(steps, 1) >= least else "torch")
+        least = C_KERNELS_FLOPS if steps else C_KERNELS_SCORED_FLOPS
+        return self.kernels or ("c" if work.flops * tasks * max(steps, 1) >= least else "torch")
 
     def _even(self, tasks: int, fitting: int) -> int:
         """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""
@@ -183,15 +183,15 @@ def plan_for(device: Device, work: Work, tasks: int, steps: int) -> Plan:
     """Return how to run, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
     plan = device.plan(work, tasks, steps=steps)
     if plan.kernels == "torch":
-        if device.kernels == "own":
-            log.warning("device.kernels=own: not used; they are for networks with convolutions, in float32 on a processor, not compiled.")
+        if device.kernels == "c":
+            log.warning("device.kernels=c: not used; they are for networks with convolutions, in float32 on a processor, not compiled.")
         return plan
     reason = operations.missing()
     if reason is None:
         return plan
-    if device.kernels == "own":
+    if device.kernels == "c":
         raise UserError(
-            f"device.kernels=own, as typed or as the run has it, but there are no own kernels here: {reason}; use device.kernels=torch."
+            f"device.kernels=c, as typed or as the run has it, but there are no C kernels here: {reason}; use device.kernels=torch."
         )
-    log.info("own kernels, which are faster, are not used: %s", reason)
+    log.info("C kernels, which are faster, are not used: %s", reason)
     return dataclasses.replace(device, kernels="torch").plan(work, tasks, steps=steps)

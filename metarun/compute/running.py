@@ -53,8 +53,8 @@ class Runner:
 
     @property
     def kernels(self) -> str:
-        """Whose kernels have computed: "own" where a recorded program was allowed to use those of `metarun.compute.kernels.rewrite`, else "torch"."""
-        return "own" if any(recorded.own_kernels and recorded.whole for recorded in self._recorded.values()) else "torch"
+        """Whose kernels have computed: "c" where a recorded program was allowed to use those of `metarun.compute.kernels.rewrite`, else "torch"."""
+        return "c" if any(recorded.c_kernels and recorded.whole for recorded in self._recorded.values()) else "torch"
 
     def _calls(
         self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], times: int
@@ -65,7 +65,7 @@ class Runner:
             if times * len(parts) < WORTH_RECORDING:
                 yield from ((partial(function, shared, part), False) for part in parts)
                 continue
-            recorded = self._recorded.setdefault(name, Recorded(function, self.plan.compile, self.plan.kernels == "own"))
+            recorded = self._recorded.setdefault(name, Recorded(function, self.plan.compile, self.plan.kernels == "c"))
             programs = [recorded.program(shared, part) for part in parts]
             aside = len(parts) > 1 and all(program.concurrent for program in programs)
             yield from ((partial(program.call, shared, part), aside) for program, part in zip(programs, parts, strict=True))

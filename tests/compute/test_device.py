@@ -78,20 +78,20 @@ def test_only_small_steps_of_long_runs_are_compiled_unless_the_config_decides():
     assert not on_cpu(compile=False).plan(small, 25, steps=70_000).compile
 
 
-def test_long_runs_on_images_take_own_kernels_where_each_worker_has_one_thread():
+def test_long_runs_on_images_take_c_kernels_where_each_worker_has_one_thread():
     """4e8 operations a task: 32 tasks a step come to 1.28e10, so 1e13 are 781 steps."""
     images = Work(4e8, 1.0, images=True)
-    assert [on_cpu().plan(images, 32, steps=steps).kernels for steps in (700, 800)] == ["torch", "own"]
+    assert [on_cpu().plan(images, 32, steps=steps).kernels for steps in (700, 800)] == ["torch", "c"]
     assert on_cpu().plan(images, 1, steps=10**6).kernels == "torch"  # one task a step: both threads compute it
     assert on_cpu().plan(Work(4e8, 1.0), 32, steps=10**6).kernels == "torch"
     assert on_cpu(precision="bf16").plan(images, 32, steps=10**6).kernels == "torch"
     assert on_cpu(compile=True).plan(images, 32, steps=10**6).kernels == "torch"
 
 
-def test_own_kernels_have_a_chunk_for_each_thread():
+def test_c_kernels_have_a_chunk_for_each_thread():
     images = Work(2e8, 1.0, images=True)
     plan = on_cpu().plan(images, 16, steps=10**6)
-    assert (plan.chunk, plan.workers, plan.threads, plan.kernels) == (8, 2, 1, "own")
+    assert (plan.chunk, plan.workers, plan.threads, plan.kernels) == (8, 2, 1, "c")
     plan = on_cpu(kernels="torch").plan(images, 16, steps=10**6)
     assert (plan.chunk, plan.workers, plan.threads) == (16, 1, 2)
     uneven = on_cpu().plan(images, 5, steps=10**6)
@@ -100,25 +100,25 @@ def test_own_kernels_have_a_chunk_for_each_thread():
 
 def test_the_config_decides_about_kernels():
     images = Work(4e8, 1.0, images=True)
-    assert on_cpu(kernels="own").plan(images, 32, steps=1).kernels == "own"
-    assert on_cpu(kernels="own").plan(Work(7e4, 1.0, images=True), 25, steps=70_000).kernels == "own"  # by itself it would be compiled
-    one = on_cpu(kernels="own").plan(images, 1, steps=1)
-    assert (one.threads, one.kernels) == (1, "own")
-    odd = on_cpu(kernels="own").plan(images, 5, steps=1)
-    assert (odd.chunk, odd.workers, odd.threads, odd.kernels) == (3, 2, 1, "own")
+    assert on_cpu(kernels="c").plan(images, 32, steps=1).kernels == "c"
+    assert on_cpu(kernels="c").plan(Work(7e4, 1.0, images=True), 25, steps=70_000).kernels == "c"  # by itself it would be compiled
+    one = on_cpu(kernels="c").plan(images, 1, steps=1)
+    assert (one.threads, one.kernels) == (1, "c")
+    odd = on_cpu(kernels="c").plan(images, 5, steps=1)
+    assert (odd.chunk, odd.workers, odd.threads, odd.kernels) == (3, 2, 1, "c")
     assert on_cpu(kernels="torch").plan(images, 32, steps=10**6).kernels == "torch"
-    assert on_cpu(kernels="own").plan(images, 2).kernels == "own"
+    assert on_cpu(kernels="c").plan(images, 2).kernels == "c"
     assert on_cpu(kernels="torch").plan(images, 10**6).kernels == "torch"
 
 
-def test_evaluations_of_many_images_take_own_kernels():
+def test_evaluations_of_many_images_take_c_kernels():
     """4e8 operations an episode: 5e11 are 1250 episodes."""
     images = Work(4e8, 1.0, images=True, shared=True)
-    assert [on_cpu().plan(images, episodes).kernels for episodes in (1240, 1260)] == ["torch", "own"]
+    assert [on_cpu().plan(images, episodes).kernels for episodes in (1240, 1260)] == ["torch", "c"]
     assert on_cpu().plan(Work(4e8, 1.0, shared=True), 1260).kernels == "torch"
 
 
-def test_work_knows_a_convolution_that_own_kernels_may_take():
+def test_work_knows_a_convolution_that_c_kernels_may_take():
     part = [Examples(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2))] * 2
     assert work_of(nn.Sequential(nn.Conv2d(1, 16, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
     assert not work_of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), Episode(*part), inner_steps=1).images
@@ -151,7 +151,7 @@ def test_work_counts_the_operations_of_a_forward_pass_over_all_examples():
         ({"name": "cpu", "task_chunk": 1.5}, "device.task_chunk=1.5"),
         ({"name": "cpu", "task_chunk": "all"}, "device.task_chunk=all"),
         ({"name": "cpu", "compile": "yes"}, "device.compile=yes must be auto, true or false"),
-        ({"name": "cpu", "kernels": True}, "device.kernels=True must be auto, own or torch"),
+        ({"name": "cpu", "kernels": True}, "device.kernels=True must be auto, c or torch"),
         ({"name": "cpu", "precision": "float16"}, "device.precision=float16 is unknown; it must be float32, tf32 or bf16"),
     ],
 )

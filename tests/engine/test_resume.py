@@ -184,10 +184,10 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
     assert choices["compile"] is (compile is True)
 
 
-@pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
-@pytest.mark.parametrize("kernels", ["own", "auto"])
-def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("metarun.compute.plan.OWN_KERNELS_FLOPS", 0.0)
+@pytest.mark.skipif(operations.missing() is not None, reason=f"no C kernels here: {operations.missing()}")
+@pytest.mark.parametrize("kernels", ["c", "auto"])
+def test_a_resumed_run_repeats_bit_for_bit_with_c_kernels(kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("metarun.compute.plan.C_KERNELS_FLOPS", 0.0)
     taken: list[str] = []
     convolve = operations._convolve
     monkeypatch.setattr(operations, "_convolve", lambda name, *given: (taken.append(name), convolve(name, *given)))
@@ -200,7 +200,7 @@ def test_a_resumed_run_repeats_bit_for_bit_with_own_kernels(kernels: str, tmp_pa
         "norm": "batch",
     }
     chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "precision": "float32", "kernels": kernels}
-    assert resumed_as_chosen("protonet", chosen, tmp_path, monkeypatch)["kernels"] == "own"
+    assert resumed_as_chosen("protonet", chosen, tmp_path, monkeypatch)["kernels"] == "c"
     assert {"forward", "input_gradient", "weight_gradient"} <= set(taken)
 
 

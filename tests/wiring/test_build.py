@@ -105,18 +105,18 @@ def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: 
     assert [work.shared for work in parts.work.values()] == [shared, shared]
 
 
-@pytest.mark.skipif(operations.missing() is not None, reason=f"no own kernels here: {operations.missing()}")
-@pytest.mark.parametrize(("worth", "expected"), [(0.0, "own"), (1e30, "torch")])
+@pytest.mark.skipif(operations.missing() is not None, reason=f"no C kernels here: {operations.missing()}")
+@pytest.mark.parametrize(("worth", "expected"), [(0.0, "c"), (1e30, "torch")])
 def test_validations_use_the_kernels_of_training_and_evaluations_those_that_pay(
     worth: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The one decides about the training alone, whatever an evaluation of its validation episodes would choose, since a run keeps its choice."""
-    monkeypatch.setattr("metarun.compute.plan.OWN_KERNELS_FLOPS", worth)
-    monkeypatch.setattr("metarun.compute.plan.OWN_KERNELS_SCORED_FLOPS", 1e30 - worth)
+    monkeypatch.setattr("metarun.compute.plan.C_KERNELS_FLOPS", worth)
+    monkeypatch.setattr("metarun.compute.plan.C_KERNELS_SCORED_FLOPS", 1e30 - worth)
     parts = build(images("tasks_per_step=4", "steps=10", backbone={**SMALL_CONV, "filters": 16}))
     settings = build_settings(parts)
     assert settings.plan.kernels == settings.eval_plan.kernels == expected
-    assert evaluation_plan(parts, 100).kernels == ("torch" if expected == "own" else "own")
+    assert evaluation_plan(parts, 100).kernels == ("torch" if expected == "c" else "c")
 
 
 def test_a_run_starts_at_step_zero_with_an_optimizer_on_its_own_parameters():

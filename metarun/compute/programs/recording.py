@@ -61,14 +61,14 @@ class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
     function: must not branch on the values of tensors; one that does runs as it is, operation by operation.
-    compile: fuse the program with torch's compiler, where a C++ compiler is found. own_kernels: of `metarun.compute.kernels.rewrite`, which must be there,
+    compile: fuse the program with torch's compiler, where a C++ compiler is found. c_kernels: of `metarun.compute.kernels.rewrite`, which must be there,
     and which that compiler knows nothing of.
     With either the result may differ in the last bits.
     """
 
     function: Callable[..., Any]
     compile: bool = False
-    own_kernels: bool = False
+    c_kernels: bool = False
     _programs: dict[Hashable, Program] = field(default_factory=dict)
 
     def program(self, *args: Any) -> Program:
@@ -105,7 +105,7 @@ class Recorded:
             return Program(self.function, concurrent=False)
         _skip_what_does_nothing(module)
         _order_once(module)
-        module = pool_by_maxima(use_own_kernels(module) if self.own_kernels else module)
+        module = pool_by_maxima(use_own_kernels(module) if self.c_kernels else module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
             module = reuse_memory(module)
@@ -142,7 +142,7 @@ def _skip_what_does_nothing(module: GraphModule) -> None:
 def _order_once(module: GraphModule) -> None:
     """Let what is brought into one order several times be brought once: maps over tasks do that for a function and again for its derivative.
 
-    Own kernels find the two together only then (`metarun.compute.kernels.rewrite`). What the program returns stays apart, as its caller may change it; a
+    C kernels find the two together only then (`metarun.compute.kernels.rewrite`). What the program returns stays apart, as its caller may change it; a
     program that itself writes over tensors stays as it is.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]

@@ -265,19 +265,19 @@ def test_without_them_a_run_goes_on_as_with_torchs_and_says_why(monkeypatch: pyt
     monkeypatch.setattr(c_functions, "library", no_library)
     monkeypatch.setattr(operations, "missing", operations.missing.__wrapped__)
     device, work = Device("cpu", 2), Work(2e8, 1.0, images=True)
-    assert device.plan(work, 16, steps=10**6).kernels == "own"
+    assert device.plan(work, 16, steps=10**6).kernels == "c"
     with caplog.at_level("INFO"):
         plan = plan_for(device, work, 16, 10**6)
     assert plan == dataclasses.replace(device, kernels="torch").plan(work, 16, steps=10**6)
     assert "not used: there is no C compiler" in caplog.text
-    with pytest.raises(UserError, match=r"there are no own kernels here: there is no C compiler; use device\.kernels=torch"):
-        plan_for(dataclasses.replace(device, kernels="own"), work, 16, 10**6)
+    with pytest.raises(UserError, match=r"there are no C kernels here: there is no C compiler; use device\.kernels=torch"):
+        plan_for(dataclasses.replace(device, kernels="c"), work, 16, 10**6)
 
 
 def test_own_kernels_that_are_asked_for_in_vain_are_said(caplog: pytest.LogCaptureFixture):
-    plan = plan_for(Device("cpu", 2, kernels="own"), Work(2e8, 1.0), 16, 100)
+    plan = plan_for(Device("cpu", 2, kernels="c"), Work(2e8, 1.0), 16, 100)
     assert plan.kernels == "torch"
-    assert "device.kernels=own: not used" in caplog.text
+    assert "device.kernels=c: not used" in caplog.text
 
 
 @pytest.mark.parametrize(("channels", "kernel"), [(8, 3), (1040, 1), (16, 8)])

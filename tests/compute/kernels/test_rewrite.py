@@ -31,7 +31,7 @@ from metarun.types import Episode, Examples
 
 CL = torch.channels_last
 MISSING = operations.missing()
-needs_kernels = pytest.mark.skipif(MISSING is not None, reason=f"no own kernels here: {MISSING}")
+needs_kernels = pytest.mark.skipif(MISSING is not None, reason=f"no C kernels here: {MISSING}")
 
 
 def normal(slot: str, *shape: int) -> Tensor:
@@ -87,7 +87,7 @@ def test_second_order_maml_on_conv4_keeps_its_gradient(pooling: str, taken: set[
     def train(shared: Any, part: Any) -> Any:
         return gradients_of(algorithm, *shared, *part, torch.tensor(0))[:2]
 
-    found, losses = Recorded(train, own_kernels=True).program((params, state), part).call((params, state), part)
+    found, losses = Recorded(train, c_kernels=True).program((params, state), part).call((params, state), part)
     exact, exact_losses = train(double((params, state)), double(part))
     torch.testing.assert_close(losses.double(), exact_losses, rtol=1e-4, atol=0)
     scale = max(float(gradient.abs().max()) for gradient in exact.values())
@@ -329,7 +329,7 @@ def test_a_program_takes_its_statistics_to_the_same_bits():
 @needs_kernels
 def test_threads_that_run_one_program_get_its_bits():
     x, weight = normal("x", 20, 64, 14, 14), normal("weight", 64, 64, 3, 3)
-    program = Recorded(gradients, own_kernels=True).program(x, weight)
+    program = Recorded(gradients, c_kernels=True).program(x, weight)
     expected, found = program.call(x, weight), []
     threads = [threading.Thread(target=lambda: found.append(program.call(x, weight))) for _ in range(4)]
     for thread in threads:
