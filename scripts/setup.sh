@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv where it is missing and installs metarun into it where something has changed.
 # Sets `python` to the interpreter of .venv. Usage: extras=dev; source scripts/setup.sh
 #
