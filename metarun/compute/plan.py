@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from metarun.compute.kernels import operations
-from metarun.compute.kernels.operations import VECTOR
 from metarun.errors import UserError
 from metarun.types import Episode
 
@@ -56,13 +54,17 @@ PRECISIONS = ("float32", "tf32", "bf16")
 KERNELS = ("c", "torch")
 
 
+KERNEL_CHANNELS = 16
+"""The C kernels compute convolutions whose channels are a multiple of this."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What one task asks of a device.
 
     flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
     one after the other, in many small operations. shared: whether those of all tasks pass through the same weights. images: whether they
-    pass through a convolution of images, for which `metarun.compute.kernels.rewrite` has kernels.
+    pass through a convolution of images, for which `metarun.compute.kernels` has kernels.
     """
 
     flops: float
@@ -164,7 +166,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
 
     def count(layer: nn.Module, args: Any, out: Any) -> None:
         nonlocal kept, images
-        images |= isinstance(layer, nn.Conv2d) and layer.out_channels % VECTOR == 0
+        images |= isinstance(layer, nn.Conv2d) and layer.out_channels % KERNEL_CHANNELS == 0
         kept += out.numel() if isinstance(out, Tensor) else 0
 
     hooks = [layer.register_forward_hook(count) for layer in module.modules() if not list(layer.children())]
@@ -179,6 +181,15 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
     return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared, images)
 
 
+def kernels_missing() -> str | None:
+    """Return why the C kernels cannot be used here, or None where they can. The first call compiles and tests them."""
+    try:
+        from metarun.compute.kernels import missing
+    except ImportError:
+        return "this installation has none"
+    return missing()
+
+
 def plan_for(device: Device, work: Work, tasks: int, steps: int) -> Plan:
     """Return how to run, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
     plan = device.plan(work, tasks, steps=steps)
@@ -186,7 +197,7 @@ def plan_for(device: Device, work: Work, tasks: int, steps: int) -> Plan:
         if device.kernels == "c":
             log.warning("device.kernels=c: not used; they are for networks with convolutions, in float32 on a processor, not compiled.")
         return plan
-    reason = operations.missing()
+    reason = kernels_missing()
     if reason is None:
         return plan
     if device.kernels == "c":

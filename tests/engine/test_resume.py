@@ -19,7 +19,7 @@ from small import composed
 
 from metarun.commands import overrides
 from metarun.commands.train import train
-from metarun.compute.kernels import operations
+from metarun.compute.plan import kernels_missing
 from metarun.engine import training as engine
 from metarun.errors import UserError
 from metarun.records import checkpoint
@@ -184,9 +184,11 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
     assert choices["compile"] is (compile is True)
 
 
-@pytest.mark.skipif(operations.missing() is not None, reason=f"no C kernels here: {operations.missing()}")
+@pytest.mark.skipif(kernels_missing() is not None, reason=f"no C kernels here: {kernels_missing()}")
 @pytest.mark.parametrize("kernels", ["c", "auto"])
 def test_a_resumed_run_repeats_bit_for_bit_with_c_kernels(kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from metarun.compute.kernels import operations
+
     monkeypatch.setattr("metarun.compute.plan.C_KERNELS_FLOPS", 0.0)
     taken: list[str] = []
     convolve = operations._convolve

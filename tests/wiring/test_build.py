@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
-from metarun.compute.kernels import operations
+from metarun.compute.plan import kernels_missing
 from metarun.errors import UserError
 from metarun.wiring.build import build, build_optimizer, build_settings, evaluation_plan, start
 
@@ -105,7 +105,7 @@ def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: 
     assert [work.shared for work in parts.work.values()] == [shared, shared]
 
 
-@pytest.mark.skipif(operations.missing() is not None, reason=f"no C kernels here: {operations.missing()}")
+@pytest.mark.skipif(kernels_missing() is not None, reason=f"no C kernels here: {kernels_missing()}")
 @pytest.mark.parametrize(("worth", "expected"), [(0.0, "c"), (1e30, "torch")])
 def test_validations_use_the_kernels_of_training_and_evaluations_those_that_pay(
     worth: float, expected: str, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The functions of the C files, by name: what they take, and how they are called."""
+"""The functions of the C files: the types of their arguments, and a call by name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from metarun.compute.kernels import compiler as c_library
+from metarun.compute.kernels import compiler
 
 
 class Convolution(ctypes.Structure):
-    """`convolution` of `products.h`; in and out are channels of one group."""
+    """The struct `convolution` of `products.h`. in, out: channels of one group."""
 
     _fields_ = [
         (name, ctypes.c_int)
@@ -25,7 +25,7 @@ class Convolution(ctypes.Structure):
 
 
 class Images(ctypes.Structure):
-    """`images` of `normalisation.c`."""
+    """The struct `images` of `normalisation.c`."""
 
     _fields_ = [(name, ctypes.c_long) for name in ("images", "height", "width", "channels")]
 
@@ -47,24 +47,24 @@ _FUNCTIONS: dict[str, tuple[str, Any, int]] = {
     "sums_at_maxima": ("normalisation.c", Images, 5),
     "spread_at_maxima": ("normalisation.c", Images, 7),
 }
-"""By name, the file of a function, what its first argument points to, and how many more pointers it takes."""
+"""For each function its file, the struct that its first argument points to, and the number of pointers that follow."""
 
 
 @functools.cache
 def library(source: str) -> ctypes.CDLL:
-    """Return the library of a C file of this package, compiled where it is not yet; NoLibraryError where it cannot be had here."""
-    library = c_library.load(Path(__file__).with_name(source))
+    """Return the library of a C file of this package, compiled at the first call. Raises NoLibraryError where that fails."""
+    loaded = compiler.load(Path(__file__).with_name(source))
     for name, (file, shape, pointers) in _FUNCTIONS.items():
         if file == source:
-            getattr(library, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
-    return library
+            getattr(loaded, name).argtypes = [ctypes.POINTER(shape), *[ctypes.c_void_p] * pointers]
+    return loaded
 
 
 def call(name: str, shape: ctypes.Structure, *tensors: Tensor | None) -> int:
-    """Call a function, for which other threads do not wait; what it returns means something for convolutions only.
+    """Call a C function without the GIL. Return its status: 0, or 1 where a convolution found no memory.
 
-    tensors: float32 or int64, in the order in memory that the C file says, and as many as the function takes; None for none.
+    tensors: float32 or int64, one for each pointer, in the memory order that the C file says; None for a null pointer.
     """
     pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    found: int = getattr(library(_FUNCTIONS[name][0]), name)(ctypes.byref(shape), *pointers)
-    return found
+    status: int = getattr(library(_FUNCTIONS[name][0]), name)(ctypes.byref(shape), *pointers)
+    return status

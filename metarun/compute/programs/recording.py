@@ -25,7 +25,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from metarun.cache import cache_folder
-from metarun.compute.kernels.rewrite import use_own_kernels
 from metarun.compute.programs.in_place import may_alias, reuse_memory
 from metarun.compute.programs.interpreter import without_python
 from metarun.errors import first_line
@@ -105,7 +104,11 @@ class Recorded:
             return Program(self.function, concurrent=False)
         _skip_what_does_nothing(module)
         _order_once(module)
-        module = pool_by_maxima(use_own_kernels(module) if self.c_kernels else module)
+        if self.c_kernels:
+            from metarun.compute.kernels import rewrite
+
+            module = rewrite(module)
+        module = pool_by_maxima(module)
         run = _compiled(module, tensors) if self.compile else None
         if run is None:
             module = reuse_memory(module)

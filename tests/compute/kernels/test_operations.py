@@ -1,11 +1,6 @@
-"""Operations in C: the numbers of torch's in float64, whatever the shape; found out where they are wrong, and done without where there are none."""
+"""The C kernels give the numbers of torch in float64, whatever the shape."""
 
 from __future__ import annotations
-
-import dataclasses
-import itertools
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,17 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarun import draws
-from metarun.compute.kernels import binding as c_functions
-from metarun.compute.kernels import compiler as c_library
+from metarun.compute import kernels
 from metarun.compute.kernels import operations
-from metarun.compute.plan import Device, Work, plan_for
-from metarun.errors import UserError
 
 CL = torch.channels_last
 NAN, INF = float("nan"), float("inf")
 ops = torch.ops.metarun
-MISSING = operations.missing()
-needs_operations = pytest.mark.skipif(MISSING is not None, reason=f"no operations in C here: {MISSING}")
+MISSING = kernels.missing()
+needs_kernels = pytest.mark.skipif(MISSING is not None, reason=f"no C kernels here: {MISSING}")
 
 SHAPES = {
     "as conv4 has it": (5, 3, 64, 64, (14, 14), (3, 3), (2, 2), (1, 1)),
@@ -57,7 +49,7 @@ def normal(slot: str, *shape: int) -> Tensor:
     return draws.normal(draws.key(0, slot), *shape).contiguous(memory_format=CL)
 
 
-@needs_operations
+@needs_kernels
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_convolution_and_its_derivatives_are_those_of_torch_in_float64(name: str, biased: bool):
@@ -100,7 +92,7 @@ def close(found: Tensor, exact: Tensor) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=2e-6 * scale)
 
 
-@needs_operations
+@needs_kernels
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 1023), (75, 1024), (3, 1025), (40, 5000)])
 def test_statistics_of_columns_are_exact_to_rounding_though_far_from_zero(rows: int, columns: int):
     x = draws.normal(draws.key(0, "x"), rows, columns) + 100.0
@@ -109,7 +101,7 @@ def test_statistics_of_columns_are_exact_to_rounding_though_far_from_zero(rows: 
     torch.testing.assert_close(variance.double(), x.double().var(dim=0, correction=0), rtol=1e-4, atol=1e-9)
 
 
-@needs_operations
+@needs_kernels
 def test_other_orders_in_memory_are_brought_into_the_right_one():
     x, weight = normal("x", 2, 32, 6, 6), normal("weight", 32, 16, 3, 3)
     expected = ops.conv(x, weight, None, (2, 2), (1, 1), 2)
@@ -125,7 +117,7 @@ IMAGES = {
 }
 
 
-@needs_operations
+@needs_kernels
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("name", IMAGES)
 def test_normalisation_with_pooling_and_its_derivatives_are_those_of_torch_in_float64(name: str, affine: bool):
@@ -150,7 +142,7 @@ def test_normalisation_with_pooling_and_its_derivatives_are_those_of_torch_in_fl
         torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
 
 
-@needs_operations
+@needs_kernels
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("name", IMAGES)
 def test_normalisation_with_rectification_and_its_derivatives_are_those_of_torch_in_float64(name: str, affine: bool):
@@ -167,14 +159,14 @@ def test_normalisation_with_rectification_and_its_derivatives_are_those_of_torch
         torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
 
 
-@needs_operations
+@needs_kernels
 def test_what_is_no_number_is_not_rectified():
     x, one = torch.tensor([NAN, -1.0, INF]).reshape(3, 1, 1, 1), torch.ones(1)
     assert ops.norm_relu(x, None, None, 0 * one, one, 0.0).flatten().tolist()[1:] == [0.0, INF]
     assert ops.norm_relu(x, None, None, 0 * one, one, 0.0)[0].isnan().all()
 
 
-@needs_operations
+@needs_kernels
 def test_nothing_passes_back_where_the_normalised_is_zero_and_everything_where_it_is_no_number():
     x, g, zero = torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1), torch.ones(3, 1, 1, 1), torch.zeros(1)
     passed = [float(ops.norm_relu_backward(g, x, bias, bias, zero, zero + 1, 0.0)[2]) for bias in (zero, zero + NAN)]
@@ -183,7 +175,7 @@ def test_nothing_passes_back_where_the_normalised_is_zero_and_everything_where_i
     assert [float(torch.ops.aten.threshold_backward(g, each, 0).sum()) for each in y] == passed
 
 
-@needs_operations
+@needs_kernels
 @pytest.mark.parametrize(
     "values",
     [
@@ -204,83 +196,7 @@ def test_of_equal_maxima_the_first_is_taken_and_what_is_no_number_before_any_oth
         torch.testing.assert_close(maxima, wanted, equal_nan=True)
 
 
-def test_operations_that_compute_something_else_are_found_out(monkeypatch: pytest.MonkeyPatch):
-    """A wrong compiler must not cost a run: they are tried beside torch's before they are used."""
-    exact: dict[str, Callable[..., Any]] = {
-        "_conv": lambda x, weight, bias, stride, padding, groups: F.conv2d(x, weight, bias, stride, padding, groups=groups),
-        "_conv_input": lambda g, weight, shape, *rest: backward(0, g, torch.empty(shape), weight, *rest),
-        "_conv_weight": lambda g, x, shape, *rest: backward(1, g, x, torch.empty(shape), *rest),
-        "_column_statistics": lambda x: (x.mean(dim=0), x.var(dim=0, correction=0)),
-        "_norm_relu": lambda x, weight, bias, mean, var, eps: F.batch_norm(x, mean, var, weight, bias, eps=eps).relu(),
-        "_norm_relu_backward": rectified_backward,
-        "_norm_pool": pooled,
-        "_norm_maxima": lambda *given: pooled(*given)[0],
-        "_norm_pool_backward": pooled_backward,
-    }
-    for name, function in exact.items():
-        monkeypatch.setattr(operations, name, function)
-    assert operations._wrong() is None
-    for name, wrong in itertools.product(exact, (1.001, float("nan"))):
-        monkeypatch.setattr(operations, name, lambda *given, name=name, wrong=wrong: scaled(exact[name](*given), wrong))
-        assert "they are off by" in str(operations._wrong()), (name, wrong)
-        monkeypatch.setattr(operations, name, exact[name])
-
-
-def backward(which: int, g: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, groups: int) -> Tensor:
-    mask = (which == 0, which == 1, False)
-    out: Tensor = torch.ops.aten.convolution_backward(g, x, weight, None, stride, padding, (1, 1), False, (0, 0), groups, mask)[which]
-    return out
-
-
-def pooled(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, eps: float) -> Any:
-    return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, eps=eps), 2, return_indices=True)
-
-
-def rectified_backward(g: Tensor, x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, eps: float) -> Any:
-    passed = g * (F.batch_norm(x, mean, var, weight, bias, eps=eps) > 0)
-    given = (passed, x, weight, None, None, mean, (var + eps).rsqrt(), True, eps, (True, True, True))
-    return torch.ops.aten.native_batch_norm_backward(*given)
-
-
-def pooled_backward(g: Tensor, places: Tensor, x: Tensor, weight: Any, mean: Tensor, inverse: Tensor) -> Any:
-    spread = torch.zeros_like(x).flatten(2).scatter(2, places.flatten(2), g.flatten(2)).reshape(x.shape)
-    return torch.ops.aten.native_batch_norm_backward(spread, x, weight, None, None, mean, inverse, True, 1e-5, (True, True, True))
-
-
-def scaled(result: Any, factor: float) -> Any:
-    return (
-        tuple(scaled(each, factor) for each in result)
-        if isinstance(result, tuple)
-        else result * factor
-        if result.is_floating_point()
-        else result
-    )
-
-
-def no_library(*_: Any) -> None:
-    raise c_library.NoLibraryError("there is no C compiler")
-
-
-def test_without_them_a_run_goes_on_as_with_torchs_and_says_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(c_functions, "library", no_library)
-    monkeypatch.setattr(operations, "missing", operations.missing.__wrapped__)
-    device, work = Device("cpu", 2), Work(2e8, 1.0, images=True)
-    assert device.plan(work, 16, steps=10**6).kernels == "c"
-    with caplog.at_level("INFO"):
-        plan = plan_for(device, work, 16, 10**6)
-    assert plan == dataclasses.replace(device, kernels="torch").plan(work, 16, steps=10**6)
-    assert "not used: there is no C compiler" in caplog.text
-    with pytest.raises(UserError, match=r"there are no C kernels here: there is no C compiler; use device\.kernels=torch"):
-        plan_for(dataclasses.replace(device, kernels="c"), work, 16, 10**6)
-
-
-def test_own_kernels_that_are_asked_for_in_vain_are_said(caplog: pytest.LogCaptureFixture):
-    plan = plan_for(Device("cpu", 2, kernels="c"), Work(2e8, 1.0), 16, 100)
-    assert plan.kernels == "torch"
-    assert "device.kernels=c: not used" in caplog.text
-
-
 @pytest.mark.parametrize(("channels", "kernel"), [(8, 3), (1040, 1), (16, 8)])
 def test_a_convolution_that_they_are_not_made_for_is_refused(channels: int, kernel: int):
-    with pytest.raises(ValueError, match="no own convolution is made for weights"):
+    with pytest.raises(ValueError, match="the C kernels have no convolution for weights"):
         ops.conv(normal("x", 1, channels, 8, 8), normal("weight", 16, channels, kernel, kernel), None, (2, 2), (0, 0), 1)

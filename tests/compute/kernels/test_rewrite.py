@@ -16,9 +16,8 @@ from metarun import draws
 from metarun.algorithms.maml import Maml
 from metarun.backbones.classifier import Classifier
 from metarun.backbones.conv4 import Conv4
-from metarun.compute.kernels import operations
-from metarun.compute.kernels import rewrite as kernels
-from metarun.compute.programs import recording
+from metarun.compute import kernels
+from metarun.compute.kernels import normalisations
 from metarun.compute.programs.interpreter import without_python
 from metarun.compute.programs.recording import Recorded
 from metarun.engine.training import gradients_of
@@ -30,7 +29,7 @@ from metarun.testing import double
 from metarun.types import Episode, Examples
 
 CL = torch.channels_last
-MISSING = operations.missing()
+MISSING = kernels.missing()
 needs_kernels = pytest.mark.skipif(MISSING is not None, reason=f"no C kernels here: {MISSING}")
 
 
@@ -50,7 +49,7 @@ def gradients(x: Tensor, weight: Tensor, stride: int = 2, groups: int = 1) -> li
 @needs_kernels
 def test_a_program_takes_its_strided_convolutions_and_runs_without_python():
     x, weight = normal("x", 3, 32, 6, 6), normal("weight", 32, 16, 3, 3)
-    module = kernels.use_own_kernels(make_fx(lambda x, weight: gradients(x, weight, groups=2))(x, weight))
+    module = kernels.rewrite(make_fx(lambda x, weight: gradients(x, weight, groups=2))(x, weight))
     names = targets(module)
     assert {"metarun.conv.default", "metarun.conv_input.default", "metarun.conv_weight.default"} <= set(names)
     assert not any("aten.convolution" in name for name in names)
@@ -76,9 +75,9 @@ def batch(tasks: int, per_class: int) -> Examples:
 def test_second_order_maml_on_conv4_keeps_its_gradient(pooling: str, taken: set[str], monkeypatch: pytest.MonkeyPatch):
     """In float32 and by own kernels, beside the function in float64; what is taken is what this network has."""
     programs: list[GraphModule] = []
-    use = kernels.use_own_kernels
-    monkeypatch.setattr(recording, "use_own_kernels", lambda module: programs.append(use(module)) or programs[-1])
-    monkeypatch.setattr(kernels, "WORTH", 1)
+    rewrite = kernels.rewrite
+    monkeypatch.setattr(kernels, "rewrite", lambda module: programs.append(rewrite(module)) or programs[-1])
+    monkeypatch.setattr(normalisations, "WORTH", 1)
     network = Network(Classifier(Conv4((1, 16, 16), 16, pooling), 3), "batch")
     algorithm = Maml(network, objective("classification"), inner_lr=0.1, inner_steps=2)
     params, state = algorithm.init(draws.key(0, "init"))
@@ -110,14 +109,14 @@ def test_second_order_maml_on_conv4_keeps_its_gradient(pooling: str, taken: set[
 def test_what_does_not_suit_stays_with_torch(x: Tensor, weight: Tensor, stride: int):
     module = make_fx(lambda x, weight: gradients(x, weight, stride))(x, weight)
     expected = targets(module)
-    assert [name for name in targets(kernels.use_own_kernels(module)) if "conv" in name] == [name for name in expected if "conv" in name]
+    assert [name for name in targets(kernels.rewrite(module)) if "conv" in name] == [name for name in expected if "conv" in name]
 
 
 @needs_kernels
 @pytest.mark.parametrize(("size", "taken"), [(3, {"conv_weight"}), (6, {"conv", "conv_input", "conv_weight"})])
 def test_without_strides_what_is_not_done_in_tiles_keeps_all_but_the_derivative_by_the_weight(size: int, taken: set[str]):
     x, weight = normal("x", 3, 16, size, size), normal("w", 16, 16, 3, 3)
-    module = kernels.use_own_kernels(make_fx(lambda x, weight: gradients(x, weight, stride=1))(x, weight))
+    module = kernels.rewrite(make_fx(lambda x, weight: gradients(x, weight, stride=1))(x, weight))
     assert {name.split(".")[1] for name in targets(module) if name.startswith("metarun.")} == taken
 
 
@@ -134,7 +133,7 @@ def test_images_are_pooled_as_they_are_normalised_only_by_halves_and_in_their_or
     x = normal("x", 4, 64, 8, 8)
     module = make_fx(lambda x: norm_and_pool(x, kernel, turned))(x)
     wanted = module(x)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert ("metarun.norm_pool.default" in targets(module)) is taken
     torch.testing.assert_close(module(x), wanted)
 
@@ -166,7 +165,7 @@ def test_images_that_are_scored_with_shared_statistics_are_pooled_as_they_are_sc
     x, scale, shift = normal("x", 4, 64, 9, 64), *(draws.normal(draws.key(0, slot), *shape) for slot in ("scale", "shift"))
     module = make_fx(lambda *tensors: scaled_and_pooled(*tensors, **given))(x, scale, shift)
     wanted = module(x, scale, shift)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert ("metarun.scaled_maxima.default" in targets(module)) is taken
     torch.testing.assert_close(module(x, scale, shift), wanted)
 
@@ -181,7 +180,7 @@ def test_images_that_are_scaled_along_another_axis_stay_with_torch(shape: tuple[
         out: Tensor = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])[0]
         return out
 
-    module = kernels.use_own_kernels(make_fx(pooled)(x, scale, shift))
+    module = kernels.rewrite(make_fx(pooled)(x, scale, shift))
     assert not any("metarun" in name for name in targets(module))
     torch.testing.assert_close(module(x, scale, shift), pooled(x, scale, shift))
 
@@ -191,7 +190,7 @@ def test_where_nobody_asks_for_places_only_the_maxima_are_found():
     x = normal("x", 4, 64, 8, 8)
     module = make_fx(lambda x: norm_and_pool(x, 2, False)[0])(x)
     wanted = module(x)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert [name for name in targets(module) if "pool" in name or "maxima" in name] == ["metarun.norm_maxima.default"]
     torch.testing.assert_close(module(x), wanted)
 
@@ -213,7 +212,7 @@ def test_views_between_normalisation_and_rectification_stay_as_they_are(order: t
 
     module = make_fx(forward_and_back)(x, weight, bias)
     wanted = module(x, weight, bias)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert [name for name in targets(module) if name.startswith("metarun.")] == [
         "metarun.norm_relu.default",
         "metarun.norm_relu_backward.default",
@@ -241,7 +240,7 @@ def test_the_derivative_of_another_normalisation_than_the_one_that_was_rectified
 
     module = make_fx(forward_and_back)(x, weight)
     wanted = module(x, weight)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert ("metarun.norm_relu_backward.default" in targets(module)) is (other == "none")
     for found, exact in zip(module(x, weight), wanted, strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
@@ -262,7 +261,7 @@ def test_the_derivative_is_taken_through_copies_that_only_change_the_order_in_me
 
     module = make_fx(forward_and_back)(x, weight, g)
     wanted = module(x, weight, g)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert "metarun.norm_relu_backward.default" in targets(module)
     for found, exact in zip(module(x, weight, g), wanted, strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
@@ -297,7 +296,7 @@ def test_the_derivative_by_a_bias_that_is_normalised_away_is_nothing(name: str):
 
     module = make_fx(back)(x, g)
     wanted = module(x, g)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert "metarun.norm_relu_backward.default" in targets(module)
     assert ("aten.new_zeros.default" in targets(module)) is taken
     for found, exact in zip(module(x, g), wanted, strict=True):
@@ -312,7 +311,7 @@ def test_images_that_are_read_by_others_too_stay_with_torch():
         return [*torch.ops.aten.max_pool2d_with_indices(normalised, [2, 2]), normalised]
 
     x = normal("x", 4, 64, 8, 8)
-    assert not any(name.startswith("metarun.layers.norm") for name in targets(kernels.use_own_kernels(make_fx(both)(x))))
+    assert not any(name.startswith("metarun.layers.norm") for name in targets(kernels.rewrite(make_fx(both)(x))))
 
 
 @needs_kernels
@@ -320,7 +319,7 @@ def test_a_program_takes_its_statistics_to_the_same_bits():
     x = normal("x", 5, 64, 8, 8)
     module = make_fx(statistics_of)(x)
     expected = module(x)
-    module = kernels.use_own_kernels(module)
+    module = kernels.rewrite(module)
     assert "metarun.column_statistics.default" in targets(module)
     for found, wanted in zip(module(x), expected, strict=True):
         assert torch.equal(found, wanted)
