@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from PIL import Image
+from small import composed
 
+from metarun import draws
+from metarun.functional import map_tasks
 from metarun.layers.norm import MODES
+from metarun.testing import double, first_episodes
+from metarun.wiring.build import build
 
 if TYPE_CHECKING:
     from command_line import Answer, CommandLine
@@ -178,6 +184,21 @@ def test_every_experiment_with_a_score_has_a_row_among_the_results() -> None:
     experiments = {name for name, text in headers.items() if not re.search("Score: not (yet )?measured", text)} - {"smoke"}
     assert len(experiments) >= 6
     assert experiments <= set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
+
+
+def test_the_trace_of_an_episode_has_the_shapes_of_a_real_step() -> None:
+    trace = PAGES["docs/architecture.md"].split("## One episode on its way")[1].split("## ")[0]
+    parts = build(composed("algo=maml", "tasks_per_step=4"))
+    params, state = parts.algorithm.init(draws.key(0, "init"))
+    assert f"{len(params)} parameter tensors, {sum(value.numel() for value in params.values()):,} numbers" in trace
+    batch, keys = first_episodes(parts.source, 4)
+    for part, examples in zip(("support", "query"), batch, strict=True):
+        for name, tensor in zip("xy", examples[:2], strict=True):
+            assert re.search(rf"^\| `{part}\.{name}` .*{re.escape(str(tuple(tensor.shape)))} \|$", trace, flags=re.MULTILINE)
+    step, (params, state) = torch.tensor(0), double((params, state))
+    losses, aux = map_tasks(lambda episode, key: parts.algorithm.loss(params, state, episode, key, step), batch, keys)
+    assert f"{tuple(params['head.weight'].shape)} for `head.weight`" in trace
+    assert f"Losses become {tuple(losses.shape)}, and statistics {tuple(next(iter(aux.state.values())).shape)}" in trace
 
 
 def test_the_table_of_modes_is_complete() -> None:
