@@ -137,6 +137,11 @@ def test_the_readers_own_parts_are_listed_with_their_headers(command_line: Comma
         assert re.search(rf"^  {name} +\w", listed, flags=re.MULTILINE), listed
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_with_its_title_and_then_says_something(page: str) -> None:
+    assert re.match(r"# \w.*\n\n(.+\n)+\n", PAGES[page])
+
+
 def headings(file: Path) -> set[str]:
     lines = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in lines}
