@@ -120,7 +120,9 @@ def test_a_shell_script_parses(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
 
 
-@pytest.mark.parametrize("script", ["scripts/test", "scripts/quickstart", "scripts/compare", "scripts/benchmark", "scripts/sanitize", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["scripts/test", "scripts/quickstart", "scripts/compare", "scripts/benchmark", "scripts/sanitize", ".ci/run"]
+)
 def test_a_script_can_be_started_by_its_name(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert (ROOT / script).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
