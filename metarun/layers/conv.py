@@ -1,13 +1,15 @@
-"""Convolution whose weights may differ from task to task: exact in every derivative, and one kernel for all tasks under `vmap`.
+"""Convolution whose weights may differ from task to task, with exact derivatives of every order, and one kernel for all tasks under `vmap`.
 
-A convolution is bilinear, and so are its two derivatives; each of the three is a partial derivative of the other two:
+A convolution is bilinear, and so are its two gradients. Each of the three functions is a partial derivative of the other two:
 
     y = conv(x, w)        dL/dx = conv_input(g, w)        dL/dw = conv_weight(g, x)        with g = dL/dy
 
-so the three functions below differentiate into each other and nothing else, to any order. Mapped over tasks, each folds the tasks into
-the channels as groups (both arguments differ by task), or into the rows or the output channels (one of them is shared), by the shapes
-alone. Images keep their channels last in memory, tasks beside channels, from layer to layer: the kernels of processors are several times
-faster there, and no reordering stands between layers.
+The three functions below therefore differentiate into each other, to any order. Each calls one torch operation with one result: a recorded
+program then shows which of the three it computes, and `metarun.compute.kernels` replaces each by the C kernel of the same name.
+
+Mapped over tasks, a function folds the tasks into one axis: into the channels, as groups, where both arguments differ by task; into the
+rows or the output channels where all tasks share one argument. The shapes alone decide. Images keep their channels last in memory, tasks
+next to channels, from layer to layer. The CPU kernels are several times faster in this layout, and no copy is needed between two layers.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Geometry(NamedTuple):
     dilation: tuple[int, int]
     groups: int
 
-    def times(self, tasks: int) -> Geometry:
-        """Return the geometry for so many tasks side by side in the channels."""
+    def for_tasks(self, tasks: int) -> Geometry:
+        """Return the geometry for this number of tasks side by side in the channels."""
         return self._replace(groups=self.groups * tasks)
 
 
@@ -46,7 +48,7 @@ class Conv2d(nn.Conv2d):
     """`nn.Conv2d` with the same parameters under the same names, computed by `conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of x (B, C, H, W), padded as `padding_mode` says."""
+        """Return the convolution of x (B, C, H, W), padded according to `padding_mode`. torch computes other shapes."""
         if x.dim() != 4:
             return super().forward(x)
         padding = self.padding
@@ -58,10 +60,10 @@ class Conv2d(nn.Conv2d):
 
 def replace_conv(module: nn.Module) -> nn.Module:
     """Return the module with every plain `nn.Conv2d` in it replaced by `Conv2d`, parameters kept."""
-    return replace_layers(module, _own)
+    return replace_layers(module, _mappable)
 
 
-def _own(module: nn.Module) -> Conv2d | None:
+def _mappable(module: nn.Module) -> Conv2d | None:
     if type(module) is not nn.Conv2d:
         return None
     with torch.device("meta"):
@@ -81,16 +83,17 @@ def _own(module: nn.Module) -> Conv2d | None:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return x (B, C, H, W) with its channels last in memory, also where one channel leaves torch in doubt about the order."""
+    """Return x (B, C, H, W) with its channels last in memory, and with the strides that say so also for one channel."""
     if x.shape[1] == 1:
         rows, _, height, width = x.shape
         return x.reshape(rows, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=CL)
 
 
-def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
-    """Fold the task axis of a tensor with one axis too many into `axis`, tasks outermost; where images (B, C, H, W) must be copied for that,
-    they have their channels last in memory.
+def fold_tasks(x: Tensor, task_dim: int, axis: int) -> Tensor:
+    """Move the task axis in front of another axis and merge the two, so that index = task * size + place.
+
+    task_dim: the place of the task axis. axis: of the result, 0 or 1. Images (five axes) that are copied get their channels last in memory.
     """
     x = x.movedim(task_dim, axis)
     if x.dim() != 5:
@@ -101,8 +104,8 @@ def into(x: Tensor, task_dim: int, axis: int) -> Tensor:
     return x.permute(0, 3, 4, 1, 2).reshape(first, height, width, second * third).permute(0, 3, 1, 2)
 
 
-def beside(vector: Tensor, tasks: int) -> Tensor:
-    """Return what all tasks share (C,) once for each of them, (T * C,)."""
+def repeat_for_tasks(vector: Tensor, tasks: int) -> Tensor:
+    """Return a vector (C,) that all tasks share once for each task: (T * C,)."""
     return vector.expand(tasks, -1).reshape(-1)
 
 
@@ -134,7 +137,7 @@ class _Conv(torch.autograd.Function):
 
 
 class _BiasedConv(torch.autograd.Function):
-    """y = conv(x, w) + b, the addition inside the kernel."""
+    """y = conv(x, w) + b. The kernel adds the bias."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
@@ -185,11 +188,11 @@ class _ConvInput(torch.autograd.Function):
         tasks, (g_dim, weight_dim) = info.batch_size, in_dims[:2]
         rows, channels, *size = shape
         if weight_dim is None:
-            out = _ConvInput.apply(into(g, g_dim, 0), weight, (tasks * rows, channels, *size), geometry)
+            out = _ConvInput.apply(fold_tasks(g, g_dim, 0), weight, (tasks * rows, channels, *size), geometry)
             return out.unflatten(0, (tasks, rows)), 0
-        weight = into(weight, weight_dim, 0)
-        g = into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
-        out = _ConvInput.apply(g, weight, (rows, tasks * channels, *size), geometry.times(tasks))
+        weight = fold_tasks(weight, weight_dim, 0)
+        g = fold_tasks(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
+        out = _ConvInput.apply(g, weight, (rows, tasks * channels, *size), geometry.for_tasks(tasks))
         return out.unflatten(1, (tasks, channels)), 1
 
 
@@ -222,30 +225,30 @@ class _ConvWeight(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, shape: tuple[int, ...], geometry: Geometry) -> tuple[Tensor, int]:
         tasks, (g_dim, x_dim) = info.batch_size, in_dims[:2]
         out_channels, *rest = shape
-        g = into(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
+        g = fold_tasks(g, g_dim, 1) if g_dim is not None else g.repeat(1, tasks, 1, 1)
         if x_dim is None and geometry.groups == 1:  # one input under the gradients of all tasks
             out = _ConvWeight.apply(g, x, (tasks * out_channels, *rest), geometry)
         else:
-            x = into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
-            out = _ConvWeight.apply(g, x, (tasks * out_channels, *rest), geometry.times(tasks))
+            x = fold_tasks(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
+            out = _ConvWeight.apply(g, x, (tasks * out_channels, *rest), geometry.for_tasks(tasks))
         return out.unflatten(0, (tasks, out_channels)), 0
 
 
 def _over_tasks(tasks: int, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> tuple[Tensor, int]:
-    """Convolve for all tasks at once; in_dims: where x, weight and bias have their task axis, None where they are shared."""
+    """Convolve for all tasks at once. in_dims: the task axes of x, weight and bias; None for a tensor that all tasks share."""
     x_dim, weight_dim = in_dims[:2]
     bias_dim = in_dims[2] if bias is not None else None
     if weight_dim is None and bias_dim is None:
-        out = conv2d(into(x, x_dim, 0), weight, bias, geometry)
+        out = conv2d(fold_tasks(x, x_dim, 0), weight, bias, geometry)
         return out.unflatten(0, (tasks, -1)), 0
-    weight = into(weight, weight_dim, 0) if weight_dim is not None else weight.repeat(tasks, 1, 1, 1)
+    weight = fold_tasks(weight, weight_dim, 0) if weight_dim is not None else weight.repeat(tasks, 1, 1, 1)
     if bias is not None:
-        bias = bias.movedim(bias_dim, 0).reshape(-1) if bias_dim is not None else beside(bias, tasks)
+        bias = bias.movedim(bias_dim, 0).reshape(-1) if bias_dim is not None else repeat_for_tasks(bias, tasks)
     if x_dim is None and geometry.groups == 1:  # one input under the weights of all tasks
         out = conv2d(x, weight, bias, geometry)
     else:
-        x = into(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
-        out = conv2d(x, weight, bias, geometry.times(tasks))
+        x = fold_tasks(x, x_dim, 1) if x_dim is not None else x.repeat(1, tasks, 1, 1)
+        out = conv2d(x, weight, bias, geometry.for_tasks(tasks))
     return out.unflatten(1, (tasks, -1)), 1
 
 
@@ -256,9 +259,9 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geome
 
 
 def _gradient(which: int, g: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return the derivative by the input (0) or the weight (1); of the tensor that it is the derivative by, only the shape is read."""
+    """Return the gradient by x (which = 0) or by weight (which = 1). Of the tensor in question, torch reads only the shape."""
     stride, padding, dilation, groups = geometry
     mask = (which == 0, which == 1, False)
-    both = torch.ops.aten.convolution_backward(g, x, weight, None, stride, padding, dilation, False, (0, 0), groups, mask)
-    out: Tensor = both[which]
+    gradients = torch.ops.aten.convolution_backward(g, x, weight, None, stride, padding, dilation, False, (0, 0), groups, mask)
+    out: Tensor = gradients[which]
     return out

@@ -1,8 +1,8 @@
-"""Normalisation whose statistics go in and come out explicitly, so that a network stays a pure function.
+"""Normalisation with explicit statistics: a pass receives them and returns them, so that a network stays a pure function.
 
-A `BatchNorm` that writes its running statistics while it computes cannot be mapped over tasks, and hides the choice that decides
-few-shot scores more than the algorithm does: whose statistics normalise the query set (Bronskill et al. 2020, "TaskNorm",
-table 1). Here a layer only computes; `NormPass` says, for one forward pass, with which statistics.
+A `BatchNorm` writes its running statistics while it computes, so it cannot be mapped over tasks. It also hides a choice: which statistics
+normalise the query set. That choice changes few-shot scores more than the algorithm does (Bronskill et al. 2020, "TaskNorm", table 1).
+Here a layer only computes, and `NormPass` chooses the statistics of one forward pass.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ PER_EXAMPLE = ("layer", "instance", "none")
 class NormPass:
     """How every `Norm` of a network normalises during one forward pass.
 
-    how: "own" (statistics of the rows of this pass), "given" (those in `given`), or a mode of `PER_EXAMPLE`.
-    mask: (B,) bool, False on rows that must not count in the statistics.
-    collected: filled with this pass's own statistics, where `collect` asks for them; a gradient flows through them only where
-        `differentiable` asks for that.
+    how: "own" (the statistics of this pass), "given" (the statistics in `given`), or a mode of `PER_EXAMPLE`.
+    mask: (B,) bool, False for rows that the statistics leave out.
+    collect: fill `collected` with the statistics of this pass. differentiable: let gradients flow through them.
     """
 
     how: str
@@ -41,7 +40,7 @@ class NormPass:
 
 
 class Norm(nn.Module):
-    """Stands in for a `nn.BatchNorm*`, with the same parameters under the same names; x: (B, C, ...)."""
+    """Replaces a `nn.BatchNorm*`, with the same parameters under the same names. It normalises x (B, C, ...)."""
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__()
@@ -64,16 +63,16 @@ class Norm(nn.Module):
             mean, var = now.given[f"{self.name}.mean"], now.given[f"{self.name}.var"]
         if now.how == "layer" or (now.how == "instance" and x.dim() > 2):
             return self._per_example(x, over=list(range(1 if now.how == "layer" else 2, x.dim())))
-        if now.how in PER_EXAMPLE:  # "none", and "instance" where an example has one value a channel and so no spread
+        if now.how in PER_EXAMPLE:  # "none", and "instance" for examples with one value per channel, which have no spread
             mean, var = x.new_zeros(self.features), x.new_ones(self.features)
         assert mean is not None and var is not None
         return self._scale(x, mean, var)
 
     def _fused(self, x: Tensor, now: NormPass) -> Tensor:
-        """Normalise by the pass's own statistics in one kernel; it returns them too, as constants.
+        """Normalise by the statistics of this pass in one kernel, and collect the statistics as constants.
 
-        First and second derivatives are exact, which is what an outer gradient through inner gradients takes. Third ones are not, as
-        they leave out that the saved statistics depend on x; an algorithm that needs them sets `differentiable`.
+        First and second derivatives are exact, as an outer gradient through inner gradients needs them. Third derivatives are wrong: they
+        leave out that the saved statistics depend on x. An algorithm that needs third derivatives sets `differentiable`.
         """
         out, mean, inverse = Normalise.apply(x, self.weight, self.bias, self.eps)
         if now.collect:
@@ -82,7 +81,7 @@ class Norm(nn.Module):
         return out
 
     def _per_example(self, x: Tensor, over: list[int]) -> Tensor:
-        """Normalise each example by the spread of its own values over these axes."""
+        """Normalise each example by the mean and variance of its values over these axes."""
         var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
         out = (x - mean) * (var + self.eps).rsqrt()
         if self.weight is None or self.bias is None:
@@ -90,7 +89,7 @@ class Norm(nn.Module):
         return affine(out, self.weight, self.bias)
 
     def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        """Return (x - mean) / sqrt(var + eps) * weight + bias in one pass over the values."""
+        """Return (x - mean) / sqrt(var + eps) * weight + bias, in one pass over x."""
         scale = (var + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
@@ -101,7 +100,7 @@ class Norm(nn.Module):
 
 
 def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance (C,) over all axes of x (B, C, ...) but the second, leaving out rows where mask is False."""
+    """Return mean and biased variance (C,) of x (B, C, ...) per channel, without the rows where mask (B,) is False."""
     over = [0, *range(2, x.dim())]
     if mask is None:
         var, mean = torch.var_mean(x, over, correction=0)
@@ -116,10 +115,10 @@ def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def replace_batch_norm(module: nn.Module) -> nn.Module:
     """Return the module with every `nn.BatchNorm*` in it replaced by `Norm`, parameters kept."""
-    return replace_layers(module, _own)
+    return replace_layers(module, _pure_norm)
 
 
-def _own(module: nn.Module) -> Norm | None:
+def _pure_norm(module: nn.Module) -> Norm | None:
     if not isinstance(module, nn.modules.batchnorm._BatchNorm):
         return None
     momentum = 0.1 if module.momentum is None else module.momentum

@@ -1,4 +1,4 @@
-"""Normalisation by an input's own statistics: one differentiable function, to any order, with a rule for maps over tasks."""
+"""Normalisation by the statistics of the input, with exact first and second derivatives and a rule for `vmap`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarun.layers.conv import beside, into
+from metarun.layers.conv import fold_tasks, repeat_for_tasks
 
 WORTH_ALONE = 1 << 16
-"""Values of a task's images below which the calls for each task cost more than to put the tasks side by side."""
+"""Values of a task's images. With fewer values, one call for all tasks, side by side, is faster than a call for each task."""
 
 
 class Normalise(torch.autograd.Function):
@@ -43,15 +43,15 @@ class Normalise(torch.autograd.Function):
 
 
 class NormaliseBackward(torch.autograd.Function):
-    """The derivatives of `Normalise` by x, weight and bias, given g = dL/dy.
+    """The gradients of `Normalise` by x, weight and bias, from g = dL/dy.
 
-    With a = mean(g), b = mean(g x̂): dL/dx = w r (g - a - b x̂), dL/dw = M b, dL/db = M a, over the M values of a channel.
+    Over the M values of a channel, with a = mean(g) and b = mean(g x̂): dL/dx = w r (g - a - b x̂), dL/dw = M b, dL/db = M a.
     """
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            g = g.contiguous(memory_format=torch.channels_last)  # the kernel is slow where the two lie differently
+            g = g.contiguous(memory_format=torch.channels_last)  # the kernel is slow where g and x differ in layout
         return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, inverse, True, eps, (True, True, True))
 
     @staticmethod
@@ -62,24 +62,35 @@ class NormaliseBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor, v_weight: Tensor, v_bias: Tensor) -> Any:
-        """Differentiate L = Σ v·dL/dx + v_weight·dL/dw + v_bias·dL/db once more; mean and r are functions of x in this."""
+        """Return the gradients of S = Σ v dL/dx + v_weight dL/dw + v_bias dL/db by g, x and w.
+
+        Let p = mean(v), q = mean(v x̂) and s = mean(g v) - a p - b q. Then S = M (w r s + v_weight b + v_bias a), and
+
+            dS/dg = w r (v - p - q x̂) + v_weight x̂ + v_bias        dS/dw = M r s
+
+        x enters through x̂ and r. Through x̂, in b and q: h = dS/dx̂ = (v_weight - w r q) g - w r b v. Through r: dS/dr = M w s.
+        With dx̂_j/dx_i = r (δ_ij - 1/M - x̂_i x̂_j / M) and dr/dx_i = -r² x̂_i / M,
+
+            dS/dx = r (h - mean(h) - x̂ mean(h x̂)) - w r² s x̂
+
+        where mean(h) = (v_weight - w r q) a - w r b p and mean(h x̂) = v_weight b - 2 w r q b.
+        """
         g, x, weight, mean, inverse, by_weight, by_bias = ctx.saved_tensors
         count = x.numel() / x.shape[1]
         w = torch.ones_like(inverse) if weight is None else weight
         a, b = by_bias / count, by_weight / count
-        by_v, q, p = NormaliseBackward.apply(v, x, weight, mean, inverse, ctx.eps)
+        through_v, q, p = NormaliseBackward.apply(v, x, weight, mean, inverse, ctx.eps)
         p, q = p / count, q / count
-        over = [0, *range(2, x.dim())]
-        spread = (g * v).sum(over) / count - a * p - b * q
+        s = (g * v).sum([0, *range(2, x.dim())]) / count - a * p - b * q
         scale = v_weight * inverse
-        for_g = by_v + affine(x, scale, v_bias - mean * scale)
-        of_g = inverse * (v_weight - w * inverse * q)
+        by_g = through_v + affine(x, scale, v_bias - mean * scale)
+        of_g = inverse * (v_weight - w * inverse * q)  # dS/dx = of_g g + of_v v + of_normalised x̂ + constant
         of_v = -w * inverse.square() * b
-        of_normalised = inverse * (2.0 * w * inverse * q * b - v_weight * b - w * inverse * spread)
+        of_normalised = inverse * (2.0 * w * inverse * q * b - v_weight * b - w * inverse * s)
         constant = inverse * (w * inverse * (q * a + b * p) - v_weight * a)
         of_x = of_normalised * inverse
-        for_x = g * per_channel(of_g, x) + v * per_channel(of_v, x) + affine(x, of_x, constant - of_x * mean)
-        return for_g, for_x, None if weight is None else inverse * spread * count, None, None, None
+        by_x = g * per_channel(of_g, x) + v * per_channel(of_v, x) + affine(x, of_x, constant - of_x * mean)
+        return by_g, by_x, None if weight is None else inverse * s * count, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -92,9 +103,8 @@ def _over_tasks(
 ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
     """Apply a function of images and vectors, which returns images and two vectors, to every task. image: the place of x in `tensors`.
 
-    Images of a task that are large and lie one task after the other in memory, as a convolution leaves them whose weights all tasks share,
-    are done one task after the other; all others at once, the tasks beside the channels. There the large ones would have to be brought,
-    and brought back, which costs more than the normalisation does.
+    One call computes all tasks, folded into the channels. After a convolution with shared weights the tasks lie one after the other in
+    memory, and folding copies the images. For large images the two copies cost more than the normalisation. They get one call per task.
     """
     x = tensors[image]
     assert x is not None
@@ -108,7 +118,7 @@ def _over_tasks(
 
 
 def _parts(tensor: Tensor | None, dim: int | None, tasks: int) -> Sequence[Tensor | None]:
-    """Return each task's images (B, C, H, W) or vector; cut once, so that the derivative puts them together at once."""
+    """Return the images (B, C, H, W) or the vector of each task. One split gives all of them, so that its derivative is one `cat`."""
     if tensor is None or dim is None:
         return [tensor] * tasks
     tensor = tensor.movedim(dim, 0)
@@ -118,8 +128,8 @@ def _parts(tensor: Tensor | None, dim: int | None, tasks: int) -> Sequence[Tenso
 def statistics_of(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance per channel, (C,) each.
 
-    Of images with their channels last torch adds up one value after the other, which costs a digit and a half. Here the values of each
-    place in the image are added up first, and then those of all places.
+    For images with their channels last, torch adds one value after the other and loses one and a half digits. This function computes the
+    statistics of each pixel over the images first, and then combines the pixels.
     """
     channels = x.shape[1]
     if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
@@ -132,8 +142,8 @@ def statistics_of(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return x (B, C, ...) times scale (C,) plus shift (C,), in one operation."""
-    return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))  # one pass over x, where a product and a sum are two
+    """Return x (B, C, ...) * scale (C,) + shift (C,), in one operation."""
+    return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))  # one pass over x; a product and a sum take two
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -142,12 +152,12 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 def _fold(tensor: Tensor | None, dim: int | None, tasks: int) -> Tensor | None:
-    """Put the tasks beside the channels: (B, T * C, ...) or (T * C,), whether or not the tensor has a task axis `dim`."""
+    """Fold the tasks into the channels: (B, T * C, ...) or (T * C,). dim: the task axis; None for a tensor that all tasks share."""
     if tensor is None:
         return None
     if dim is None:
-        return beside(tensor, tasks) if tensor.dim() == 1 else tensor.repeat(1, tasks, *[1] * (tensor.dim() - 2))
-    return into(tensor, dim, 0 if tensor.dim() == 2 else 1)
+        return repeat_for_tasks(tensor, tasks) if tensor.dim() == 1 else tensor.repeat(1, tasks, *[1] * (tensor.dim() - 2))
+    return fold_tasks(tensor, dim, 0 if tensor.dim() == 2 else 1)
 
 
 def _unfold(tasks: int, x: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:

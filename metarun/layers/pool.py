@@ -1,11 +1,12 @@
-"""Max-pooling that leaves images as convolutions want them, exact in every derivative, and one kernel for all tasks under `vmap`.
+"""Max-pooling with exact derivatives of every order, and one kernel for all tasks under `vmap`.
 
-Pooling chooses one value of each window, and what was chosen is all that its derivatives need:
+Pooling chooses one value of each window. Its derivatives need only the places of the chosen values:
 
-    y = x[chosen]        dL/dx = g put back where it was chosen        and the derivative of putting back is choosing again
+    y = x[chosen]        dL/dx = g put back at the chosen places        the derivative of putting back is choosing again
 
-so the three functions below differentiate into each other, to any order. Channels do not mix, so the tasks lie beside the rows or the
-channels, wherever they are; torch's own rule reorders the images on the way in, which costs ten times what the pooling does.
+The three functions below therefore differentiate into each other, to any order. Images keep their channels last in memory. Pooling does not
+mix channels, so the tasks are folded into the rows or the channels, without a copy. torch's rule for `vmap` copies the images first, which
+takes ten times as long as the pooling.
 
 Where no derivative asks for the places, as in an evaluation, `pool_by_maxima` has a recorded program look for the values alone.
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from metarun.layers.conv import channels_last, into
+from metarun.layers.conv import channels_last, fold_tasks
 from metarun.layers.replace import replace_layers
 
 Pair = tuple[int, int]
@@ -31,7 +32,7 @@ LARGEST = 2
 
 
 class Windows(NamedTuple):
-    """kernel, stride, padding, dilation: (rows, columns) each. ceil: whether a window may reach over the edge."""
+    """kernel, stride, padding, dilation: (rows, columns) each. ceil: whether a window may reach beyond the edge."""
 
     kernel: Pair
     stride: Pair
@@ -41,7 +42,7 @@ class Windows(NamedTuple):
 
 
 def max_pool2d(x: Tensor, windows: Windows) -> Tensor:
-    """Return the largest value of each window of x (B, C, H, W), the first of several that are equal."""
+    """Return the largest value of each window of x (B, C, H, W). Of equal values, the derivative belongs to the first."""
     out: Tensor = _MaxPool.apply(x, windows)[0]
     return out
 
@@ -50,7 +51,7 @@ class MaxPool2d(nn.MaxPool2d):
     """`nn.MaxPool2d`, computed by `max_pool2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the pooled images; x: (B, C, H, W), or another shape or layer with indices, which torch pools."""
+        """Return the pooled images of x (B, C, H, W). torch pools other shapes, and layers that return indices."""
         if x.dim() != 4 or self.return_indices:
             pooled: Tensor = super().forward(x)
             return pooled
@@ -60,17 +61,17 @@ class MaxPool2d(nn.MaxPool2d):
 
 def replace_pool(module: nn.Module) -> nn.Module:
     """Return the module with every plain `nn.MaxPool2d` in it replaced by `MaxPool2d`."""
-    return replace_layers(module, _own)
+    return replace_layers(module, _mappable)
 
 
-def _own(module: nn.Module) -> MaxPool2d | None:
+def _mappable(module: nn.Module) -> MaxPool2d | None:
     if type(module) is not nn.MaxPool2d:
         return None
     return MaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, module.return_indices, module.ceil_mode)
 
 
 class _MaxPool(torch.autograd.Function):
-    """y = x[chosen], and where in its image (row times width plus column) each value was chosen."""
+    """y = x[chosen], and the place of each chosen value in its image: row * width + column."""
 
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -90,13 +91,13 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, windows: Windows) -> Any:
-        axis = _beside(in_dims[0])
-        out = _MaxPool.apply(into(x, in_dims[0], axis), windows)
+        axis = _folding_axis(in_dims[0])
+        out = _MaxPool.apply(fold_tasks(x, in_dims[0], axis), windows)
         return tuple(part.unflatten(axis, (info.batch_size, -1)) for part in out), (axis, axis)
 
 
 class _PutBack(torch.autograd.Function):
-    """The sum over windows of g, at the places where each was chosen: of the given shape."""
+    """Images of a given shape: at each place the sum of g over the windows that chose it."""
 
     @staticmethod
     def forward(g: Tensor, chosen: Tensor, shape: tuple[int, ...], windows: Windows) -> Tensor:
@@ -115,7 +116,7 @@ class _PutBack(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, g: Tensor, chosen: Tensor, shape: tuple[int, ...], windows: Windows) -> tuple[Tensor, int]:
-        axis, g, chosen = _both(info.batch_size, in_dims, g, chosen)
+        axis, g, chosen = _fold_both(info.batch_size, in_dims, g, chosen)
         tasks = (info.batch_size * shape[axis],)
         out = _PutBack.apply(g, chosen, (*shape[:axis], *tasks, *shape[axis + 1 :]), windows)
         return out.unflatten(axis, (info.batch_size, -1)), axis
@@ -142,24 +143,24 @@ class _Choose(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, v: Tensor, chosen: Tensor, windows: Windows) -> tuple[Tensor, int]:
-        axis, v, chosen = _both(info.batch_size, in_dims, v, chosen)
+        axis, v, chosen = _fold_both(info.batch_size, in_dims, v, chosen)
         return _Choose.apply(v, chosen, windows).unflatten(axis, (info.batch_size, -1)), axis
 
 
-def _beside(task_dim: int) -> int:
-    """Return the axis that the tasks are folded into without moving them: rows where they are outermost, channels where they are further in."""
+def _folding_axis(task_dim: int) -> int:
+    """Return the axis that tasks fold into without a copy: the rows where the task axis is the first one, else the channels."""
     return 0 if task_dim == 0 else 1
 
 
-def _both(tasks: int, in_dims: Any, values: Tensor, chosen: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return the axis that both tensors were folded into, and the tensors; one of them may be shared by all tasks."""
-    of_values, of_chosen = in_dims[:2]
-    axis = _beside(of_values if of_chosen is None else of_chosen)
+def _fold_both(tasks: int, in_dims: Any, values: Tensor, chosen: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Return the axis that the tasks are folded into, and both folded tensors. All tasks may share one of the tensors."""
+    values_dim, chosen_dim = in_dims[:2]
+    axis = _folding_axis(values_dim if chosen_dim is None else chosen_dim)
 
     def folded(tensor: Tensor, dim: int | None) -> Tensor:
-        return torch.cat([tensor] * tasks, axis) if dim is None else into(tensor, dim, axis)
+        return torch.cat([tensor] * tasks, axis) if dim is None else fold_tasks(tensor, dim, axis)
 
-    return axis, folded(values, of_values), folded(chosen, of_chosen)
+    return axis, folded(values, values_dim), folded(chosen, chosen_dim)
 
 
 def pool_by_maxima(module: GraphModule) -> GraphModule:

@@ -1,4 +1,4 @@
-"""Putting our own layers into the place of torch's."""
+"""Replaces layers of torch by metarun's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from torch import nn
 
 
-def replace_layers(module: nn.Module, own: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """Return the module, with every layer in it replaced by what `own` makes of it; None leaves a layer, and looks into it."""
-    if (layer := own(module)) is not None:
+def replace_layers(module: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """Return the module with each layer replaced by `replacement(layer)`; None keeps a layer and looks into its children."""
+    if (layer := replacement(module)) is not None:
         return layer
     for name, child in module.named_children():
-        setattr(module, name, replace_layers(child, own))
+        setattr(module, name, replace_layers(child, replacement))
     return module

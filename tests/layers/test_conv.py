@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 
-from metarun.layers.conv import Conv2d, Geometry, beside, channels_last, conv2d, into, replace_conv
+from metarun.layers.conv import Conv2d, Geometry, channels_last, conv2d, fold_tasks, repeat_for_tasks, replace_conv
 
 GEOMETRIES = [
     Geometry((1, 1), (1, 1), (1, 1), 1),
@@ -39,18 +39,18 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) ->
 @pytest.mark.parametrize("task_dim", [0, 1, 4])
 def test_images_that_are_copied_to_fold_their_tasks_get_their_channels_last(task_dim: int, axis: int):
     x = torch.randn(2, 3, 4, 5, 6)
-    folded = into(x, task_dim, axis)
+    folded = fold_tasks(x, task_dim, axis)
     assert torch.equal(folded, x.movedim(task_dim, axis).flatten(axis, axis + 1))
     assert folded.is_contiguous(memory_format=torch.channels_last) or folded.data_ptr() == x.data_ptr()
-    assert into(x[:, :, :, :, :0], task_dim, axis).numel() == 0
+    assert fold_tasks(x[:, :, :, :, :0], task_dim, axis).numel() == 0
     rows = channels_last(torch.randn(6, 4, 5, 5))
-    assert into(rows.unflatten(0, (2, 3)), 0, 0).data_ptr() == rows.data_ptr()
-    assert into(rows.unflatten(1, (2, 2)), 1, 1).data_ptr() == rows.data_ptr()
+    assert fold_tasks(rows.unflatten(0, (2, 3)), 0, 0).data_ptr() == rows.data_ptr()
+    assert fold_tasks(rows.unflatten(1, (2, 2)), 1, 1).data_ptr() == rows.data_ptr()
 
 
 def test_vectors_are_folded_and_what_is_shared_is_put_beside_itself():
-    assert into(torch.arange(6.0).view(2, 3), 1, 0).tolist() == [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
-    assert beside(torch.tensor([1.0, 2.0]), 3).tolist() == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]
+    assert fold_tasks(torch.arange(6.0).view(2, 3), 1, 0).tolist() == [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
+    assert repeat_for_tasks(torch.tensor([1.0, 2.0]), 3).tolist() == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

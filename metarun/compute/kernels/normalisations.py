@@ -61,7 +61,10 @@ def _reads_places(pooling: Node) -> bool:
 
 
 def _pooled_normalisation(pooling: Node) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]:
-    """Return the arguments of norm(x), or else (x, scale, shift) of x * scale + shift, that windows of 2 x 2 pool; None for each that fails."""
+    """Return the arguments of the norm(x) that windows of 2 x 2 pool, and else (x, scale, shift) of x * scale + shift.
+
+    None stands for each of the two that the program does not have.
+    """
     arguments: Any = pooling.args
     x, *windows = arguments
     if not _halves(windows):
@@ -197,7 +200,10 @@ def _sums_each_channel(shape: torch.Size, views: Sequence[Node], dims: Sequence[
 
 
 def _halves(windows: Sequence[Any]) -> bool:
-    """Say whether windows are 2 x 2 and side by side. windows: kernel, stride, padding, dilation, ceil_mode; the last ones may be left out."""
+    """Say whether windows are 2 x 2 and side by side.
+
+    windows: kernel, stride, padding, dilation, ceil_mode. torch leaves out the last ones where they have their defaults.
+    """
     defaults: list[Any] = [[], [0, 0], [1, 1], False]
     kernel, stride, *rest = (*windows, *defaults[len(windows) - 1 :])
     return list(kernel) == [2, 2] and list(stride) in ([], [2, 2]) and tuple(rest) == ([0, 0], [1, 1], False)

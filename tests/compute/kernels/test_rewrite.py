@@ -21,7 +21,7 @@ from metarun.compute.kernels import normalisations
 from metarun.compute.programs.interpreter import without_python
 from metarun.compute.programs.recording import Recorded
 from metarun.engine.training import gradients_of
-from metarun.layers.conv import Geometry, conv2d, into
+from metarun.layers.conv import Geometry, conv2d, fold_tasks
 from metarun.layers.normalise import statistics_of
 from metarun.network import Network
 from metarun.objectives import objective
@@ -252,12 +252,12 @@ def test_the_derivative_is_taken_through_copies_that_only_change_the_order_in_me
     x, weight, g = normal("x", 8, 32, 8, 8), torch.full((64,), 1.5), normal("g", 8, 32, 8, 8)
 
     def forward_and_back(x: Tensor, weight: Tensor, g: Tensor) -> list[Tensor]:
-        images, gradient = (into(each.unflatten(0, (2, 4)), 0, 1) for each in (x, g))
+        images, gradient = (fold_tasks(each.unflatten(0, (2, 4)), 0, 1) for each in (x, g))
         mean, var = images.mean((0, 2, 3)), images.var((0, 2, 3), correction=0)
         y = torch.native_batch_norm(images, weight, None, mean, var, False, 0.0, 1e-5)[0].unflatten(1, (2, 32)).movedim(1, 0).relu()
         passed = torch.ops.aten.threshold_backward(g.unflatten(0, (2, 4)), y, 0)
         given = (images, weight, None, None, mean, (var + 1e-5).rsqrt(), True, 1e-5, (True, True, True))
-        return [*torch.ops.aten.native_batch_norm_backward(into(passed, 0, 1), *given), gradient]
+        return [*torch.ops.aten.native_batch_norm_backward(fold_tasks(passed, 0, 1), *given), gradient]
 
     module = make_fx(forward_and_back)(x, weight, g)
     wanted = module(x, weight, g)
