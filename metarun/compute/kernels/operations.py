@@ -17,7 +17,7 @@ from torch import Tensor
 from metarun.compute.kernels.binding import Convolution, Images, call
 
 VECTOR, CHANNELS, TAPS = 16, 1024, 49
-"""The channels of a group are a multiple of VECTOR and at most CHANNELS (`products.h`). A kernel has at most TAPS taps (`convolution.c`)."""
+"""Channels of a group: a multiple of VECTOR, at most CHANNELS (`products.h`). A kernel has TAPS taps at most (`convolution.c`)."""
 TILE = 2
 """Side of the square of results that a tile of `winograd.c` gives, in pixels."""
 FILLED, TILES = 0.7, 16
