@@ -1,8 +1,8 @@
 """Hooks of mkdocs.yml: what the documentation site shows beside docs/*.md.
 
-The README becomes the first page, and CONTRIBUTING, CHANGELOG and SECURITY become pages too. Each public module gets a reference page, which
-mkdocstrings fills from the docstrings. The pages of docs/ link to files of the repository as GitHub wants them, so the links are
-rewritten here: to the page of the site where one exists, else to the repository (`repo_url` of mkdocs.yml), else to plain text.
+The README becomes the first page, and CONTRIBUTING, CHANGELOG and SECURITY become pages too. Each public module gets a reference page, and
+mkdocstrings fills the page from the docstrings. The Markdown files link to files of the repository in the way that works on GitHub. This
+module rewrites the links: to the page of the site if one exists, else to the repository (`repo_url` of mkdocs.yml), else to plain text.
 """
 
 from __future__ import annotations

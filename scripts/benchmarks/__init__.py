@@ -1,5 +1,7 @@
-"""The benchmark behind `scripts/benchmark`: what is measured (rows), against what (loops), how (timing, measure), and the report.
+"""The benchmark behind `scripts/benchmark`.
 
-Every row is measured in a process of its own, since metarun changes settings of its process for good: the allocator's thresholds, the
-number of threads. So the first timing of each row is of a plain loop that metarun has not touched.
+`rows` lists the measurements, `loops` holds the plain loops to compare with, `timing` and `measure` take the times, `report` prints them.
+
+Each row runs in its own process, because metarun changes settings of its process for good: the thresholds of the allocator and the number
+of threads. The first timing of each row is therefore a plain loop in a process that metarun has not touched.
 """

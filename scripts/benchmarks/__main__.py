@@ -1,6 +1,6 @@
 """Run the benchmark: a process for each row, then the report.
 
-This process imports no torch before the last row is done: Linux counts what a parent held towards a child's peak of memory.
+This process imports no torch before the last row ends, because Linux counts the parent's memory towards the child's peak.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .report import machine_line, text
 from .rows import Row, rows, sections
 from .startup import startup
 
-DESCRIPTION = """Time metarun beside the plain Python loop over tasks and beside higher: medians and ratios of alternating turns in one process,
-after a check that all give the same loss and gradient. Writes benchmark.json (every sample), report.txt and figure.png into
-outputs/benchmark/<date>_<time>/. Run it on a quiet machine.
+DESCRIPTION = """Time metarun beside the plain Python loop over tasks and beside higher. The contenders take turns in one process, after a
+check that all give the same loss and gradient. The report has medians and ratios. The command writes benchmark.json (every sample),
+report.txt and figure.png to outputs/benchmark/<date>_<time>/. Run it on a quiet machine.
 
 sections:
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the sections that are asked for; 1 where contenders disagree or a measurement fails, which the report then lacks."""
+    """Measure the chosen sections; return 1 if contenders disagree or a measurement fails. The report then lacks this row."""
     options = parse(arguments)
     begun, machine, headings = time.perf_counter(), facts(), sections()
     each = Options(rounds=options.repeats or (1 if options.quick else 5), seconds=0.02 if options.quick else 1.0)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"({row.section}) {row.name}", file=sys.stderr, flush=True)
         try:
             results += measure(row, each)
-        except subprocess.CalledProcessError:  # it has said why
+        except subprocess.CalledProcessError:  # the child process has printed the reason
             failed = True
         except RuntimeError as error:
             print(f"benchmark: {error}", file=sys.stderr)
@@ -62,10 +62,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark", description=DESCRIPTION + listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", type=letters, default=list(headings), metavar="a,b", help="some sections instead of all")
-    parser.add_argument("--repeats", type=count, metavar="N", help="turns of each contender (5; at most 2 in section e)")
+    parser.add_argument("--only", type=letters, default=list(headings), metavar="a,b", help="these sections instead of all")
+    parser.add_argument("--repeats", type=count, metavar="N", help="turns of each contender (default 5; at most 2 in section e)")
     parser.add_argument(
-        "--quick", action="store_true", help="one turn on tiny settings: whether it works, in seconds; its figures mean nothing"
+        "--quick",
+        action="store_true",
+        help="one turn on tiny settings, to check in seconds that the benchmark works; the figures mean nothing",
     )
     return parser.parse_args(arguments)
 
@@ -86,7 +88,7 @@ def count(text: str) -> int:
 
 
 def measure(row: Row, options: Options) -> list[Result]:
-    """Return the results of a row, each with its section and name; CalledProcessError where a process of its own ended badly."""
+    """Return the results of a row, each with its section and name. Raises CalledProcessError if a child process fails."""
     if row.measure == "startup":
         return [{"section": row.section, "row": row.name, **result} for result in startup(options)]
     alone = [replace(row, contenders=(name,)) for name in row.contenders] if row.measure == "memory" else [row]
@@ -103,7 +105,7 @@ def in_a_process(row: Row, options: Options) -> list[Result]:
 
 def write(folder: Path, report: str, record: dict[str, Any]) -> None:
     """Write the report, every sample and the figure."""
-    from .figure import draw  # see the head of this file
+    from .figure import draw  # imports torch late: see the docstring of this file
 
     folder.mkdir(parents=True)
     (folder / "report.txt").write_text(report + "\n", encoding="utf-8")

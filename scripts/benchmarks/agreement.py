@@ -1,10 +1,11 @@
-"""What is timed side by side must compute the same; nothing that disagrees is timed.
+"""The check that all contenders compute the same function. The benchmark times no contender that disagrees.
 
-In float64 all contenders agree to 14 digits, which shows that they compute the same function: `EXACT`. In float32 the gradient is not
-continuous: an activation that rounds to the other side of a ReLU or of a max-pool's tie changes it by a step, and a plain loop differs
-from itself in float64 by up to 1e-3 of the gradient's norm (ProtoNet, 60-way). `ROUNDED` leaves room for a few such steps; a missing
-term or layer is off by more. The loss has no steps, so that `ROUNDED_LOSS` would show a lower precision inside; where inner gradients
-carry theirs into it, the row says so (`Row.rounding`).
+- `EXACT`: in float64 all contenders agree to 14 digits.
+- `ROUNDED`: in float32 the gradient is not continuous. An activation that rounds to the other side of a ReLU, or of a tie in a max-pool,
+  changes the gradient by a step. A plain loop in float32 differs from itself in float64 by up to 1e-3 of the gradient's norm (ProtoNet,
+  60-way). The limit leaves room for a few of these steps. A missing term or layer makes a larger difference.
+- `ROUNDED_LOSS`: the loss has no steps, so a smaller limit holds and reveals a lower precision inside. Inner gradients can carry their
+  steps into the loss; `Row.rounding` says for which rows.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ def gradients(make: Maker, config: dict[str, Any], network: nn.Module, tasks: Se
 
 
 def check_gradients(name: str, theirs: Gradients, reference: Gradients, *, rounding: float = 0.0) -> dict[str, float]:
-    """Return the differences in loss and gradient from the reference; DisagreementError where they are not those of rounding.
+    """Return the differences in loss and gradient from the reference.
 
-    rounding: how far float32 is from float64 where that is much; three times as much is allowed.
+    rounding: the difference of float32 from float64 for rows where it is large; the limit is then three times this value.
+
+    Raises DisagreementError if a difference is larger than rounding explains.
     """
     exact = reference[0].dtype == theirs[0].dtype == torch.float64
     apart = {"loss": loss_difference(theirs, reference), "gradient": gradient_difference(theirs, reference)}
@@ -52,16 +55,18 @@ def check_gradients(name: str, theirs: Gradients, reference: Gradients, *, round
     for what, limit in limits.items():
         if not apart[what] <= limit:
             raise DisagreementError(
-                f"the {what} of {name} in {'float64' if exact else 'float32'} differs from the plain loop's by {apart[what]:.2g} of its size, "
-                f"more than {limit:.0e}; nothing that computes something else is timed."
+                f"the {what} of {name} in {'float64' if exact else 'float32'} differs from the plain loop's by {apart[what]:.2g} "
+                f"of its size, more than {limit:.0e}; the benchmark times only contenders that compute the same function."
             )
     return apart
 
 
 def check_scores(name: str, score: float, reference: float, metric: str) -> float:
-    """Return the difference of two mean scores over the same episodes; DisagreementError where it is not that of rounding.
+    """Return the difference of two mean scores over the same episodes.
 
-    An accuracy is a mean of hits, of which a few near the border may fall on its other side.
+    An accuracy is a mean of hits. Rounding may turn a few queries near the decision border into hits or misses.
+
+    Raises DisagreementError if the difference is larger than rounding explains.
     """
     apart = abs(score - reference) / (1.0 if metric == "accuracy" else max(abs(reference), 1e-12))
     if not apart <= (5e-3 if metric == "accuracy" else 1e-3):
@@ -77,7 +82,7 @@ def loss_difference(a: Gradients, b: Gradients) -> float:
 def gradient_difference(a: Gradients, b: Gradients) -> float:
     """Return the norm of the difference of the gradients, relative to that of the second.
 
-    One norm over all parameters, since a bias in front of a normalisation has no gradient but rounding errors.
+    One norm covers all parameters, because the gradient of a bias in front of a normalisation is rounding error only.
     """
     second = {name: gradient.double() for name, gradient in b[1].items()}
     apart = [a[1][name].double() - gradient for name, gradient in second.items()]
@@ -86,20 +91,26 @@ def gradient_difference(a: Gradients, b: Gradients) -> float:
 
 
 def compare_gradients(problem: Problem, runs: dict[str, Run], rounding: float) -> dict[str, dict[str, float]]:
-    """Return how far each contender's float32 loss and gradient are from the plain loop's; raises where that is too far, in float64 too."""
+    """Return the distance of each contender's float32 loss and gradient from the plain loop's.
+
+    Raises DisagreementError if float32 or float64 differs too much.
+    """
     loops, _ = loops_for(problem.config)
     apart: dict[str, dict[str, float]] = {}
     whole: int = problem.config["tasks_per_step"]
     for dtype, count in ((torch.float64, min(2, whole)), (torch.float32, whole)):
         tasks = problem.tasks("train", 0, count)
-        found = {name: gradients(make, problem.config, problem.network, tasks, dtype) for name, make in loops.items()}
-        found |= {name: run.gradients(dtype, count) for name, run in runs.items()}
-        apart = {name: check_gradients(name, each, found[PLAIN], rounding=rounding) for name, each in found.items() if name != PLAIN}
+        results = {name: gradients(make, problem.config, problem.network, tasks, dtype) for name, make in loops.items()}
+        results |= {name: run.gradients(dtype, count) for name, run in runs.items()}
+        apart = {name: check_gradients(name, each, results[PLAIN], rounding=rounding) for name, each in results.items() if name != PLAIN}
     return apart
 
 
 def compare_scores(problem: Problem, run: Run, episodes: int) -> dict[str, dict[str, float]]:
-    """Return how far each contender's mean score on the first episodes is from the plain loop's; raises where that is too far."""
+    """Return the distance of each contender's mean score on the first episodes from the plain loop's.
+
+    Raises DisagreementError if a score differs too much.
+    """
     loops, _ = loops_for(problem.config)
     report, tasks = run.evaluate(episodes), problem.tasks("val", 0, episodes)
     means = {"metarun": report.mean}

@@ -1,4 +1,4 @@
-"""The scoring of many episodes: metarun's beside the plain loops'."""
+"""The time to score many episodes, for metarun and for the plain loops."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .timing import Contender, alternate
 from .variants import composed
 
 SCORED = 64
-"""Episodes on which scores are compared, which warms up too."""
+"""Episodes of the comparison of scores, which is the warm-up too."""
 ROUNDS = 2
-"""Turns at most, as one takes half a minute."""
+"""The largest number of turns, because one takes half a minute."""
 
 
 def evaluation(row: Row, options: Options) -> list[Result]:
-    """Time the scoring of all episodes: of the plain loops on dealt episodes, of metarun with its dealing."""
+    """Time the scoring of all episodes. The plain loops get dealt episodes; metarun's time includes the dealing."""
     config, threads = composed(row.overrides), torch.get_num_threads()
     problem = problem_of(config)
     loops, absent = loops_for(config)

@@ -1,7 +1,8 @@
-"""Every family's outer step: metarun's beside a loop over tasks of the same algorithm's `loss`, so that what differs is the engine alone.
+"""The outer step of each family of algorithms: metarun's engine beside a loop over tasks of the same algorithm's `loss`.
 
-The loops of `benchmarks.loops` are peers, written without metarun; this one is how the file of an algorithm reads: one task after
-another, as torch runs it, neither mapped nor recorded. A family that has left the fast path shows as "eager" or by a ratio below 1.
+Only the engine differs. The loops of `benchmarks.loops` are written without metarun; the loop here runs the file of an algorithm as it
+reads: one task after another in eager torch, without `vmap` and without recorded programs. A family that has left the fast path shows
+"eager" or a ratio below 1.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from .timing import Contender, alternate
 from .variants import composed
 
 ROUNDS, SECONDS = 3, 0.3
-"""Turns at most and about how long each is, as there are many families."""
+"""The largest number of turns and the length of a turn in seconds, because there are many families."""
 
 Tasks = Sequence[tuple[Episode, Tensor]]
 """Episodes without an axis T, each with its key."""
 
 
 def family(row: Row, options: Options) -> list[Result]:
-    """Time an outer step, optimizer included: of the loop on dealt episodes, of metarun with its dealing."""
+    """Time an outer step with its optimizer. The loop gets dealt episodes; metarun's time includes the dealing."""
     config, threads = composed(row.overrides), torch.get_num_threads()
     tasks, rounds, seconds = config["tasks_per_step"], min(options.rounds, ROUNDS), min(options.seconds, SECONDS)
     loop = TaskLoop(config)
@@ -46,17 +47,17 @@ def family(row: Row, options: Options) -> list[Result]:
     alternate([pristine := Contender(PRISTINE, loop.step, threads)], rounds, seconds)
     with closing(Run(row.overrides)) as run:
         recording = first_call(partial(run.gradients, torch.float32, tasks))
-        # Reptile's inner Adam divides gradients by their own size, so where they are rounding errors its steps and its loss are too.
+        # Reptile's inner Adam divides a gradient by its size. Where the gradient is rounding error, so are the step and the loss.
         check = partial(check_gradients, "metarun", rounding=rounding)
         apart = {dtype: check(run.gradients(dtype, count), reference[dtype]) for dtype, count in precisions}
         ours = Contender("metarun", run.step, threads, run.settle)
         alternate([plain := Contender(PLAIN, loop.step, threads), ours], rounds, seconds)
-        found = {"runs": run.mode, "recording": recording, "difference": apart[torch.float32]}
-    return [pristine.result({}), plain.result({}), ours.result(found)]
+        facts = {"runs": run.mode, "recording": recording, "difference": apart[torch.float32]}
+    return [pristine.result({}), plain.result({}), ours.result(facts)]
 
 
 class TaskLoop:
-    """A training run whose step is a Python loop over its tasks. Making it leaves the settings of the process as they are."""
+    """A training run whose step is a Python loop over its tasks. The constructor changes no setting of the process."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.source, self.seed, tasks = build_source(config), config["seed"], config["tasks_per_step"]
@@ -80,14 +81,14 @@ class TaskLoop:
 
     def gradients(self, dtype: torch.dtype, count: int) -> Gradients:
         """Return mean loss and gradient of the first training tasks in this precision."""
-        given = (self.params, self.state, self.tasks(0, count))
-        params, state, tasks = tree_map_only(Tensor, lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, given)
+        values = (self.params, self.state, self.tasks(0, count))
+        params, state, tasks = tree_map_only(Tensor, lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, values)
         loss, gradients, _ = differentiate(self.algorithm, params, state, tasks, torch.tensor(self.taken))
         return loss, gradients
 
 
 def differentiate(algorithm: Algorithm, params: Params, state: State, tasks: Tasks, step: Tensor) -> tuple[Tensor, Params, list[Aux]]:
-    """Return the mean loss over the tasks, its gradient, and what each task reports."""
+    """Return the mean loss over the tasks, its gradient, and the aux of each task."""
     leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
     total, losses, auxes = [torch.zeros_like(value) for value in params.values()], [], []
     for episode, key in tasks:

@@ -1,4 +1,4 @@
-"""The figure: how many times as fast as the plain loop, and peak memory."""
+"""The figure: speed relative to the plain loop, and peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .rows import STEP_COUNTS, TASK_COUNTS, steps_name
 
 
 def draw(results: Sequence[Result], file: Path) -> bool:
-    """Draw what there is to draw into a file; False, and no file, where there is nothing."""
+    """Draw the results into a file. Return False, without a file, if no result can be drawn."""
     speeds, memory = compared(results), [each for each in results if each["unit"] == "MiB" and each["samples"]]
     panels = bool(speeds) + 2 * bool(memory)
     if not panels:
@@ -36,18 +36,18 @@ def draw(results: Sequence[Result], file: Path) -> bool:
 
 
 def compared(results: Sequence[Result]) -> list[tuple[str, tuple[float, float, float]]]:
-    """Return a label and the ratios of each result that stands beside a plain loop."""
-    found = []
+    """Return a label and the ratios of each result that has a plain loop to compare with."""
+    pairs = []
     for each in results:
         section = [other for other in results if other["section"] == each["section"]]
         plain = samples_of(section, each["row"], PLAIN)
         if each["unit"] == "s" and plain and each["contender"] not in (PLAIN, PRISTINE):
-            found.append((f"({each['section']}) {each['row']}: {each['contender']}", ratios(plain, each["samples"])))
-    return found
+            pairs.append((f"({each['section']}) {each['row']}: {each['contender']}", ratios(plain, each["samples"])))
+    return pairs
 
 
 def draw_speeds(axes: Axes, speeds: Sequence[tuple[str, tuple[float, float, float]]]) -> None:
-    """Draw a dot for each, with the range over the turns; on a logarithmic axis, where twice and half as fast are equally far from 1."""
+    """Draw a dot for each speed with its range over the turns. The axis is logarithmic: twice and half as fast are equally far from 1."""
     for place, (label, (middle, low, high)) in enumerate(speeds):
         colour = "tab:gray" if label.endswith("higher") else "tab:blue"
         axes.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color=colour, fmt="o", capsize=2)
@@ -65,7 +65,7 @@ def draw_speeds(axes: Axes, speeds: Sequence[tuple[str, tuple[float, float, floa
 
 
 def draw_memory(axes: Axes, memory: Sequence[Result], places: dict[str, int], label: str) -> None:
-    """Draw a line for each contender over the rows that `places` gives a number to."""
+    """Draw a line for each contender over the rows that `places` numbers."""
     for name in dict.fromkeys(each["contender"] for each in memory):
         points = sorted((places[each["row"]], each["samples"][0]) for each in memory if each["contender"] == name and each["row"] in places)
         if points:

@@ -1,6 +1,6 @@
-"""What peers do: a Python loop over the tasks of a step, with stock torch or with `higher`; a class here is one contender.
+"""The contenders without metarun: a Python loop over the tasks of a step, with stock torch or with `higher`. Each class is one contender.
 
-`LOOPS` names them by algorithm: a row for another algorithm needs its loop there.
+`LOOPS` names the classes by algorithm. A row for another algorithm needs a loop in `LOOPS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Loop(Protocol):
     """One task's share of a step."""
 
     def loss(self, task: Task) -> Tensor:
-        """Return the query loss after adaptation, with a graph to the network's parameters."""
+        """Return the query loss after adaptation, with an autograd graph to the network's parameters."""
 
     def score(self, task: Task) -> Tensor:
         """Return accuracy or mean squared error on the query set, as at test."""
@@ -59,7 +59,7 @@ class MamlLoop:
 
 
 class HigherLoop:
-    """The same with `higher` (Grefenstette et al. 2019), as its own example of MAML does it."""
+    """MAML with `higher` (Grefenstette et al. 2019), as in the MAML example of `higher`."""
 
     def __init__(self, config: dict[str, Any], network: nn.Module) -> None:
         self.higher: Any = importlib.import_module("higher")
@@ -88,7 +88,7 @@ class HigherLoop:
 
 
 class ProtoNetLoop:
-    """Prototypical Networks: support and query in one pass in training, by running statistics at test."""
+    """Prototypical Networks. Training passes support and query through the network together; testing uses running statistics."""
 
     def __init__(self, config: dict[str, Any], network: nn.Module) -> None:
         self.network = network
@@ -110,7 +110,7 @@ class ProtoNetLoop:
 
 
 Maker = Callable[[dict[str, Any], nn.Module], Loop]
-"""Makes a loop of a config and a network."""
+"""Makes a loop from a config and a network."""
 
 LOOPS: dict[str, dict[str, Maker]] = {
     "Maml": {PLAIN: MamlLoop, "higher": HigherLoop},
@@ -119,7 +119,7 @@ LOOPS: dict[str, dict[str, Maker]] = {
 
 
 class Training:
-    """A loop with torch's Adam over batches of tasks that are dealt already."""
+    """A loop with torch's Adam over batches of dealt tasks."""
 
     def __init__(self, loop: Loop, network: nn.Module, lr: float, batches: Sequence[Sequence[Task]]) -> None:
         self.loop, self.network = loop, network
@@ -134,7 +134,7 @@ class Training:
 
 
 def accumulate(loop: Loop, tasks: Sequence[Task]) -> Tensor:
-    """Add the gradient of the mean loss to the parameters' `grad`, a backward pass for each task; return that loss."""
+    """Add the gradient of the mean loss to the parameters' `grad`, with a backward pass for each task; return the mean loss."""
     total = torch.zeros(())
     for task in tasks:
         loss = loop.loss(task) / len(tasks)
@@ -144,16 +144,16 @@ def accumulate(loop: Loop, tasks: Sequence[Task]) -> Tensor:
 
 
 def loops_for(config: dict[str, Any]) -> tuple[dict[str, Maker], list[str]]:
-    """Return the contenders of a config's algorithm, and a sentence for each that cannot take part."""
-    found = dict(LOOPS[config["algo"]["_target_"].rsplit(".", 1)[-1]])
+    """Return the contenders of a config's algorithm, and a sentence for each contender that cannot take part."""
+    loops = dict(LOOPS[config["algo"]["_target_"].rsplit(".", 1)[-1]])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is of 2020, and Python has become stricter since
+            warnings.simplefilter("ignore")  # higher is from 2020, and newer Pythons warn about its code
             importlib.import_module("higher")
-    except Exception as error:  # whatever an old package meets in a new torch
-        if found.pop("higher", None) is not None:
-            return found, [f"higher is absent: it cannot be imported here ({type(error).__name__}: {error})."]
-    return found, []
+    except Exception as error:  # an old package may fail in any way under a new torch
+        if loops.pop("higher", None) is not None:
+            return loops, [f"higher is absent: it cannot be imported here ({type(error).__name__}: {error})."]
+    return loops, []
 
 
 def named(network: nn.Module) -> dict[str, Tensor]:
@@ -162,9 +162,9 @@ def named(network: nn.Module) -> dict[str, Tensor]:
 
 
 def adapted(network: nn.Module) -> list[str]:
-    """Return the names of the parameters that the inner loop changes: all but scales and shifts of normalisation."""
-    held = {name for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)}
-    return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] not in held]
+    """Return the names of the parameters that the inner loop changes: all except the scales and shifts of normalisation."""
+    fixed = {name for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    return [name for name, _ in network.named_parameters() if name.rpartition(".")[0] not in fixed]
 
 
 def criterion(outputs: Tensor, y: Tensor) -> Tensor:

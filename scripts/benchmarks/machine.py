@@ -1,4 +1,4 @@
-"""What figures depend on, for whoever reads them later."""
+"""The facts about the machine on which the figures depend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def facts() -> dict[str, Any]:
-    """Return date, processor, cores, load before the first measurement, memory, versions, and what of the environment sets threads."""
+    """Return date, processor, cores, load before the first measurement, versions, and the environment variables that set threads."""
     versions = {name: version(name) for name in ("metarun", "torch", "numpy", "higher")}
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """Return the processor's name, as the system gives it."""
+    """Return the name of the processor as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def version(name: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return the commit of this checkout, with "-dirty" where files have changed since."""
+    """Return the commit of this checkout, with "-dirty" if files differ from the commit."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

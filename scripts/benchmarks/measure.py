@@ -1,6 +1,6 @@
-"""Measure one row in a process of its own: `python -m benchmarks.measure JSON`; the last line that it prints is a JSON list of results.
+"""Measure one row in its own process: `python -m benchmarks.measure JSON` prints a JSON list of results as its last line.
 
-Exit code 1, and a sentence, where contenders disagree.
+If contenders disagree, the process prints a sentence and exits with code 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MEASURES: dict[str, Callable[[Row, Options], list[Result]]] = {
 
 
 def main(text: str) -> int:
-    """Measure what a JSON object {row, options} describes."""
+    """Measure the row of a JSON object {row, options}."""
     wanted = json.loads(text)
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted["row"].items()}
     row = Row(**fields)

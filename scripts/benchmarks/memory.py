@@ -1,4 +1,4 @@
-"""The peak of memory of a few outer steps, in a process that does nothing else."""
+"""The peak memory of a few outer steps, in a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from .rows import Row
 from .variants import composed, offered
 
 CHUNKS = 64
-"""Run at least, where several run at once. What is free when one asks for memory depends on how far the others are, so the peak creeps up with
-the chunks that have run, in few large steps as in many small ones; for rows to be compared each has to run as many."""
+"""The least number of chunks that run, if several run at once.
+
+The free memory that a chunk meets depends on the progress of the others, so the peak grows slowly with the number of chunks that have run.
+Rows are comparable only if each runs the same number of chunks."""
 
 
 def memory(row: Row, options: Options) -> list[Result]:
-    """Take the peak of memory over a few steps of the row's one contender, beyond what this process held after its imports."""
+    """Measure the peak memory over a few steps of the row's one contender, beyond the memory after the imports."""
     (name,) = row.contenders
     imported, steps = peak(), 2
     take: Callable[[], object]
@@ -48,19 +50,19 @@ def memory(row: Row, options: Options) -> list[Result]:
 
 
 def steps_of(run: Run) -> int:
-    """Return how many steps to take: two, or as many as have `CHUNKS` where several chunks run at once."""
+    """Return the number of steps: two, or enough steps for `CHUNKS` chunks if several chunks run at once."""
     plan, tasks = run.settings.plan, run.settings.tasks_per_step
     return 2 if plan.workers == 1 else max(2, -(-CHUNKS // -(-tasks // plan.chunk)))
 
 
 def held(run: Run) -> str:
-    """Return what the episodes of a step take, beside what else is in the peak; images are bytes before they are numbers of four."""
+    """Return a sentence on the memory of the episodes, which is part of the peak. Images are bytes first and float32 later."""
     batch = deal(run.parts.source, "train", torch.arange(1))
     values = sum(part.x.numel() for part in batch) * run.settings.tasks_per_step
-    return f"a step's episodes are {values * 4 / 2**20:.0f} MiB, and up to two steps are held and the bytes of one"
+    return f"the episodes of a step take {values * 4 / 2**20:.0f} MiB; memory holds up to two steps of them, and the bytes of one"
 
 
 def peak() -> float:
-    """Return the most memory that this process has held at once, in MiB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes there, KiB elsewhere
+    """Return the largest memory that this process has held at once, in MiB."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 2**20 if sys.platform == "darwin" else largest / 2**10  # macOS counts bytes, Linux KiB

@@ -1,4 +1,4 @@
-"""What a measurement hands on: plain JSON, one result for each contender."""
+"""The result of a measurement: plain JSON, one object for each contender."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 PLAIN, PRISTINE = "plain loop", "plain loop, before metarun"
 
 Result = dict[str, Any]
-"""contender: its name. unit: "s", "episodes/s", "%" or "MiB". samples: one for each turn. facts: whatever else is worth keeping;
-"remarks" are sentences for below the table, "difference" says how far numbers are from the plain loop's."""
+"""contender: its name. unit: "s", "episodes/s", "%" or "MiB". samples: one for each turn. facts: further values; "remarks" are sentences
+for below the table, "difference" is the relative distance from the plain loop's numbers."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """rounds: turns of each contender. seconds: about how long a turn is."""
+    """rounds: turns of each contender. seconds: the approximate length of a turn."""
 
     rounds: int
     seconds: float

@@ -1,6 +1,6 @@
-"""A row's task in plain torch: the same network, initial weights and episodes, with stock layers and torch's own layout.
+"""The problem of a row in plain torch: the same network, initial weights and episodes, with stock layers and torch's default layout.
 
-What makes it does not touch the process-wide settings that metarun's engine changes.
+This module does not touch the process-wide settings that metarun's engine changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metarun.wiring.instantiate import instantiate, locate
 
 
 class Task(NamedTuple):
-    """One episode as peers hold it: x (B, ...), y (B,) class numbers or (B, D) targets, of support and query."""
+    """One episode as the plain loops hold it: x (B, ...), y (B,) class numbers or (B, D) targets, of support and query."""
 
     support_x: Tensor
     support_y: Tensor
@@ -41,7 +41,7 @@ class Problem:
 
     def _task(self, batch: Episode) -> Task:
         if any(part.mask is not None for part in batch):
-            raise ValueError("the plain loops know episodes of a fixed size only")
+            raise ValueError("the plain loops take episodes of a fixed size only")
         return Task(*(tensor for part in batch for tensor in self._examples(part)))
 
     def _examples(self, examples: Examples) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""The table of what is measured. A line more in `rows` is a row more in every report.
+"""The table of measurements. A new line in `rows` is a new row in every report.
 
-Nothing here imports torch: the process that starts the measurements stays small (see `__main__`).
+This module imports no torch, because the process that starts the measurements must stay small (see `__main__`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 SINUSOID = ("experiment=sinusoid_maml",)
 SINUSOID_VARIANTS = ("metarun, eager", "metarun, compiled")
-"""In other rows metarun is as its rule has it: compiling a convolutional network's step took minutes and made it no faster."""
+"""Other rows keep metarun's default: compiling the step of a convolutional network took minutes and made the step no faster."""
 CARRIED = 0.02
-"""What rounding does to the loss after five inner steps with max-pooling: half of 64 tasks are within 2e-6 of float64, the plain loop's as
-metarun's, but single ones are off by 4e-4 there and by 2e-2 here, so the mean of 32 by 8e-4 and its gradient by 4e-2."""
+"""The effect of rounding on the loss after five inner steps with max-pooling. Half of 64 tasks are within 2e-6 of float64, for the plain
+loop and for metarun. Single tasks differ by 4e-4 (plain loop) and 2e-2 (metarun), so the mean over 32 differs by 8e-4 and its gradient by
+4e-2."""
 TASK_COUNTS = (8, 32, 128, 256)
 STEP_COUNTS = (1, 5, 10, 20)
 FAMILIES = {
@@ -32,7 +33,7 @@ FAMILIES = {
     "meta-learned prior, 2 inner steps": ("algo=metaprior", "algo.inner_steps=2"),
     "fine-tuning": ("algo=finetune",),
 }
-"""Overrides by name, each with the defaults of its `configs/algo`, but fewer inner steps where many take long to record."""
+"""Overrides by name. The other keys keep the defaults of `configs/algo`, except for fewer inner steps where recording takes long."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Row:
     """One line of the report.
 
     section: its letter. name: of the line. measure: a function of `benchmarks.measure`, or "startup". overrides: of `metarun train`.
-    contenders: of metarun (`benchmarks.variants`), beside the loops that its algorithm has. For memory all, each in its own process.
-    episodes: of an evaluation. rounding: as `benchmarks.agreement.check_gradients` has it.
+    contenders: variants of metarun (`benchmarks.variants`), in addition to the loops of the algorithm. A memory row lists all, and each
+    runs in its own process.
+    episodes: of an evaluation. rounding: as in `benchmarks.agreement.check_gradients`.
     """
 
     section: str
@@ -54,7 +56,7 @@ class Row:
 
 
 def data_name() -> str:
-    """Return what the images are: Omniglot where METARUN_DATA has it, otherwise the built-in letters."""
+    """Return the name of the image data: Omniglot if METARUN_DATA has it, else the built-in letters."""
     folder = os.environ.get("METARUN_DATA")
     return "omniglot" if folder and (Path(folder) / "omniglot").is_dir() else "glyphs"
 
@@ -68,16 +70,16 @@ def sections() -> dict[str, str]:
         "b": f"{maml}, second order: one outer step. Plain loop on the reference machine: 0.64-0.74 s (1 inner step)",
         "c": f"{maml}, first order: one outer step",
         "d": f"{images}, conv4-64, ProtoNet, 60-way 1-shot, 5 queries, 1 task a step: one outer step",
-        "e": "Evaluation on 600 episodes (of the last inner step; metarun also of each, by_step=all, and of 0, 1, 2, 5, 10, by_step=thin)",
-        "f": "Dealing 32 training episodes at once; what of an outer step is waiting for episodes, and what goes when all are dealt already",
+        "e": "Evaluation on 600 episodes: last inner step; metarun also each (by_step=all) and 0, 1, 2, 5, 10 (by_step=thin)",
+        "f": "Dealing 32 training episodes at once; the share of an outer step that waits for episodes, or that dealing in advance saves",
         "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=4",
         "h": "Start-up, as wall time of the whole command",
-        "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop is over the same algorithm's loss",
+        "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop calls the same loss",
     }
 
 
 def rows(*, quick: bool = False) -> list[Row]:
-    """Return every row, in the order of the report; `quick` cuts them down to what a test has time for."""
+    """Return every row, in the order of the report; `quick` makes the rows small enough for a test."""
     maml, fomaml = (images("omniglot_5w1s_maml", "task.train_queries=15", f"algo={algo}") for algo in ("maml", "fomaml"))
     protonet = images("omniglot_5w1s_protonet")
     table = [Row("a", steps_name(steps), "step", (*SINUSOID, f"algo.inner_steps={steps}"), SINUSOID_VARIANTS) for steps in (1, 5)]
@@ -108,7 +110,7 @@ def rows(*, quick: bool = False) -> list[Row]:
 
 
 def images(experiment: str, *overrides: str) -> tuple[str, ...]:
-    """Return the overrides of an Omniglot experiment, on the built-in letters where the drawings are not at hand."""
+    """Return the overrides of an Omniglot experiment, on the built-in letters if METARUN_DATA has no Omniglot."""
     stand_in = () if data_name() == "omniglot" else ("task=glyphs", "~task.split")
     return (f"experiment={experiment}", *stand_in, *overrides)
 
@@ -119,7 +121,7 @@ def steps_name(steps: int) -> str:
 
 
 def shrunk(row: Row) -> Row:
-    """Return the row with two tasks a step, a narrow network where it has a convolutional one, and nothing compiled."""
+    """Return the row with two tasks a step, a narrow convolutional network, and no compiler."""
     small = ("device.compile=false", "tasks_per_step=2") if SINUSOID[0] in row.overrides else ("tasks_per_step=2", "backbone.filters=4")
     contenders = tuple(name for name in row.contenders if name != "metarun, compiled")
     return Row(row.section, row.name, row.measure, (*row.overrides, *small), contenders, 16, row.rounding)

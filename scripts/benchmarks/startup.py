@@ -1,4 +1,4 @@
-"""How long a command takes from the shell: whole commands, and `metarun train` up to the end of its first step."""
+"""The time of a command from the shell: whole commands, and `metarun train` up to the end of its first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rows import SINUSOID, images
 
 METARUN = (sys.executable, "-m", "metarun")
 PATIENCE = 600.0
-"""Seconds after which a first step will not come."""
+"""Seconds to wait for a first step."""
 
 
 def startup(options: Options) -> list[Result]:
@@ -38,14 +38,14 @@ def startup(options: Options) -> list[Result]:
 
 
 def run(command: Sequence[str]) -> float:
-    """Return the seconds of a command; CalledProcessError where it fails."""
+    """Return the seconds of a command. Raises CalledProcessError if it fails."""
     begun = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun
 
 
 def first_step(overrides: Sequence[str]) -> float:
-    """Return the seconds from starting `metarun train` to its first logged step, and end it."""
+    """Return the seconds from the start of `metarun train` to its first logged step, then end the process."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder) / "run" / "metrics.jsonl"
         words = ("train", *overrides, "log_every=1", f"hydra.run.dir={metrics.parent}")
@@ -56,7 +56,7 @@ def first_step(overrides: Sequence[str]) -> float:
                 while not (metrics.exists() and metrics.stat().st_size):
                     if process.poll() is not None or time.perf_counter() - begun > PATIENCE:
                         output.seek(0)
-                        raise RuntimeError(f"metarun {' '.join(words)} has logged no step:\n{output.read()}")
+                        raise RuntimeError(f"metarun {' '.join(words)} logged no step:\n{output.read()}")
                     time.sleep(1e-3)
                 return time.perf_counter() - begun
             finally:

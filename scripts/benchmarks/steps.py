@@ -1,4 +1,4 @@
-"""One outer step: metarun's beside the plain loops'."""
+"""The time of one outer step, for metarun and for the plain loops."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .timing import Contender, alternate, duration
 from .variants import composed, offered
 
 BATCHES = 4
-"""Batches of tasks that a plain loop goes round."""
+"""Batches of tasks that a plain loop cycles through."""
 
 
 def step(row: Row, options: Options) -> list[Result]:
-    """Time an outer step, optimizer included: of the plain loops on dealt episodes, of metarun with its dealing."""
+    """Time an outer step with its optimizer. The plain loops get dealt episodes; metarun's time includes the dealing."""
     config, threads = composed(row.overrides), torch.get_num_threads()
     problem = problem_of(config)
     loops, absent = loops_for(config)
@@ -58,5 +58,5 @@ def step(row: Row, options: Options) -> list[Result]:
 
 
 def first_call(call: Callable[[], object]) -> float:
-    """Return how many seconds the first of two calls takes longer than the second."""
+    """Return the extra seconds of the first of two calls."""
     return duration(call) - duration(call)

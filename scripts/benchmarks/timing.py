@@ -1,4 +1,4 @@
-"""A B A B: contenders take turns, so that what the machine does meanwhile meets all of them alike."""
+"""Contenders take turns (A B A B), so other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from .outcome import Result
 
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 
 
 def nothing() -> None:
@@ -22,8 +22,8 @@ def nothing() -> None:
 class Contender:
     """Something to time.
 
-    name: for the report. step: what is timed. settle: ends a turn, as part of it: waits for what steps left to other threads.
-    threads: of torch while it is its turn; what the first step makes of them is kept.
+    name: for the report. step: the timed function. settle: ends a turn and counts towards it: it waits for work on other threads.
+    threads: torch's threads during a turn; `warm_up` keeps the number that the first step sets.
     count: steps of a turn. samples: seconds per step of each turn. warm: seconds of the first step.
     """
 
@@ -36,19 +36,19 @@ class Contender:
     warm: float = 0.0
 
     def warm_up(self, seconds: float) -> None:
-        """Take a few steps, and choose how many make a turn of about so many seconds."""
+        """Take a few steps, then choose the number of steps for a turn of about `seconds`."""
         torch.set_num_threads(self.threads)
         self.warm = self._take(1)
-        self.count = max(1, min(MOST_STEPS, round(seconds / max(self._take(2) / 2, 1e-9))))
+        self.count = max(1, min(MAX_STEPS, round(seconds / max(self._take(2) / 2, 1e-9))))
         self.threads = torch.get_num_threads()
 
     def turn(self) -> None:
-        """Take one turn. A mean over its steps, since what is done ahead for many steps costs one of them its time."""
+        """Take one turn and record the mean time of its steps: work done ahead for many steps falls into one of them."""
         torch.set_num_threads(self.threads)
         self.samples.append(self._take(self.count) / self.count)
 
     def result(self, facts: dict[str, Any]) -> Result:
-        """Return what the turns took."""
+        """Return the times of the turns."""
         facts = facts | {"threads": self.threads, "first step": self.warm, "steps a turn": self.count}
         return {"contender": self.name, "unit": "s", "samples": self.samples, "facts": facts}
 
@@ -62,7 +62,7 @@ class Contender:
 
 
 def alternate(contenders: Sequence[Contender], rounds: int, seconds: float) -> None:
-    """Warm up all contenders, where a turn has a length to be chosen, then let each take a turn in every round."""
+    """Warm up all contenders unless `seconds` is 0, then let each take a turn in every round."""
     for contender in contenders if seconds else ():
         contender.warm_up(seconds)
     for _ in range(rounds):

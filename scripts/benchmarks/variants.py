@@ -1,4 +1,4 @@
-"""Configs as `metarun train` composes them, and the settings of metarun that are measured side by side."""
+"""Configs as `metarun train` composes them, and the variants of metarun that a row compares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "metarun, compiled": ("device.compile=true",),
     "metarun, recomputing": ("algo.recompute=true",),
 }
-"""Overrides by the name that a row gives among its contenders."""
+"""Overrides by the name of the contender."""
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -29,11 +29,11 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def offered(names: Sequence[str], overrides: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return overrides by name of the variants whose keys a row's config has, and a sentence for each of the others."""
+    """Return the overrides of the variants whose keys a row's config has, by name, and a sentence for each other variant."""
     config = composed(overrides)
     lacking = {name: [key for key in (override.split("=")[0] for override in VARIANTS[name]) if not has(config, key)] for name in names}
-    found = {name: (*overrides, *VARIANTS[name]) for name in names if not lacking[name]}
-    return found, [f"{name} is absent: there is no {', '.join(keys)} here." for name, keys in lacking.items() if keys]
+    possible = {name: (*overrides, *VARIANTS[name]) for name in names if not lacking[name]}
+    return possible, [f"{name} is absent: this config has no {', '.join(keys)}." for name, keys in lacking.items() if keys]
 
 
 def has(config: Mapping[str, Any], key: str) -> bool:

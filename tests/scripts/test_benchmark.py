@@ -135,7 +135,7 @@ def test_the_table_shows_ratios_to_the_plain_loop_beside_and_before_metarun() ->
         result("metarun", [0.002, 0.002], difference={"loss": 1e-7, "gradient": 2.4e-5}),
     ]
     head, pristine, plain, ours = (line.split() for line in report.aligned(report.lines(results)))
-    assert head == "contender median range speed, plain loop = 1 range of it before metarun = 1 apart: loss, gradient".split()
+    assert head == "contender median range speed, plain loop = 1 range of speed before metarun = 1 difference: loss, gradient".split()
     assert pristine == "1 inner step plain loop, before metarun 12.0 ms".split()
     assert plain == "plain loop 15.0 ms 14.0 ms - 16.0 ms".split()
     assert ours == "metarun 2.00 ms 2.00 ms - 2.00 ms 7.5x 7 - 8 6x 1e-07, 2e-05".split()
