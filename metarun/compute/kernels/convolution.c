@@ -1,12 +1,13 @@
 /* Convolution and its two derivatives for images whose channels lie last in memory, on one core.
  *
- * torch's kernels for a processor are made for many channels and large images. The convolutions of few-shot learning are small, and have
- * other weights for each task (a group of channels): there those here are up to twice as fast. All three come to products of a few rows
- * with a matrix, held in registers: the rows are pixels, found by a table of where each tap of the kernel reads, so that stride, padding
- * and derivative only change the table.
+ * torch's CPU kernels are made for many channels and large images. The convolutions of few-shot learning are small, and each task has its
+ * own weights (a group of channels). There these kernels are up to twice as fast. All three functions multiply a few rows by a matrix, with
+ * the sums in registers. The rows are pixels. A table says which pixel each tap of the kernel reads, so stride, padding and gradient only
+ * change the table.
  *
- * In memory: x (images, height, width, groups * in), y (images, out_height, out_width, groups * out), and per group the weight
- * (out, taps, in), where a tap is a place of the kernel. `in` and `out` are multiples of 16 and at most CHANNELS. Each function returns 0, or 1 where there was no memory.
+ * Memory: x (images, height, width, groups * in), y (images, out_height, out_width, groups * out), and for each group the weight
+ * (out, taps, in). A tap is a place of the kernel. `in` and `out` are multiples of 16 and at most CHANNELS.
+ * Each function returns 0, or 1 where it could not allocate memory.
  */
 
 #include <stdint.h>
@@ -14,13 +15,13 @@
 #include "products.h"
 
 enum {
-    TAPS = 49,         /* at most, of a kernel: they have a bit each */
-    SLAB = 256 * 1024, /* values of some images that stay in the cache */
-    BLOCK = 256        /* pixels whose outer products are added up at once */
+    TAPS = 49,         /* most taps of a kernel: each has one bit */
+    SLAB = 256 * 1024, /* values of the images that stay in the cache */
+    BLOCK = 256        /* pixels whose outer products are added at once */
 };
 
-/* Places of a result that read through the same taps: one product. Taps that fall outside of the image are none of theirs, so that nothing
-   is multiplied by zero: with a kernel of 3 x 3, a stride of 2 and a padding of 1, for 4 x 4 pixels that would be 44 of 144 products. */
+/* One product: the places of a result that read the same taps. Taps outside the image are left out, so nothing is multiplied by zero.
+   For 4 x 4 pixels, a kernel of 3 x 3, a stride of 2 and a padding of 1, 44 of 144 multiplications would be by zero. */
 typedef struct {
     uint64_t used; /* a bit for each tap */
     int places, count;
@@ -42,7 +43,7 @@ static void apply(const product *it, int images, const float *x, size_t x_image,
             to[count] = out + image * out_image + it->to[place];
             if (++place == it->places) place = 0, image++;
         }
-        for (int p = count; p < PIXELS; p++) { /* fewer pixels left than registers: the last ones go nowhere */
+        for (int p = count; p < PIXELS; p++) { /* registers without a pixel: their results are thrown away */
             for (int tap = 0; tap < it->count; tap++) rows[tap * PIXELS + p] = zeros;
             to[p] = nowhere;
         }
@@ -50,7 +51,8 @@ static void apply(const product *it, int images, const float *x, size_t x_image,
     }
 }
 
-/* Find the products of `reads`, as `apply_to_all` has it. used: (places). numbers: (places * (2 * taps + 1)), which they point into. Return how many. */
+/* Find the products of the table `reads` (see `apply_to_all`) and return their number.
+   used: (places). numbers: (places * (2 * taps + 1)), the memory that the products point into. */
 static int find_products(int places, int taps, const int *reads, int depth, int channels, product *found, uint64_t *used, int *numbers)
 {
     int count = 0;
@@ -76,8 +78,8 @@ static int find_products(int places, int taps, const int *reads, int depth, int 
     return count;
 }
 
-/* Bring each group's channels side by side: (pixels, groups, channels) to (groups, pixels, channels). In the order of what is read, since
-   steps from pixel to pixel are as far apart as the pages of memory. */
+/* Copy (pixels, groups, channels) to (groups, pixels, channels), so that the channels of a group lie side by side. The loops follow the
+   source: its pixels can be as far apart as pages of memory. */
 static void take(int pixels, int groups, int channels, const float *from, float *to)
 {
     for (int pixel = 0; pixel < pixels; pixel++)
@@ -85,7 +87,7 @@ static void take(int pixels, int groups, int channels, const float *from, float 
             memcpy(to + ((size_t)group * pixels + pixel) * channels, from, sizeof(float) * channels);
 }
 
-/* The reverse. */
+/* Copy (groups, pixels, channels) to (pixels, groups, channels). */
 static void put(int pixels, int groups, int channels, const float *from, float *to)
 {
     for (int pixel = 0; pixel < pixels; pixel++)
@@ -93,18 +95,19 @@ static void put(int pixels, int groups, int channels, const float *from, float *
             memcpy(to, from + ((size_t)group * pixels + pixel) * channels, sizeof(float) * channels);
 }
 
-/* How many images at once: those whose x and y stay in the cache. */
+/* Return the number of images whose x and y stay in the cache together. */
 static int images_at_once(const convolution *it)
 {
     size_t image = (size_t)it->groups * (it->height * it->width * it->in + it->out_height * it->out_width * it->out);
     size_t most = SLAB / image;
-    if (most > PIXELS) most -= most % PIXELS; /* so that each place fills the registers */
+    if (most > PIXELS) most -= most % PIXELS; /* each place then fills the registers */
     if (most > (size_t)it->images) most = it->images;
     return most < 1 ? 1 : (int)most;
 }
 
-/* Convolve images (images, from_pixels, groups, depth) for the result (images, to_pixels, groups, channels). weight: (groups, taps, depth,
-   channels). reads: (to_pixels, taps), the pixel that a place of the result reads through a tap, or -1 for one outside. */
+/* Convolve `from` (images, from_pixels, groups, depth) into `to` (images, to_pixels, groups, channels).
+   weight: (groups, taps, depth, channels).
+   reads: (to_pixels, taps), the pixel that a place reads through a tap, or -1 outside the image. */
 static int apply_to_all(const convolution *it, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels,
                         int channels, const float *weight, const float *bias)
 {
@@ -181,7 +184,7 @@ int input_gradient(const convolution *it, const float *g, const float *weight, f
     return failed;
 }
 
-/* Add what some images give to the derivative by one group's weight. */
+/* Add the weight gradient of some images, for one group. */
 static void add_weight_gradient(const convolution *it, int images, const float *g, const float *x, float *weight)
 {
     int taps = it->rows * it->columns, places = it->out_height * it->out_width;

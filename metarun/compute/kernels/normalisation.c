@@ -1,18 +1,19 @@
-/* What normalisation needs of images, and normalisation followed by rectification or by max-pooling over windows of 2 x 2 that do not overlap,
- * on one core.
+/* Statistics of columns, and normalisation together with the ReLU or the max-pooling behind it, on one core.
+ * The windows of the pooling are 2 x 2 and do not overlap.
  *
- * The image between the two is never written: x is read once going forwards, and twice going back.
+ * The image between the two operations is never written. The forward pass reads x once, the backward pass twice.
  *
- * In memory: x (images, height, width, channels); y and g as x, or pooled (images, height / 2, width / 2, channels); places as y: row * width +
- * column of each maximum. Normalised is x * scale + shift per channel, or x * by + plus where these two are the derivative's.
+ * Memory: x (images, height, width, channels). y and g have the shape of x, or (images, height / 2, width / 2, channels) where pooled.
+ * places have the shape of y: row * width + column of each maximum. The normalised image is n = x * scale + shift per channel. Where scale
+ * and shift belong to the gradient, n = x * by + plus.
  */
 
 #include <stdint.h>
 #include <string.h>
 
 enum {
-    CHANNELS = 1024, /* done at once, so that what is per channel stays in the cache */
-    PIXELS = 64      /* added up before they are added to the rest, so that small values are not lost in a large sum */
+    CHANNELS = 1024, /* channels at once, so that their sums stay in the cache */
+    PIXELS = 64      /* pixels of a partial sum: small values are lost in a large sum */
 };
 
 typedef struct {
@@ -21,8 +22,8 @@ typedef struct {
 
 static long fewer(long a, long b) { return a < b ? a : b; }
 
-/* mean and variance (of all values, not of a sample) of each channel of images of one pixel. torch reads them column by column, each value
-   from a page of its own. */
+/* Mean and biased variance of each channel, for images of one pixel. torch reads column by column,
+   each value from another page of memory. */
 void column_statistics(const images *it, const float *x, float *mean, float *variance)
 {
     long rows = it->images, columns = it->channels;
@@ -42,7 +43,7 @@ void column_statistics(const images *it, const float *x, float *mean, float *var
     }
 }
 
-/* y: what is normalised, 0 where it is less. */
+/* y = max(n, 0). */
 void normalise_and_rectify(const images *it, const float *x, const float *scale, const float *shift, float *y)
 {
     long pixels = it->images * it->height * it->width, channels = it->channels;
@@ -53,8 +54,8 @@ void normalise_and_rectify(const images *it, const float *x, const float *scale,
         }
 }
 
-/* sums[0]: of g where what is normalised is positive; sums[1]: of that times x, less its mean; (channels) each. Whether it is positive is
-   worked out again: that costs less than to read it. */
+/* Over the values with n > 0, per channel: sums[0] = sum of g, sums[1] = sum of g * (x - mean).
+   Computing n again is faster than reading it. */
 void sums_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *mean,
                          float *sums)
 {
@@ -77,7 +78,7 @@ void sums_where_positive(const images *it, const float *g, const float *x, const
         }
 }
 
-/* dx: x * scale + shift, and gain * g added where what is normalised is positive. */
+/* dx = x * scale + shift, plus gain * g where n > 0. */
 void spread_where_positive(const images *it, const float *g, const float *x, const float *by, const float *plus, const float *scale,
                            const float *shift, const float *gain, float *dx)
 {
@@ -86,7 +87,7 @@ void spread_where_positive(const images *it, const float *g, const float *x, con
         for (long k = 0; k < channels; k++) dx[k] = x[k] * scale[k] + shift[k] + (x[k] * by[k] + plus[k] <= 0 ? 0 : gain[k] * g[k]);
 }
 
-/* y: the maxima of what is normalised; the first of equal ones, and what is no number (NaN) before any other, as torch has it. */
+/* y = the maxima of n, and their places. As in torch, NaN is a maximum, and the first of equal values is chosen. */
 void normalise_and_pool(const images *it, const float *x, const float *scale, const float *shift, float *y, int64_t *places)
 {
     long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
@@ -117,7 +118,7 @@ void normalise_and_pool(const images *it, const float *x, const float *scale, co
 
 static inline float larger(float a, float b) { return (b > a) | (b != b) ? b : a; }
 
-/* The same without the places. */
+/* y = the maxima of n, without their places. */
 void normalise_and_take_maxima(const images *it, const float *x, const float *scale, const float *shift, float *y)
 {
     long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
@@ -133,7 +134,7 @@ void normalise_and_take_maxima(const images *it, const float *x, const float *sc
             }
 }
 
-/* sums[0]: of g; sums[1]: of g times x at the maxima, less its mean; (channels) each. */
+/* Per channel: sums[0] = sum of g, sums[1] = sum of g * (x - mean) at the maxima. */
 void sums_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *mean, float *sums)
 {
     long out_height = it->height / 2, out_width = it->width / 2, channels = it->channels;
@@ -161,7 +162,7 @@ void sums_at_maxima(const images *it, const float *g, const int64_t *places, con
             }
 }
 
-/* dx: x * scale + shift, and gain * g added at the maxima. */
+/* dx = x * scale + shift, plus gain * g at the maxima. */
 void spread_at_maxima(const images *it, const float *g, const int64_t *places, const float *x, const float *scale, const float *shift,
                       const float *gain, float *dx)
 {

@@ -1,4 +1,4 @@
-/* Products of a few rows with a matrix, held in registers: what the convolutions come to. */
+/* Products of a few rows with a matrix, with the sums in registers: the inner loops of the convolutions. */
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ enum { LANES = 8, WIDE = 2 }; /* in 12 of 16 */
 #endif
 enum {
     PIXELS = 6,
-    CHANNELS = 1024 /* at most, of a group */
+    CHANNELS = 1024 /* most channels of a group */
 };
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -25,16 +25,16 @@ typedef struct {
 
 static const float zeros[CHANNELS];
 
-/* to (columns, rows): a matrix (rows, columns) turned round; rows is a multiple of 16. */
+/* Transpose a matrix (rows, columns) into `to` (columns, rows). rows is a multiple of 16. */
 static inline void turn(const float *from, int rows, int columns, float *to)
 {
-    for (int row = 0; row < rows; row += 16) /* so that what is written fills lines of the cache */
+    for (int row = 0; row < rows; row += 16) /* 16 rows fill a cache line of `to` */
         for (int column = 0; column < columns; column++)
             for (int lane = 0; lane < 16; lane++) to[(size_t)column * rows + row + lane] = from[(size_t)(row + lane) * columns + column];
 }
 
-/* out[p][..] = bias + sum over taps of rows[tap * PIXELS + p] (depth values) times weight[taps[tap]] (depth, channels), for the first pixels p
-   and for some channels. */
+/* out[p] = bias + sum over taps of rows[tap * PIXELS + p] (depth) times weight[taps[tap]] (depth, channels).
+   Computes the first `pixels` of them, and wide * LANES channels from `shift` on. */
 INLINE void multiply(int pixels, int wide, const float *const *rows, int count, const int *taps, int depth, const float *weight,
                      int channels, const float *bias, float *const *out, int shift)
 {
@@ -68,7 +68,7 @@ INLINE void multiply_pixels(int pixels, const float *const *rows, int count, con
     for (; shift < channels; shift += LANES) multiply(pixels, 1, rows, count, taps, depth, weight, channels, bias, out, shift);
 }
 
-/* The same for all channels, and for the first two pixels or for all. */
+/* `multiply` for all channels, and for two pixels or for PIXELS. */
 static void multiply_all(int pixels, const float *const *rows, int count, const int *taps, int depth, const float *weight, int channels,
                          const float *bias, float *const *out)
 {
@@ -78,13 +78,13 @@ static void multiply_all(int pixels, const float *const *rows, int count, const 
         multiply_pixels(PIXELS, rows, count, taps, depth, weight, channels, bias, out);
 }
 
-/* to[row][0..count] += sum over i of scalars[i][row] * vectors[i][0..count]: the outer products of two lists of rows. */
+/* to[row] += sum over i of scalars[i][row] * vectors[i]: the outer products of two lists of rows. */
 INLINE void add_outer(int rows, int wide, int length, const float *const *scalars, const float *const *vectors, int row, int shift,
                       float *to, size_t step)
 {
     vec sum[PIXELS][WIDE];
     UNROLLED(r, rows)
-        UNROLLED(v, wide) sum[r][v] = (vec){0}; /* a sum of its own, so that small values are not lost in a large one */
+        UNROLLED(v, wide) sum[r][v] = (vec){0}; /* a new sum: small values are lost in a large one */
     for (int i = 0; i < length; i++) {
         const float *a = scalars[i] + row, *b = vectors[i] + shift;
         vec x[WIDE];

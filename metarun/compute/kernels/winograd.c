@@ -1,28 +1,30 @@
 /* Convolution with kernels of 3 x 3 and no strides, and its two derivatives, with four ninths of the multiplications, on one core.
  *
- * Lavin and Gray 2016, https://arxiv.org/abs/1509.09308, section 4, F(2 x 2, 3 x 3): images are cut into tiles of 4 x 4 which overlap by two and
- * give 2 x 2 pixels of the result,
+ * Lavin and Gray 2016, https://arxiv.org/abs/1509.09308, section 4, F(2 x 2, 3 x 3). The images are cut into tiles of 4 x 4, which overlap
+ * by two pixels. Each tile gives 2 x 2 pixels of the result,
  *
  *     y = A' [(G w G') * (B' x B)] A,
  *
- * where * multiplies place by place; summed over channels this is one product of matrices for each of the 16 places. The derivative by x is
- * the convolution of g with w turned round; the one by w is, as the formula is linear in w, G' [sum over tiles (A g A') * (B' x B)] G.
+ * where * multiplies place by place. Summed over the channels, this is one matrix product for each of the 16 places. The gradient by x is
+ * the convolution of g with w rotated by 180 degrees. The formula is linear in w, so the gradient by w is
+ * G' [sum over tiles (A g A') * (B' x B)] G.
  *
- * In memory as convolution.c has it.
+ * Memory: as in convolution.c.
  */
 
 #include "products.h"
 
 enum {
     PLACES = 16,      /* of a tile */
-    SLAB = 96 * 1024, /* values of some tiles, before and after the products, that stay in the cache */
-    GAP = 16          /* values between two places, lest all of them fall into the same lines of the cache */
+    SLAB = 96 * 1024, /* values of the tiles, before and after the products, that stay in the cache */
+    GAP = 16          /* values between two places, so that the places use different cache lines */
 };
 
-/* Tiles of images: each gives the 2 x 2 pixels from (2 * row, 2 * column) on, and reads the 4 x 4 ones that begin so much further up and left. */
+/* Tiles of images. A tile gives the 2 x 2 pixels from (2 * row, 2 * column) on. It reads the 4 x 4 pixels that begin `up` rows and `left`
+   columns before. */
 typedef struct {
     int images;
-    int height, width, up, left; /* of what is read; up and left may be negative */
+    int height, width, up, left; /* of the images read; up and left may be negative */
     int out_height, out_width;
 } tiling;
 
@@ -30,14 +32,14 @@ static int rows_of(const tiling *it) { return (it->out_height + 1) / 2; }
 static int columns_of(const tiling *it) { return (it->out_width + 1) / 2; }
 static int tiles_of(const tiling *it) { return it->images * rows_of(it) * columns_of(it); }
 
-/* Tiles done at once, in full registers. */
+/* Return the number of tiles at once: a multiple of PIXELS that stays in the cache. */
 static int at_once(int tiles, int channels)
 {
     int most = SLAB / (PLACES * channels) / PIXELS * PIXELS, wanted = (tiles + PIXELS - 1) / PIXELS * PIXELS;
     return most < PIXELS ? PIXELS : most < wanted ? most : wanted;
 }
 
-/* to: where the size x size pixels from (top, left) on are, in an image (height, width, step); `outside` for those that it does not have. */
+/* Point `to` at the size x size pixels from (top, left) on of an image (height, width, step), or at `outside` for pixels outside it. */
 INLINE void locate(const float *image, int height, int width, int top, int left, size_t step, int size, const float *outside,
                    const float **to)
 {
@@ -46,7 +48,7 @@ INLINE void locate(const float *image, int height, int width, int top, int left,
             *to = row < 0 || row >= height || column < 0 || column >= width ? outside : image + ((size_t)row * width + column) * step;
 }
 
-/* Where a tile reads, x from some channel on with so many values from pixel to pixel; all outside for a tile that there is not. */
+/* Point `to` at the 4 x 4 pixels that a tile reads, with `step` values from pixel to pixel. A tile beyond the last one reads zeros. */
 INLINE void locate_read(const tiling *it, int tile, const float *x, size_t step, const float **to)
 {
     int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
@@ -54,7 +56,7 @@ INLINE void locate_read(const tiling *it, int tile, const float *x, size_t step,
     locate(x + (size_t)image * height * it->width * step, height, it->width, 2 * row - it->up, 2 * column - it->left, step, 4, zeros, to);
 }
 
-/* Where the 2 x 2 pixels of a tile are in the result. */
+/* Point `to` at the 2 x 2 pixels of a tile in the result. */
 INLINE void locate_given(const tiling *it, int tile, const float *y, size_t step, const float *outside, const float **to)
 {
     int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
@@ -62,7 +64,7 @@ INLINE void locate_given(const tiling *it, int tile, const float *y, size_t step
            to);
 }
 
-/* B' x B of a tile. to: (PLACES), so many values apart. */
+/* B' x B of a tile. to: (PLACES), `apart` values from place to place. */
 INLINE void spread_read(const float *const *x, int channels, float *to, size_t apart)
 {
     for (int k = 0; k < channels; k += LANES) {
@@ -82,7 +84,7 @@ INLINE void spread_read(const float *const *x, int channels, float *to, size_t a
     }
 }
 
-/* A g A' of a tile's 2 x 2. */
+/* A g A' of the 2 x 2 pixels of a tile. */
 INLINE void spread_given(const float *const *g, int channels, float *to, size_t apart)
 {
     for (int k = 0; k < channels; k += LANES) {
@@ -98,7 +100,7 @@ INLINE void spread_given(const float *const *g, int channels, float *to, size_t 
     }
 }
 
-/* A' m A of a tile, and the bias. y: where the 2 x 2 go. */
+/* A' m A of a tile, plus the bias. y: the 2 x 2 pixels to write. */
 INLINE void gather(const float *m, size_t apart, int channels, const float *bias, float *const *y)
 {
     for (int k = 0; k < channels; k += LANES) {
@@ -116,7 +118,7 @@ INLINE void gather(const float *m, size_t apart, int channels, const float *bias
     }
 }
 
-/* G w G' of some kernels. w: where their 9 values are, in so many steps from tap to tap. to: (PLACES), so many values apart. */
+/* G w G' of some kernels. w: their 9 values, `step` apart from tap to tap. to: (PLACES), `apart` values from place to place. */
 INLINE void spread_kernels(const float *w, ptrdiff_t step, int channels, float *to, size_t apart)
 {
     for (int k = 0; k < channels; k += LANES) {
@@ -136,7 +138,7 @@ INLINE void spread_kernels(const float *w, ptrdiff_t step, int channels, float *
     }
 }
 
-/* G' m G of some kernels, as `spread_kernels` has them. */
+/* G' m G of some kernels, laid out as in `spread_kernels`. */
 INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w, size_t step)
 {
     for (int k = 0; k < channels; k += LANES) {
@@ -156,8 +158,8 @@ INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w,
     }
 }
 
-/* Convolve one group of images. from: (images, height, width, groups * depth); to: (images, out_height, out_width, groups * channels), both from
-   this group's first channel on. weight: (PLACES, depth, channels). read, made: of `block` tiles. */
+/* Convolve one group. from: (images, height, width, groups * depth). to: (images, out_height, out_width, groups * channels). Both start at
+   the first channel of the group. weight: (PLACES, depth, channels). read, made: memory for `block` tiles. */
 static void convolve(const tiling *it, int groups, const float *from, int depth, float *to, int channels, const float *weight,
                      const float *bias, int block, float *read, float *made)
 {
@@ -167,7 +169,7 @@ static void convolve(const tiling *it, int groups, const float *from, int depth,
     float nowhere[CHANNELS];
     for (int first = 0; first < tiles; first += block) {
         int count = tiles - first < block ? tiles - first : block, full = (count + PIXELS - 1) / PIXELS * PIXELS;
-        for (int tile = 0; tile < full; tile++) { /* the last ones may be more than there are: they are zeros */
+        for (int tile = 0; tile < full; tile++) { /* tiles beyond the last one read zeros */
             const float *x[PLACES];
             locate_read(it, first + tile, from, step, x);
             spread_read(x, depth, read + (size_t)tile * depth, apart);

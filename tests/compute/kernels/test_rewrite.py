@@ -1,4 +1,4 @@
-"""What of a recorded program own kernels take, and that its results are those of the function to rounding."""
+"""The operations of a recorded program that C kernels replace. The results equal those of the function up to rounding."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def batch(tasks: int, per_class: int) -> Examples:
     ],
 )
 def test_second_order_maml_on_conv4_keeps_its_gradient(pooling: str, taken: set[str], monkeypatch: pytest.MonkeyPatch):
-    """In float32 and by own kernels, beside the function in float64; what is taken is what this network has."""
+    """C kernels in float32 against the function in float64. `taken` lists all kernels that fit this network."""
     programs: list[GraphModule] = []
     rewrite = kernels.rewrite
     monkeypatch.setattr(kernels, "rewrite", lambda module: programs.append(rewrite(module)) or programs[-1])

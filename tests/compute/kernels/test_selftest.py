@@ -15,7 +15,7 @@ from metarun.compute.kernels import binding, compiler, operations, selftest
 
 
 def test_a_kernel_that_computes_something_else_is_found(monkeypatch: pytest.MonkeyPatch):
-    """A faulty compiler must not cost a run. Each kernel is replaced by torch's operation, then by one that is wrong by 0.1 % or gives NaN."""
+    """Each kernel in turn is replaced by an operation that is wrong by 0.1 % or gives NaN."""
     exact: dict[str, Callable[..., Any]] = {
         "conv": lambda x, weight, bias, stride, padding, groups: F.conv2d(x, weight, bias, stride, padding, groups=groups),
         "conv_input": lambda g, weight, shape, *rest: backward(0, g, torch.empty(shape), weight, *rest),
