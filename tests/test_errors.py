@@ -1,0 +1,21 @@
+"""The helpers that word an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from metarun.errors import first_line, nearest
+
+
+@pytest.mark.parametrize(("word", "hint"), [("shot", " Did you mean 'shots'?"), ("batch_norm", ""), ("", "")])
+def test_only_a_close_word_is_offered(word: str, hint: str):
+    assert nearest(word, ["shots", "ways"]) == hint
+
+
+def test_no_word_is_offered_from_an_empty_list():
+    assert nearest("shots", []) == ""
+
+
+def test_the_first_line_of_an_error_is_its_first_line_or_its_name():
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
