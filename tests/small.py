@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from metarun import draws
 from metarun.backbones.classifier import Classifier
-from metarun.cli.jobs import register_resolvers
 from metarun.compute.plan import Plan
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings, train
@@ -175,7 +174,6 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 @functools.cache
 def _composed(*overrides: str) -> dict[str, Any]:
-    register_resolvers(claiming=False)
     with initialize_config_module("metarun.configs", version_base="1.3"):
         config: DictConfig = compose("train", overrides=list(overrides))
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -38,11 +38,6 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def inspects(flags: list[str]) -> bool:
-    """Tell whether the flags only ask for information, so that no run folder may be made."""
-    return any(flag.split("=")[0] in INSPECTING for flag in flags)
-
-
 def sweeps(flags: list[str]) -> bool:
     """Tell whether the flags ask for a sweep."""
     return "-m" in flags or "--multirun" in flags

@@ -1,4 +1,7 @@
-"""Run folders: a name of their own for jobs that start in the same second, and nothing left of a job refused at once."""
+"""Run folders: each job has its own, also where jobs start in the same second, and a job that is refused at once leaves none.
+
+Resolving a config only names a folder. `NumberedFolder`, a Hydra callback, makes the folder when the run starts.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,114 @@ import contextlib
 import itertools
 import re
 import shutil
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from metarun.cli.arguments import escape
 from metarun.errors import UserError
 
-_claimed: dict[Path, list[Path]] = {}  # folder -> the parents that were made for it, innermost first
+HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
+"""The files that Hydra writes into a run folder before the job starts."""
 
 
-def claim(name: str) -> str:
-    """Make the folder `name`, or `name-2`, `name-3`, … where another job has it, and return its path."""
-    wanted = Path(name)
-    parents = [parent for parent in wanted.absolute().parents if not parent.exists()]
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-            with contextlib.suppress(FileExistsError):  # mkdir is atomic: of two jobs one gets it
-                folder.mkdir()
-                break
-    except OSError as error:
-        raise UserError(f"The run folder {name} cannot be made ({error.strerror}); choose another with hydra.run.dir=FOLDER.") from error
-    _claimed[folder.absolute()] = parents
-    return str(folder)
+class RunFolders:
+    """The folders that one command made. The command owns this object and discards the folders where the job is refused."""
+
+    def __init__(self) -> None:
+        self._parents: dict[Path, list[Path]] = {}  # folder -> the parents that were made for it, innermost first
+
+    @property
+    def last(self) -> Path:
+        """The folder that was made last; raises StopIteration where there is none."""
+        return next(reversed(self._parents))
+
+    def make(self, name: str) -> str:
+        """Make the folder `name`, or `name-2`, `name-3`, … where another job has it, and return its path.
+
+        Raises UserError where the folder cannot be made.
+        """
+        wanted = Path(name)
+        parents = [parent for parent in wanted.absolute().parents if not parent.exists()]
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            for number in itertools.count(1):
+                folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+                with contextlib.suppress(FileExistsError):  # mkdir is atomic: of two jobs one gets the folder
+                    folder.mkdir()
+                    break
+        except OSError as error:
+            raise UserError(
+                f"The run folder {name} cannot be made ({error.strerror}); choose another with hydra.run.dir=FOLDER."
+            ) from error
+        self._parents[folder.absolute()] = parents
+        return str(folder)
+
+    def discard(self) -> None:
+        """Remove the folders that hold only Hydra's own files, and the parents that were made for them."""
+        for folder, parents in self._parents.items():
+            if folder.is_dir() and {path.name for path in folder.iterdir()} <= HYDRAS_OWN:
+                shutil.rmtree(folder, ignore_errors=True)
+                for parent in parents:
+                    with contextlib.suppress(OSError):  # a parent that another job uses by now is not empty
+                        parent.rmdir()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the callbacks that Hydra creates meanwhile make their folders here."""
+        token = _IN_USE.set(self)
+        try:
+            yield
+        finally:
+            _IN_USE.reset(token)
 
 
-def claimed() -> Path:
-    """Return the folder that this command claimed last."""
-    return next(reversed(_claimed))
+_IN_USE: ContextVar[RunFolders] = ContextVar("the folders of the command that runs")
+"""Hydra creates its callbacks itself, from the config, and passes them no object of the command."""
 
 
-def forget() -> None:
-    """Begin a new command: what earlier ones claimed is theirs."""
-    _claimed.clear()
+class Refusal(BaseException):
+    """Carries a UserError past Hydra to the command.
+
+    Hydra turns an `Exception` of a callback into a warning, and prints lines of its own about one of a job.
+    """
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
-def discard() -> None:
-    """Remove the folders claimed by this command that hold no more than what Hydra put there."""
-    for folder, parents in _claimed.items():
-        if {path.name for path in folder.iterdir()} <= {".hydra", "metarun.log", "multirun.yaml"}:
-            shutil.rmtree(folder, ignore_errors=True)
-            for parent in parents:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
+class NumberedFolder(Callback):
+    """Makes the folder of a run or of a sweep, numbered where the name is taken, and writes its path into Hydra's config.
+
+    A folder that the user typed (`hydra.run.dir=…`) stays as typed. Raises Refusal where the folder cannot be made.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the run's folder."""
+        self._make(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the sweep's folder. Each job composes its config anew, from the overrides: so the path becomes one of them."""
+        self._make(config, "sweep")
+
+    def _make(self, config: DictConfig, kind: str) -> None:
+        overrides = config.hydra.overrides.hydra
+        key = f"hydra.{kind}.dir"
+        if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
+            return
+        try:
+            path = _IN_USE.get(RunFolders()).make(config.hydra[kind].dir)
+        except UserError as error:
+            raise Refusal(error) from error
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra[kind].dir = path
+            if kind == "sweep":
+                overrides.append(f"{key}='{escape(path)}'")
 
 
 def tidy(name: str) -> str:

@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metarun.cli.arguments import inspects, prepare
-from metarun.cli.folders import claim, discard, forget, tidy
+from metarun.cli.arguments import prepare
+from metarun.cli.folders import Refusal, RunFolders, tidy
 from metarun.cli.hydra_errors import JOB_NOTE, explain
 from metarun.errors import UserError
 
@@ -28,20 +28,15 @@ log = logging.getLogger("metarun")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def register_resolvers(*, claiming: bool = True) -> None:
-    """Register what the root configs call. A folder's name is cached in the config, which child processes of a sweep inherit."""
-    OmegaConf.register_new_resolver("metarun.claim", claim if claiming else str, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
-
-
-register_resolvers()  # at import, since a launcher's child process imports this module and no more
+# At import: a child process of a sweep's launcher imports this module and no more.
+OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
 
 
 def job(function: Callable[[DictConfig, Path], Any]) -> Callable[[DictConfig], Any]:
     """Make a Hydra job of a function of (config, run folder).
 
-    A UserError ends a single run at once with its sentence and exit code 2. In a sweep it goes into that job's log and the
-    other jobs run first. Any other exception gets a note that marks it as ours, so that it keeps its traceback.
+    A UserError ends a single run at once. In a sweep it goes into that job's log and the other jobs run first. Any other
+    exception gets a note that marks it as a bug of metarun, so that it keeps its traceback.
     """
 
     @functools.wraps(function)
@@ -61,13 +56,11 @@ def job(function: Callable[[DictConfig, Path], Any]) -> Callable[[DictConfig], A
 
 
 def refuse(error: UserError) -> NoReturn:
-    """Say what is wrong with a job and end it."""
+    """End a job because of the user's mistake."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         log.error("%s", error)
         raise error
-    discard()
-    print(f"metarun: {error}", file=sys.stderr)
-    raise SystemExit(2)  # no Exception: Hydra would print lines of its own about it
+    raise Refusal(error)
 
 
 @job
@@ -130,24 +123,29 @@ def typed_keys() -> dict[str, Any]:
 JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval_job}
 
 
-def run(command: str, arguments: list[str]) -> int:
-    """Hand `arguments` to Hydra; UserError for what it refuses."""
+def run(command: str, arguments: list[str], folders: RunFolders | None = None) -> int:
+    """Hand `arguments` to Hydra and return the exit code 0.
+
+    folders: notes the folders that the command makes. Raises UserError for what Hydra or the job refuses.
+    """
+    folders = folders or RunFolders()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive here instead of being printed
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a console script lacks it, and a user's mine.py lies there
-    words = prepare(command, arguments)
-    register_resolvers(claiming=not inspects(words))
-    forget()
-    sys.argv = ["metarun", *words]
+        sys.path.append(os.getcwd())  # a console script lacks the current folder, where a user's mine.py lies
+    sys.argv = ["metarun", *prepare(command, arguments)]
     try:
-        hydra.main(version_base="1.3", config_path="pkg://metarun.configs", config_name=command)(JOBS[command])()
+        with folders.in_use():
+            hydra.main(version_base="1.3", config_path="pkg://metarun.configs", config_name=command)(JOBS[command])()
     except KeyboardInterrupt:
-        discard()
+        folders.discard()
         raise
+    except Refusal as refusal:
+        folders.discard()
+        raise refusal.error from refusal
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
-        discard()
+        folders.discard()
         raise UserError(sentence) from error
     return 0

@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 
 from metarun.cli.arguments import split
-from metarun.cli.folders import claimed
 from metarun.errors import UserError
 
 USAGE = "usage: metarun reproduce EXPERIMENT [checkpoint=RUN] [key=value of metarun train ...] [--config-dir DIR]"
@@ -54,11 +53,13 @@ def main(arguments: list[str]) -> int:
     config = config_of(name, flags)
     experiment = claim_of(name, config.get("reproduce") or {})
     from metarun.cli import jobs
+    from metarun.cli.folders import RunFolders
     from metarun.records import checkpoint
 
+    folders = RunFolders()
     if run is None:
-        jobs.run("train", [f"experiment={name}", *overrides, *flags])
-        run = str(claimed())
+        jobs.run("train", [f"experiment={name}", *overrides, *flags], folders)
+        run = str(folders.last)
         if not (Path(run) / "report.json").is_file():  # interrupted, and has said how to go on
             print(f"then: metarun reproduce {name} checkpoint={run}", flush=True)
             return 130
@@ -68,8 +69,8 @@ def main(arguments: list[str]) -> int:
     last = path.with_name(checkpoint.LAST)
     done = checkpoint.load(last).step if last.is_file() else None
     trust = [word for word in overrides if word.startswith("trust=")]
-    jobs.run("eval", [f"checkpoint={run}", *protocol(experiment.eval), *trust])
-    file = claimed() / "report.json"
+    jobs.run("eval", [f"checkpoint={run}", *protocol(experiment.eval), *trust], folders)
+    file = folders.last / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
     result = compare(experiment, report, changes(config, stored.config, done))
     file.write_text(json.dumps({**report, "reproduction": result}, indent=2) + "\n", encoding="utf-8")

@@ -8,8 +8,6 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from metarun.cli.jobs import register_resolvers
-
 VARIANTS: dict[str, tuple[str, ...]] = {
     "metarun": (),
     "metarun, eager": ("device.compile=false",),
@@ -21,7 +19,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the resolved config of `metarun train` with these overrides."""
-    register_resolvers(claiming=False)
     with initialize_config_module("metarun.configs", version_base="1.3"):
         config = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)

@@ -13,7 +13,6 @@ import pytest
 
 import metarun
 from metarun.cli.arguments import escape, open_groups, prepare, split
-from metarun.cli.folders import claim, tidy
 from metarun.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,25 +113,6 @@ def test_modules_in_the_working_directory_can_be_imported(command_line: CommandL
     assert os.getcwd() in sys.path
 
 
-def test_jobs_that_start_in_the_same_second_get_different_folders(command_line: CommandLine, calls: Calls) -> None:
-    for _ in range(4):
-        assert command_line("train").code == 0
-    assert len({folder for _, folder in calls.train}) == 4
-
-
-def test_a_claimed_name_gets_a_number(tmp_path: Path) -> None:
-    assert [claim(f"{tmp_path}/a/run") for _ in range(3)] == [f"{tmp_path}/a/run", f"{tmp_path}/a/run-2", f"{tmp_path}/a/run-3"]
-
-
-@pytest.mark.parametrize("flags", [("--cfg", "job"), ("--cfg", "all", "--resolve"), ("--info", "searchpath"), ("--help",)])
-def test_asking_for_information_makes_no_folder(command_line: CommandLine, calls: Calls, flags: tuple[str, ...]) -> None:
-    answer = command_line("train", *flags)
-    assert answer.code == 0
-    assert answer.out
-    assert not calls.train
-    assert list(Path.cwd().iterdir()) == []
-
-
 # Sweeps
 
 
@@ -142,11 +122,6 @@ def test_a_sweep_of_two_by_two_leaves_four_named_folders(command_line: CommandLi
     assert [folder.name for _, folder in calls.train] == names
     [sweep] = Path("outputs/multirun").iterdir()
     assert sorted(path.name for path in sweep.iterdir()) == [*names, "multirun.yaml"]
-
-
-def test_a_jobs_name_needs_no_quotes() -> None:
-    assert tidy("3_++task.root-/my photos,[1,2]_lr-0.1") == "3_task.root-my-photos-1-2-_lr-0.1"
-    assert len(tidy("x" * 300)) == 100
 
 
 def test_a_refused_job_of_a_sweep_lets_the_others_run_and_exits_with_2(command_line: CommandLine, calls: Calls) -> None:
