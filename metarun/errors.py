@@ -10,6 +10,13 @@ class UserError(Exception):
     """Bad input, told in one sentence with the numbers and the remedy; the command line prints it and exits with 2."""
 
 
+class NotFiniteError(UserError):
+    """A loss or a gradient of the training is not finite.
+
+    The sentence gives the facts only. `metarun.commands.train` knows the config, so it adds what the user may change.
+    """
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known word, or an empty string where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -82,7 +82,7 @@ def check_same(columns: Sequence[Sequence[Panel]]) -> None:
 
 def name(report: dict[str, Any]) -> str:
     """Return the algorithm, and how many of it."""
-    algorithm = str(report["config"].get("chosen", {}).get("algo"))
+    algorithm = str(report["config"].get("options", {}).get("algo"))
     return f"{report['members']} × {algorithm}" if report.get("members", 1) > 1 else algorithm
 
 

@@ -59,7 +59,7 @@ def read(file: Path) -> dict[str, Any] | None:
 
 def row(report: dict[str, Any]) -> tuple[str, ...]:
     """Return the cells of one report, in the order of `HEADER`."""
-    chosen = report["config"].get("chosen", {})
+    chosen = report["config"].get("options", {})
     cells = (
         chosen.get("algo"),
         chosen.get("task"),
@@ -103,14 +103,14 @@ def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
         # JSON has no NaN: an inner step after which no episode was finite is null.
         curves[label(report, curves)] = [float("nan") if score is None else score for score in report["by_step"]]
     settings = {setting(report) for report in reports}
-    tasks = {report["config"].get("chosen", {}).get("task") for report in reports}
+    tasks = {report["config"].get("options", {}).get("task") for report in reports}
     title = f"{tasks.pop()}, {settings.pop()}" if len(tasks) == len(settings) == 1 else ""
     adaptation_figure(curves, metrics[0], title).savefig(file)
 
 
 def label(report: dict[str, Any], taken: Collection[str]) -> str:
     """Return the name of a line: the algorithm, with norm or a number behind it where that is taken already."""
-    name = str(report["config"].get("chosen", {}).get("algo"))
+    name = str(report["config"].get("options", {}).get("algo"))
     names = chain([name, f"{name}, norm={report.get('norm')}"], (f"{name} ({i})" for i in count(2)))
     return next(name for name in names if name not in taken)
 

@@ -81,24 +81,24 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     for group in ("algo", "task", "backbone"):
         config.setdefault(group, {})
     config["typed"] = list(typed_keys())
-    config["chosen"] = {group: config["chosen"][group] for group in ("algo", "task", "backbone", "device")}
+    config["options"] = {group: config["options"][group] for group in ("algo", "task", "backbone", "device")}
     from metarun.commands.evaluate import evaluate
 
     return float(evaluate(config, folder)["mean"])
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the whole config resolved, in plain containers, and under `chosen` the option of each group."""
+    """Return the whole config resolved, in plain containers, and under `options` the option of each group."""
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(explain(error) or str(error)) from error
     assert isinstance(config, dict)
-    return {**{str(key): value for key, value in config.items()}, "chosen": choices()}
+    return {**{str(key): value for key, value in config.items()}, "options": options()}
 
 
-def choices() -> dict[str, str | None]:
-    """Return the chosen option of each of metarun's own groups."""
+def options() -> dict[str, str | None]:
+    """Return the option of each of metarun's own groups, such as algo -> maml; None where a group has none."""
     return {group: option for group, option in HydraConfig.get().runtime.choices.items() if "hydra" not in group.split("/")}
 
 
@@ -110,7 +110,7 @@ def resume_config(cfg: DictConfig) -> dict[str, Any]:
     groups: the resolved content of each group whose option was typed.
     """
     overrides = {key: value for key, value in typed_keys().items() if key != "resume"}
-    groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in overrides if key in choices() and key in cfg}
+    groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in overrides if key in options() and key in cfg}
     return {"resume": str(Path(str(cfg.resume)).expanduser()), "overrides": overrides, "groups": groups}
 
 

@@ -21,7 +21,7 @@ from metarun.errors import UserError
 USAGE = "usage: metarun reproduce EXPERIMENT [checkpoint=RUN] [key=value of metarun train ...] [--config-dir DIR]"
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
 """Overrides that would train something else, or elsewhere."""
-FREE = ("chosen", "device", "logger", "log_every", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
+FREE = ("device", "logger", "log_every", "options", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
 """Keys and groups by which a run may differ from its experiment and still follow it."""
 
 
@@ -122,7 +122,7 @@ def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
 
 def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:
     """Raise UserError where the run is not of this experiment."""
-    trained = config.get("chosen", {}).get("experiment")
+    trained = config.get("options", {}).get("experiment")
     if trained != name:
         of = f"of experiment={trained}" if trained else "of no experiment"
         raise UserError(f"{run} is a run {of}, so it cannot reproduce {name}; `metarun eval` scores it.")

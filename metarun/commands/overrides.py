@@ -1,4 +1,4 @@
-"""A checkpoint's config, and what the user may change of it to resume a run or to evaluate it. Plain dictionaries in and out."""
+"""Changes to a checkpoint's config: those that `resume=` and `metarun eval` allow. Plain dictionaries in and out."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from metarun.errors import UserError, nearest
 from metarun.records.checkpoint import Checkpoint
 
 MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
-"""What may differ from the checkpoint when a run is resumed; the first four are keys, the others groups."""
-
-BEFORE = {"kernels": "torch"}
-"""Of a run's choices, those that an older metarun did not write down, since it had no other."""
+"""The keys and groups that may differ from the checkpoint when a run is resumed; the first four are keys."""
 
 
 def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a checkpoint with those overrides that may change; UserError for any other that differs from it."""
+    """Return the config with which a run is resumed: the checkpoint's, with the overrides.
+
+    overrides: dotted key -> value. groups: the content of each group whose option is among them. Where the device decided by itself
+    (`auto`), it decides the same again. Raises UserError for an override that differs from the checkpoint and may not change.
+    """
     config = dict(stored.config)
     device = dict(config["device"])
-    choices = BEFORE | stored.choices
-    for key, chosen in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile"), ("kernels", "kernels")):
-        if device.get(key, "auto") == "auto":  # what it chose then is used again
-            device[key] = choices.get(chosen, "auto")
+    for key, decided in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile"), ("kernels", "kernels")):
+        if device.get(key, "auto") == "auto":
+            device[key] = stored.execution.get(decided, "auto")
     config["device"] = device
+    options = stored.config.get("options", {})
     for key, value in overrides.items():
         group = key.split(".")[0]
         if group not in MAY_CHANGE:
-            before = stored.config.get("chosen", {}).get(key) if key in stored.config.get("chosen", {}) else look_up(stored.config, key)
+            before = options[key] if key in options else look_up(stored.config, key)
             if before != value:
                 raise UserError(
-                    f"{key}={value} differs from the run's {before}; on resume only {', '.join(MAY_CHANGE)} may change. Start a new run for it."
+                    f"{key}={value} differs from the run's {before}; "
+                    f"on resume only {', '.join(MAY_CHANGE)} may change. Start a new run for it."
                 )
         elif key in groups:
             config[key] = groups[key]
@@ -40,22 +42,15 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
 
 
 def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint's config with what `metarun eval` was told to change; UserError for a key that it does not have."""
+    """Return the checkpoint's config with the changes that `metarun eval` asks for.
+
+    stored: the checkpoint's config. config: the keys of `eval.yaml`. Raises UserError for a key that the checkpoint's config lacks.
+    """
     merged = dict(stored)
-    chosen = config.get("chosen", {})
-    if chosen.get("task") is None:  # the same data: images as they come, also where their size is changed
+    if config.get("options", {}).get("task") is None:  # the same data: the images keep their size, also where it is overridden
         merged.pop("input_shape", None)
     for group in ("task", "algo", "backbone", "device"):
-        given = config.get(group) or {}
-        if group == "device" or chosen.get(group) is not None:
-            merged[group] = dict(given) if given else dict(merged[group])
-            if group == "task":
-                merged[group] |= _kept(stored, given, config.get("typed", ()))
-            if chosen.get(group) is not None:
-                merged["chosen"] = {**merged.get("chosen", {}), group: chosen[group]}
-            continue
-        for key, value in leaves(given):
-            merged = put(merged, f"{group}.{key}", value)
+        merged = _with_group(merged, group, config)
     if config.get("norm") is not None:
         merged = put(merged, "backbone.norm", config["norm"])
     if config.get("inner_steps") is not None:
@@ -68,13 +63,30 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     return merged
 
 
-def _kept(stored: Mapping[str, Any], given: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
-    """Return the keys of another task that stay as the checkpoint was trained, unless they were typed: episodes, labels, size of images."""
+def _with_group(merged: dict[str, Any], group: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with one group replaced, where its option is named, or else with single keys of the group overridden."""
+    content, option = config.get(group) or {}, config.get("options", {}).get(group)
+    if option is None and group != "device":
+        for key, value in leaves(content):
+            merged = put(merged, f"{group}.{key}", value)
+        return merged
+    replaced = dict(content) if content else dict(merged[group])
+    if group == "task":
+        replaced |= _kept(merged, content, config.get("typed", ()))
+    options = {} if option is None else {"options": {**merged.get("options", {}), group: option}}
+    return {**merged, group: replaced, **options}
+
+
+def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """Return the keys of another task that keep the values of the training unless the user typed them.
+
+    These are the sizes of an episode, the labels and the size of the images. task: the content of the other task.
+    """
     shape = stored.get("input_shape")
-    wanted = {key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if key in stored["task"]}
+    trained = {key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if key in stored["task"]}
     if shape is not None and len(shape) == 3 and shape[1] == shape[2]:
-        wanted |= {"image_size": shape[1], "channels": shape[0]}
-    return {key: value for key, value in wanted.items() if key in given and f"task.{key}" not in typed}
+        trained |= {"image_size": shape[1], "channels": shape[0]}
+    return {key: value for key, value in trained.items() if key in task and f"task.{key}" not in typed}
 
 
 def look_up(config: Mapping[str, Any], dotted: str) -> Any:
@@ -96,10 +108,10 @@ def put(config: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the leaves of nested dictionaries as (dotted key, value)."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for key, value in node.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return found
+        pairs += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return pairs
 
 
 def known_keys(config: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from metarun.commands.overrides import BEFORE, resume_config
+from metarun.commands import remedies
+from metarun.commands.overrides import resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.compute.device import place
@@ -16,7 +17,7 @@ from metarun.compute.plan import Plan
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
-from metarun.errors import UserError
+from metarun.errors import NotFiniteError, UserError
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver
@@ -26,9 +27,9 @@ from metarun.wiring.instantiate import check_targets, instantiate
 
 
 def train(config: dict[str, Any], folder: Path) -> float:
-    """Train as the config says, or resume a run; returns the best validation score (NaN where none was finite).
+    """Train as the config says, or resume a run; return the best validation score, NaN where none is finite.
 
-    config: resolved and plain, or for `resume` what `metarun.cli.jobs.resume_config` gives.
+    config: resolved and plain; to resume a run, the result of `metarun.cli.jobs.resume_config`.
     """
     if config.get("resume"):
         return _resume(config, folder)
@@ -48,8 +49,8 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
-    before = BEFORE | stored.choices
-    if before != (now := choices(parts, settings)):
+    before, now = stored.execution, execution(parts, settings)
+    if before != now:
         changed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
         print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
@@ -62,28 +63,22 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
 
 
 def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer, folder: Path, resume_step: int | None) -> float:
-    chosen, metric = choices(parts, settings), parts.algorithm.objective.metric
+    metric = parts.algorithm.objective.metric
     tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=resume_step)
     with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
         progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
 
         def save(position: Position, name: str) -> None:
-            saver.save(folder / "checkpoints" / name, _checkpoint(parts, position, optimizer, chosen))
+            saver.save(folder / "checkpoints" / name, _checkpoint(parts, settings, position, optimizer))
 
         write_splits(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
-        end = run_engine(
-            parts.algorithm,
-            parts.source,
-            position,
-            optimizer,
-            settings,
-            tracker=tracker,
-            progress=progress,
-            save=save,
-            on_evaluation=showing.show,
-        )
+        hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
+        try:
+            end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
+        except NotFiniteError as error:
+            raise UserError(f"{error}{remedies.for_not_finite(parts.config)}") from error
         saver.flush()
         best = end.best or {"score": math.nan, "step": end.step}
         if end.step < settings.steps:
@@ -96,7 +91,7 @@ def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterO
     return float(best["score"])
 
 
-def _checkpoint(parts: Parts, position: Position, optimizer: OuterOptimizer, chosen: dict[str, Any]) -> Checkpoint:
+def _checkpoint(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer) -> Checkpoint:
     return Checkpoint(
         step=position.step,
         params=position.params,
@@ -105,12 +100,12 @@ def _checkpoint(parts: Parts, position: Position, optimizer: OuterOptimizer, cho
         best=position.best,
         window={name: float(total) for name, total in position.window.items()},
         config=parts.config,
-        choices=chosen,
+        execution=execution(parts, settings),
     )
 
 
-def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
-    """Return what decides whether two runs agree bit for bit and stands in no key of the config."""
+def execution(parts: Parts, settings: Settings) -> dict[str, Any]:
+    """Return how the run is computed. Two runs of one config agree bit for bit only where these values are equal."""
     return {
         "device": settings.device,
         "threads": parts.device.threads,
@@ -123,7 +118,7 @@ def choices(parts: Parts, settings: Settings) -> dict[str, Any]:
 
 
 def describe(plan: Plan, device: str) -> str:
-    """Say how a step is run."""
+    """Return how a step is computed, for a person."""
     tasks = "1 task" if plan.chunk == 1 else f"{plan.chunk} tasks"
     team = f"{plan.workers} workers with " if plan.workers > 1 else ""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"

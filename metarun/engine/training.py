@@ -28,12 +28,10 @@ from metarun.engine.evaluation import evaluate
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
-from metarun.errors import UserError
+from metarun.errors import NotFiniteError, UserError
 from metarun.functional import map_tasks
 from metarun.records.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource
-
-_GRADIENT_NOT_FINITE = "the gradient of step {} is not finite, though its loss is; the last checkpoint is kept. Lower algo.inner_lr or set optimizer.clip_norm."
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: O
     mean = {name: gradient / settings.tasks_per_step for name, gradient in total.items()}
     norm = optimizer.update(mean, position.step)
     if looking and not norm.isfinite():
-        raise UserError(_GRADIENT_NOT_FINITE.format(position.step + 1))
+        raise NotFiniteError(f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept.")
     position.state = algorithm.update_state(position.state, aux.state)
     position.step += 1
     window = position.window
@@ -207,9 +205,8 @@ def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode
             path = algorithm.trajectory(position.params, position.state, support, keys[worst])
             finite = [bool(algorithm.predict(adapted, query.x, query.mask).isfinite().all()) for adapted in path]
         where = f" after inner step {finite.index(False)}" if False in finite else " in the query loss"
-    raise UserError(
-        f"the loss of step {position.step + 1} is not finite (training task {int(indices[worst])}{where}); "
-        f"the last checkpoint is kept. Lower algo.inner_lr or optimizer.lr, or set optimizer.clip_norm."
+    raise NotFiniteError(
+        f"the loss of step {position.step + 1} is not finite (training task {int(indices[worst])}{where}); the last checkpoint is kept."
     )
 
 
@@ -218,10 +215,7 @@ def _check_window(window: dict[str, Any], step: int) -> None:
     for name in ("loss", "gradient_norm"):
         if name in window and not math.isfinite(window[name]):
             first = step - window["steps"] + 1
-            raise UserError(
-                f"{name.replace('_', ' ')} is not finite in the steps {first} to {step}; the last checkpoint is kept. "
-                "Lower algo.inner_lr or optimizer.lr, or set optimizer.clip_norm."
-            )
+            raise NotFiniteError(f"{name.replace('_', ' ')} is not finite in the steps {first} to {step}; the last checkpoint is kept.")
 
 
 def _validate(algorithm: Algorithm, source: TaskSource, position: Position, settings: Settings, runner: Runner) -> Report:

@@ -20,7 +20,7 @@ from torch import Tensor
 import metarun
 from metarun.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; it grows by one when an older metarun could not read what a newer one writes."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
@@ -35,7 +35,7 @@ class Checkpoint:
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
     best: {"score": float, "step": int} of the best validation so far, None before the first.
     window: running sums for the next log line. config: resolved, read literally and never interpolated.
-    choices: what the engine chose by itself (chunk, threads, torch version). version: of the metarun that wrote it. format: of the file.
+    execution: what the device decided (chunk, threads, torch version). version: of the metarun that wrote the file. format: of the file.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Checkpoint:
     best: dict[str, Any] | None = None
     window: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    choices: dict[str, Any] = field(default_factory=dict)
+    execution: dict[str, Any] = field(default_factory=dict)
     version: str = metarun.__version__
     format: int = FORMAT
 
@@ -242,11 +242,10 @@ def _parse(path: Path, content: Any) -> Checkpoint:
     if content["format"] != FORMAT:
         raise UserError(
             f"{path} was written by metarun {content['version']} in format {content['format']}; "
-            f"this is metarun {metarun.__version__}, which reads format {FORMAT}: use metarun {content['version']}."
+            f"this is metarun {metarun.__version__}, which reads format {FORMAT}: use the metarun that wrote the file."
         )
     try:
-        # `splits` was always None; files from before it went still have it.
-        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items() if key != "splits"})
+        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items()})
     except (TypeError, RecursionError) as error:
         raise strange from error
     if not _well_typed(checkpoint):
@@ -255,7 +254,7 @@ def _parse(path: Path, content: Any) -> Checkpoint:
 
 
 def _well_typed(checkpoint: Checkpoint) -> bool:
-    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.choices)
+    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.execution)
     tensors = (checkpoint.params, checkpoint.state)
     return (
         type(checkpoint.step) is int

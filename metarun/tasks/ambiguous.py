@@ -22,7 +22,7 @@ from metarun.errors import UserError
 from metarun.tasks.curves import Polynomials
 from metarun.tasks.functions import FunctionTasks
 from metarun.tasks.mixture import Mixture
-from metarun.tasks.points import Sampling
+from metarun.tasks.points import PointSampling
 from metarun.tasks.sinusoid import Sinusoids
 from metarun.types import Episode
 
@@ -38,7 +38,7 @@ class Noisy:
 
     source: Mixture
     noise: float
-    sampling: Sampling
+    sampling: PointSampling
     objective: str = "regression"
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Noisy:
 
 
 def ambiguous(*, noise: float = 0.3, **sampling: Any) -> Noisy:
-    """Return the source of noisy sinusoids and lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`; 5 shots unless given."""
-    points = Sampling.of(sampling, shots=5)
+    """Return the source of noisy sinusoids and lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`; 5 shots unless given."""
+    points = PointSampling.of(sampling, shots=5)
     families = {"sinusoid": FunctionTasks(Sinusoids(), points), "line": FunctionTasks(LINES, points)}
     return Noisy(Mixture(families, seed=points.seed, eval_seed=points.eval_seed), noise, points)

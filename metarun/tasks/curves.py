@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import Sampling
+from metarun.tasks.points import PointSampling
 from metarun.tasks.sinusoid import INPUTS
 
 
@@ -51,10 +51,10 @@ PARABOLAS = Polynomials(curvature=(-0.2, 0.2), centre=(-2.0, 2.0))
 
 
 def line(**sampling: Any) -> FunctionTasks:
-    """Return the source of straight lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
-    return FunctionTasks(LINES, Sampling.of(sampling))
+    """Return the source of straight lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
+    return FunctionTasks(LINES, PointSampling.of(sampling))
 
 
 def quadratic(**sampling: Any) -> FunctionTasks:
-    """Return the source of parabolas: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
-    return FunctionTasks(PARABOLAS, Sampling.of(sampling))
+    """Return the source of parabolas: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
+    return FunctionTasks(PARABOLAS, PointSampling.of(sampling))

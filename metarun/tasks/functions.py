@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import first_of
-from metarun.tasks.points import Sampling, divide
+from metarun.tasks.points import PointSampling, divide
 from metarun.types import Episode
 
 Function = dict[str, Tensor]
@@ -38,7 +38,7 @@ class FunctionTasks:
     """
 
     family: Family
-    sampling: Sampling
+    sampling: PointSampling
     objective: str = "regression"
 
     def episode(self, split: str, index: int) -> Episode:

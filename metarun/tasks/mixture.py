@@ -16,7 +16,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
-from metarun.tasks.points import Sampling
+from metarun.tasks.points import PointSampling
 from metarun.tasks.sampling import SPLITS, check_split
 from metarun.types import Episode, Examples, TaskSource
 
@@ -125,7 +125,7 @@ def mixture(
 def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
     """Return the source with these fields replaced; a user's own source need not have seeds, but must have a size that is asked for."""
     holder = getattr(source, "sampling", None)
-    if isinstance(holder, Sampling):
+    if isinstance(holder, PointSampling):
         return dataclasses.replace(source, sampling=dataclasses.replace(holder, **values))  # type: ignore[type-var]
     fields: list[str] = [each.name for each in dataclasses.fields(source) if each.init] if dataclasses.is_dataclass(source) else []
     for key in values:

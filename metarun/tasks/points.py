@@ -16,7 +16,7 @@ from metarun.types import Episode, Examples
 
 
 @dataclass(frozen=True)
-class Sampling:
+class PointSampling:
     """The keys under which a source is sampled.
 
     shots, queries: support and query points of an episode; `train_*` for the training split where it differs.
@@ -37,13 +37,13 @@ class Sampling:
         check_whole(**given)
 
     @staticmethod
-    def of(given: Mapping[str, Any], **defaults: int) -> Sampling:
+    def of(given: Mapping[str, Any], **defaults: int) -> PointSampling:
         """Return the sampling of a config's keys; UserError for a key that there is not. defaults: where not those above."""
-        names = [each.name for each in fields(Sampling)]
+        names = [each.name for each in fields(PointSampling)]
         for name in given:
             if name not in names:
                 raise UserError(f"task.{name} is not a key of this task.{nearest(name, names)}")
-        return Sampling(**{**defaults, **given})
+        return PointSampling(**{**defaults, **given})
 
     def sizes(self, split: str) -> tuple[int, int]:
         """Return shots and queries of a split."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import Sampling, check_whole
+from metarun.tasks.points import PointSampling, check_whole
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SharedFeatures:
 def regression(*, inputs: int = 10, features: int = 3, family_seed: int = 0, **sampling: Any) -> FunctionTasks:
     """Return the source of functions of `inputs` inputs over `features` shared features: x (B, inputs), y (B, 1).
 
-    sampling: the keys of `Sampling`; 20 shots unless given.
+    sampling: the keys of `PointSampling`; 20 shots unless given.
     """
     check_whole(inputs=inputs, features=features)
-    return FunctionTasks(SharedFeatures(inputs, features, family_seed), Sampling.of(sampling, shots=20))
+    return FunctionTasks(SharedFeatures(inputs, features, family_seed), PointSampling.of(sampling, shots=20))

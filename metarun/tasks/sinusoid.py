@@ -18,7 +18,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import Sampling
+from metarun.tasks.points import PointSampling
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, math.pi)
@@ -45,5 +45,5 @@ class Sinusoids:
 
 
 def sinusoid(**sampling: Any) -> FunctionTasks:
-    """Return the source of sinusoid tasks: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `Sampling`."""
-    return FunctionTasks(Sinusoids(), Sampling.of(sampling))
+    """Return the source of sinusoid tasks: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
+    return FunctionTasks(Sinusoids(), PointSampling.of(sampling))

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
-from metarun.tasks.points import Sampling, divide
+from metarun.tasks.points import PointSampling, divide
 from metarun.tasks.sampling import SPLITS
 from metarun.types import Episode
 
@@ -68,7 +68,7 @@ class TableTasks:
     counts: Mapping[str, int]
     inputs: Standard
     targets: Standard
-    sampling: Sampling
+    sampling: PointSampling
     skip_small: bool = False
     objective: str = "regression"
     skipped: Mapping[str, Sequence[str]] = field(init=False)
@@ -139,7 +139,7 @@ def table(
     split: shares of the tasks for train, val, test. split_seed: of the order in which tasks are dealt to them.
     tasks: the names of each split's tasks as they are, instead of a drawn split.
     skip_small: leave out tasks with fewer rows than an episode needs, rather than raise.
-    sampling: the keys of `Sampling`, shots and queries being rows; 10 queries unless given.
+    sampling: the keys of `PointSampling`, shots and queries being rows; 10 queries unless given.
 
     Raises `UserError` for columns that do not exist, values that are missing or no numbers (with line and column), and tasks
     that are too small or too few.
@@ -162,7 +162,7 @@ def table(
         counts={name: len(rows) for name, rows in rows_of.items()},
         inputs=inputs,
         targets=outputs,
-        sampling=Sampling.of(sampling, queries=10),
+        sampling=PointSampling.of(sampling, queries=10),
         skip_small=skip_small,
     )
 

@@ -78,9 +78,9 @@ def test_train_receives_the_resolved_config_and_its_folder(command_line: Command
     assert config["steps"] == config["algo"]["recipe"]["steps"] == 1000
     assert config["resume"] is None
     assert config["trust"] == []
-    assert config["chosen"].keys() == GROUPS
-    assert config["chosen"]["algo"] == "maml"
-    assert config["chosen"]["experiment"] is None
+    assert config["options"].keys() == GROUPS
+    assert config["options"]["algo"] == "maml"
+    assert config["options"]["experiment"] is None
     assert re.fullmatch(r"outputs/glyphs-maml/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.relative_to(Path.cwd()).as_posix())
     assert (folder / ".hydra/overrides.yaml").read_text() == "- task.shots=5\n- seed=3\n"
 
@@ -234,7 +234,7 @@ def test_eval_receives_only_what_differs_from_the_checkpoint(command_line: Comma
     assert command_line("eval", "checkpoint=some/run", "task.shots=5", "algo.inner_steps=3").code == 0
     [(config, folder)] = calls.evaluate
     assert (config["task"], config["algo"], config["backbone"]) == ({"shots": 5}, {"inner_steps": 3}, {})
-    assert config["chosen"] == {"algo": None, "task": None, "backbone": None, "device": "auto"}
+    assert config["options"] == {"algo": None, "task": None, "backbone": None, "device": "auto"}
     assert (config["split"], config["episodes"], config["seed"]) == ("test", 600, 0)
     assert config["inner_steps"] is config["norm"] is config["save"] is None
     assert "optimizer" not in config
@@ -244,7 +244,7 @@ def test_eval_receives_only_what_differs_from_the_checkpoint(command_line: Comma
 def test_eval_receives_a_chosen_group_complete(command_line: CommandLine, calls: Calls) -> None:
     assert command_line("eval", "checkpoint=some/run", "task=sinusoid", "task.shots=5").code == 0
     config = calls.evaluate[0][0]
-    assert config["chosen"]["task"] == "sinusoid"
+    assert config["options"]["task"] == "sinusoid"
     assert config["task"]["shots"] == 5
     assert "_target_" in config["task"]
 

@@ -35,7 +35,7 @@ def maml_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MAML on small images, 3 ways, trained for four steps."""
     folder = tmp_path_factory.mktemp("maml") / "run"
     config = image_config("algo=maml", "algo.inner_steps=2")
-    config["chosen"] = {"algo": "maml", "task": "small", "backbone": "small", "device": "cpu"}
+    config["options"] = {"algo": "maml", "task": "small", "backbone": "small", "device": "cpu"}
     train(config, folder)
     return folder
 
@@ -50,7 +50,7 @@ def sinusoid_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, Any]:
     named = [str(each) for each in run] if isinstance(run, list) else str(run)
     request = {"checkpoint": named, "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
-    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "chosen": {}}
+    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "options": {}}
     return run_evaluation({**request, **groups, **options}, folder)
 
 
@@ -197,7 +197,7 @@ def test_an_algorithm_without_inner_steps_has_none_to_set(tmp_path: Path):
 
 def test_a_network_for_other_inputs_is_told_with_both_shapes(sinusoid_run: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"'body\.layers\.0\.weight' has shape \(4, 1\) and this task needs \(4, 10\)"):
-        evaluate(sinusoid_run, tmp_path, task=composed("task=regression")["task"], chosen={"task": "regression"})
+        evaluate(sinusoid_run, tmp_path, task=composed("task=regression")["task"], options={"task": "regression"})
 
 
 def test_a_split_comes_back_from_the_checkpoint_and_not_from_a_new_draw(maml_run: Path, tmp_path: Path):
@@ -269,8 +269,8 @@ def other_images(**changes: Any) -> dict[str, Any]:
 
 
 def transferred(run: Path, folder: Path, typed: list[str] | None = None, **changes: Any) -> dict[str, Any]:
-    chosen = {"algo": None, "task": "other", "backbone": None, "device": None}
-    return evaluate(run, folder, task=other_images(**changes), chosen=chosen, typed=typed or [])
+    options = {"algo": None, "task": "other", "backbone": None, "device": None}
+    return evaluate(run, folder, task=other_images(**changes), typed=typed or [], options=options)
 
 
 def test_a_trained_start_is_tested_on_another_data_set_under_its_own_episodes(maml_run: Path, tmp_path: Path, capsys: Any):

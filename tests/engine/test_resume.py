@@ -180,8 +180,8 @@ def test_a_resumed_run_repeats_bit_for_bit_under_what_was_chosen_for_it_too(
     """Several tasks mapped at once, every thread that there is, compiled kernels."""
     chosen = config("maml", steps=12)
     chosen["device"] = {"name": "cpu", "task_chunk": "auto", "threads": "auto", "compile": compile, "precision": "float32"}
-    choices = resumed_as_chosen("maml", chosen, tmp_path, monkeypatch)
-    assert choices["compile"] is (compile is True)
+    execution = resumed_as_chosen("maml", chosen, tmp_path, monkeypatch)
+    assert execution["compile"] is (compile is True)
 
 
 @pytest.mark.skipif(kernels_missing() is not None, reason=f"no C kernels here: {kernels_missing()}")
@@ -212,7 +212,7 @@ def resumed_as_chosen(name: str, chosen: dict[str, Any], folder: Path, monkeypat
     train_and_break_off(chosen, folder / "run", 8, monkeypatch)
     train_or_resume(name, folder / "run")
     assert_same_run(folder / "run", folder / "reference")
-    return checkpoint.load(folder / "run/checkpoints/last.pt").choices
+    return checkpoint.load(folder / "run/checkpoints/last.pt").execution
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -293,7 +293,7 @@ def test_a_chosen_chunk_is_used_again(tmp_path: Path):
     train(first, tmp_path / "run")
     stored = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
     assert stored.config["device"]["task_chunk"] == "auto"
-    assert overrides.resume_config(stored, {}, {})["device"]["task_chunk"] == stored.choices["chunk"] == 2
+    assert overrides.resume_config(stored, {}, {})["device"]["task_chunk"] == stored.execution["chunk"] == 2
 
 
 def test_a_checkpoint_cannot_vouch_for_the_code_that_it_names(tmp_path: Path):
@@ -304,8 +304,8 @@ def test_a_checkpoint_cannot_vouch_for_the_code_that_it_names(tmp_path: Path):
 
 
 def test_threads_are_part_of_what_a_checkpoint_remembers(finished: Path):
-    choices = checkpoint.load(finished / "checkpoints/last.pt").choices
-    assert choices == {
+    execution = checkpoint.load(finished / "checkpoints/last.pt").execution
+    assert execution == {
         "device": "cpu",
         "threads": 1,
         "chunk": 1,

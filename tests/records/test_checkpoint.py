@@ -34,7 +34,7 @@ def make(step: int = 3, **changes: object) -> Checkpoint:
         best={"score": 0.93, "step": 2},
         window={"train/loss": 1.25, "steps": 4},
         config={"algo": {"_target_": "metarun.algorithms.maml.Maml", "inner_lr": 0.4, "adapts": ["*"]}, "name": "${oc.env:HOME}"},
-        choices={"chunk": 8, "threads": 2, "torch": "2.13.0"},
+        execution={"chunk": 8, "threads": 2, "torch": "2.13.0"},
     )
     return dataclasses.replace(whole, **changes)
 
@@ -55,7 +55,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert after.state["running.mean"].dtype == torch.float64
     assert after.optimizer["param_groups"] == before.optimizer["param_groups"]
     torch.testing.assert_close(after.optimizer["state"][0], before.optimizer["state"][0], rtol=0, atol=0)
-    for name in ("step", "best", "window", "config", "choices", "version", "format"):
+    for name in ("step", "best", "window", "config", "execution", "version", "format"):
         assert getattr(after, name) == getattr(before, name)
 
 
@@ -312,7 +312,7 @@ class Hostile:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, zipped: bool) -> None:
     path, mark = tmp_path / "best.pt", tmp_path / "mark"
-    torch.save({"format": 1, "version": "0", "step": Hostile(mark)}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"format": checkpoint.FORMAT, "version": "0", "step": Hostile(mark)}, path, _use_new_zipfile_serialization=zipped)
     assert "nothing in it was run" in sentence(load, path) or not zipped
     assert not mark.exists()
     torch.load(path, weights_only=False)
@@ -331,28 +331,18 @@ def test_a_bare_hostile_pickle_is_refused(tmp_path: Path) -> None:
     [
         [1, 2],
         {"weight": torch.zeros(3)},
-        {"format": 1, "version": "0.1.0"},
+        {"format": checkpoint.FORMAT, "version": "0.1.0"},
         {"format": True, "version": "0.1.0"},
-        {"format": 1, "version": "0.1.0", "step": -1, "params": {}, "state": {}},
-        {"format": 1, "version": "0.1.0", "step": 1, "params": {"w": 3}, "state": {}},
-        {"format": 1, "version": "0.1.0", "step": 1, "params": {}, "state": {}, "config": [1]},
-        {"format": 1, "version": "0.1.0", "step": 1, "params": {}, "state": {}, "surprise": 1},
-        {"format": 1, "version": "0.1.0", "step": 1, "params": OrderedDict(), "state": {}},
+        {"format": checkpoint.FORMAT, "version": "0.1.0", "step": -1, "params": {}, "state": {}},
+        {"format": checkpoint.FORMAT, "version": "0.1.0", "step": 1, "params": {"w": 3}, "state": {}},
+        {"format": checkpoint.FORMAT, "version": "0.1.0", "step": 1, "params": {}, "state": {}, "config": [1]},
+        {"format": checkpoint.FORMAT, "version": "0.1.0", "step": 1, "params": {}, "state": {}, "surprise": 1},
+        {"format": checkpoint.FORMAT, "version": "0.1.0", "step": 1, "params": OrderedDict(), "state": {}},
     ],
 )
 def test_a_file_of_another_program_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "best.pt")
     assert "is not a checkpoint of metarun" in sentence(load, tmp_path / "best.pt")
-
-
-@pytest.mark.parametrize("splits", [None, {"train": ["oak", "elm"]}])
-def test_a_file_from_when_checkpoints_had_splits_is_read_without_them(tmp_path: Path, splits: object) -> None:
-    before = make()
-    old = {field.name: getattr(before, field.name) for field in dataclasses.fields(before)} | {"splits": splits}
-    torch.save(old, tmp_path / "last.pt")
-    after = load(tmp_path / "last.pt")
-    assert torch.equal(after.params["head.weight"], before.params["head.weight"])
-    assert (after.step, after.best, after.config) == (before.step, before.best, before.config)
 
 
 def test_text_is_not_a_checkpoint(tmp_path: Path) -> None:
@@ -361,9 +351,9 @@ def test_text_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_names_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "best.pt", make(format=2, version="9.9"))
+    save(tmp_path / "best.pt", make(format=3, version="9.9"))
     text = sentence(load, tmp_path / "best.pt")
-    assert "metarun 9.9 in format 2" in text
+    assert "metarun 9.9 in format 3" in text
     assert f"reads format {checkpoint.FORMAT}" in text
 
 

@@ -24,9 +24,9 @@ SMALL = ("task=ambiguous", "backbone=mlp", "backbone.widths=[4]", "task.queries=
 
 def evaluated(folder: Path, *overrides: str, chosen: str) -> Path:
     config = composed(*SHORT, *overrides)
-    config["chosen"] = {"algo": chosen, "task": "small"}
+    config["options"] = {"algo": chosen, "task": "small"}
     train(config, folder / "run")
-    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": [], "chosen": {}}
+    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": [], "options": {}}
     options = {"split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
     run_evaluation({"checkpoint": str(folder / "run"), **options, **groups}, folder / "eval")
     return folder / "eval"

@@ -40,7 +40,7 @@ def write(file: Path, **changes: Any) -> Path:
         "queries": 15,
         "norm": "batch",
         "inner_steps": 3,
-        "config": {"chosen": {"algo": "maml", "task": "omniglot"}},
+        "config": {"options": {"algo": "maml", "task": "omniglot"}},
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({**report, **changes}), encoding="utf-8")
@@ -72,7 +72,7 @@ def test_a_mean_squared_error_and_its_diverged_episodes_are_printed(
 
 def test_rows_come_in_the_order_of_the_arguments(results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("b", "a"):
-        write(tmp_path / name / "report.json", config={"chosen": {"algo": name, "task": "glyphs"}})
+        write(tmp_path / name / "report.json", config={"options": {"algo": name, "task": "glyphs"}})
     assert results_table.main([str(tmp_path / "b"), str(tmp_path / "a")]) == 0
     assert [row[0] for row in cells(capsys.readouterr().out)[2:]] == ["b", "a"]
 
@@ -101,7 +101,7 @@ def test_a_folder_without_a_report_is_a_sentence_and_exit_2(
 
 def test_a_figure_is_drawn_with_a_line_for_each_report(results_table: ModuleType, tmp_path: Path) -> None:
     maml = write(tmp_path / "a" / "report.json", by_step=[0.2, None, 0.93])
-    nearest = write(tmp_path / "b" / "report.json", by_step=[0.52], config={"chosen": {"algo": "nearest", "task": "omniglot"}})
+    nearest = write(tmp_path / "b" / "report.json", by_step=[0.52], config={"options": {"algo": "nearest", "task": "omniglot"}})
     assert results_table.main([str(maml), str(nearest), str(maml), "--figure", str(tmp_path / "curve.svg")]) == 0
     drawn = (tmp_path / "curve.svg").read_text(encoding="utf-8")
     for text in ("maml  93.0 %", "maml, norm=batch  93.0 %", "nearest  52.0 %", "omniglot, 5-way 1-shot, 15 queries"):
