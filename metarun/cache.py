@@ -1,4 +1,4 @@
-"""Where metarun keeps what can be made again: decoded images and compiled steps."""
+"""The folder of files that metarun can make again: decoded images and compiled kernels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """Return METARUN_CACHE, else metarun/ in XDG_CACHE_HOME, else ~/.cache/metarun."""
-    if chosen := os.environ.get("METARUN_CACHE"):
-        return Path(chosen).expanduser()
+    if folder := os.environ.get("METARUN_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "metarun"

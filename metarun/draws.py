@@ -1,8 +1,8 @@
 """Counter-based random numbers: every draw is a pure function of (seed, split, index, slot).
 
 A key is an int64 tensor of any shape; every function appends its own axes to it, so one call draws for a whole batch, and
-the same call on a scalar key works inside `torch.func.vmap`. Nothing here has a hidden state, which is why a resumed run
-sees the same episodes and the same noise as one that never stopped. The mixing function is the finaliser of SplitMix64
+the same call on a scalar key works inside `torch.func.vmap`. Nothing here has a hidden state, so a resumed run has the
+same episodes and the same noise as a run that never stopped. The mixing function is the finaliser of SplitMix64
 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 """
 
@@ -20,7 +20,7 @@ _WORD = (1 << 64) - 1
 
 
 def _signed(word: int) -> int:
-    """Return the last 64 bits of a number as the int64 that they are."""
+    """Return the last 64 bits of a number as a signed int64."""
     word &= _WORD
     return word - (1 << 64) if word >= 1 << 63 else word
 
@@ -32,7 +32,7 @@ _MIX2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Shift logically, as if z were unsigned; z stays as it is."""
+    """Shift logically, as if z were unsigned, into a new tensor."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
@@ -43,7 +43,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _mix_word(z: int) -> int:
-    """Return what `_mix` does to one number; where no tensor is involved, Python's own are many times as fast."""
+    """Return `_mix` of one number. For single numbers Python's integers are many times as fast as tensors."""
     z = (z ^ (z >> 30)) * _MIX1 & _WORD
     z = (z ^ (z >> 27)) * _MIX2 & _WORD
     return z ^ (z >> 31)
@@ -52,8 +52,8 @@ def _mix_word(z: int) -> int:
 def _plus_golden(key: Tensor, multiples: Tensor) -> Tensor:
     """Return key + multiples * _GOLDEN modulo 2^64, as (key / _GOLDEN + multiples) * _GOLDEN.
 
-    The plain form has a product of constants where `multiples` are an `arange`. torch's compiler writes that as C++ on the counter of a
-    loop, where an overflow is undefined: what came of it wrote over the end of its array.
+    The plain form multiplies an `arange` by a constant. torch's compiler turns that product into C++ on a loop counter, whose overflow is
+    undefined behaviour: the compiled code wrote beyond the end of its array.
     """
     return (key * _INVERSE + multiples).mul_(_GOLDEN)
 
@@ -103,11 +103,11 @@ def normal(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tens
 
 
 def noise(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return standard normal draws of shape (*key.shape, *shape), for where there are many: three times as fast as `normal`.
+    """Return standard normal draws of shape (*key.shape, *shape), three times as fast as `normal`.
 
     Two draws come from the halves of one word (Box and Muller, "A note on the generation of random normal deviates", 1958), in the
-    precision of `dtype`, so the tails end at 6.7. To a recorder and a compiler this is one operation: fused into all that reads them, the
-    draws would be made again by each reader.
+    precision of `dtype`, so no draw is beyond ±6.7. It is a custom operation, which recorders and compilers do not open: a compiler that
+    fused it into its readers would repeat the draws for each of them.
     """
     drawn: Tensor = _noise(key, list(shape), dtype)
     return drawn
@@ -120,7 +120,7 @@ def _noise(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
     chance = _shift_right(words, 32).to(dtype).add_(0.5).mul_(2.0**-32)
     angle = words.bitwise_and_((1 << 32) - 1).to(dtype).mul_(2.0**-31 * math.pi)
     radius = chance.log_().mul_(-2.0).sqrt_()
-    # Side by side, so that what is drawn at a place depends on no later place, as in all other draws.
+    # Interleaved, so that a draw depends on no later position, as in all other draws.
     pairs = torch.stack([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=-1).flatten(-2)
     return pairs[..., :count].reshape(*key.shape, *shape)
 
@@ -148,8 +148,8 @@ def permutation(key: Tensor, count: int) -> Tensor:
 def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
     """Return `count` different integers in [0, size) in random order, shape (*key.shape, count); `size` has the key's shape.
 
-    Floyd's algorithm, so the cost depends on `count` and not on `size`: a class pool may have any number of classes. In turn i it draws a
-    candidate from 0 … last, last = size - count + i, and takes `last` itself, which is new, where it has the candidate already.
+    Floyd's algorithm, so the cost depends on `count` and not on `size`: a class pool may have any number of classes. Turn i draws a
+    candidate from 0 … last, last = size - count + i. Where the candidate is taken already, the turn takes `last`, which is new.
     """
     names = torch.tensor([_number("set"), _number("order")], device=key.device)
     chance, order = bits(fold(key[..., None], names), count).unbind(dim=-2)
@@ -161,15 +161,15 @@ def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
 
 
 def _taken(candidate: Tensor, as_last: Tensor) -> Tensor:
-    """Say which candidates (…, count) are in the set when their turn comes, for all turns at once.
+    """Return, for all turns at once, which candidates (…, count) are in the set at their turn.
 
-    as_last: the turn whose `last` equals the candidate; negative where none does. A candidate is in the set if an earlier turn had the
-    same one, or if it is the `last` of an earlier turn whose own candidate was in the set. Such chains are followed by doubling.
+    as_last: the turn whose `last` equals the candidate; negative where no turn does. A candidate is in the set if an earlier turn had the
+    same one, or if it is the `last` of an earlier turn whose own candidate was in the set. Pointer doubling follows these chains.
     """
     count = candidate.shape[-1]
     value, turn = candidate.sort(dim=-1, stable=True)
     taken = torch.zeros_like(candidate, dtype=torch.bool).scatter_(-1, turn[..., 1:], value[..., 1:] == value[..., :-1])
-    before = torch.where(as_last < 0, torch.arange(count, device=candidate.device), as_last)  # oneself, where the chain ends
+    before = torch.where(as_last < 0, torch.arange(count, device=candidate.device), as_last)  # a chain ends at a turn that points to itself
     for _ in range((count - 1).bit_length()):
         taken = taken | taken.gather(-1, before)
         before = before.gather(-1, before)

@@ -1,4 +1,4 @@
-"""The one exception that a user may see, and how others are told."""
+"""The exceptions that a user may see, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence with the numbers and the remedy; the command line prints it and exits with 2."""
+    """Bad input. The message is one sentence with the numbers and the remedy; the command line prints it and exits with 2."""
 
 
 class NotFiniteError(UserError):
@@ -18,11 +18,11 @@ class NotFiniteError(UserError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the closest known word, or an empty string where none is close."""
+    """Return " Did you mean 'x'?" for the closest known word, or an empty string where no word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
+    """Return the first line of an error's message, or the name of its class where the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

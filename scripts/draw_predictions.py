@@ -1,8 +1,9 @@
-"""Draw what evaluated models predict for tasks: scripts/draw_predictions.py EVAL [EVAL ...] --out FILE.png
+"""Draw the predictions of evaluated models for some tasks: scripts/draw_predictions.py EVAL [EVAL ...] --out FILE.png
 
-EVAL is the folder, or the report.json, of a `metarun eval` on a regression of one input; each becomes a column. Shown are the support points,
-the true function where the task knows it, and the interval that holds 90 % of the predictive distribution that the report was scored by.
-All evaluations must be of the same episodes. A network that normalises by the query batch (norm=batch) sees the points of the curve instead.
+EVAL is the folder, or the report.json, of a `metarun eval` on a regression of one input; each EVAL becomes a column. The picture shows the
+support points, the true function where the task knows it, and the central 90 % interval of the predictive distribution. The report's
+scores are about the same distribution. All evaluations must have the same episodes. A network that normalises by the query batch
+(norm=batch) sees the points of the curve instead of the query points.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Draw what runs logged over their outer steps: scripts/learning_curves.py RUN [RUN ...] --key val/accuracy --out FILE.png
+"""Draw a logged value of some runs over their outer steps: scripts/learning_curves.py RUN [RUN ...] --key val/accuracy --out FILE.png
 
-RUN is a folder of `metarun train`. Every number of `metrics.jsonl` can be drawn; --names=A,B names the lines, which are else the folders' names.
+RUN is a folder of `metarun train`. Any number of its `metrics.jsonl` can be drawn. --names=A,B names the lines; the default is the names
+of the folders.
 """
 
 from __future__ import annotations

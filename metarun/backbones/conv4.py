@@ -5,8 +5,8 @@ Vinyals et al., "Matching networks for one shot learning", NeurIPS 2016, with ma
 
     3x3 convolution -> batch normalisation -> ReLU -> 2x2 max-pooling (or stride 2 in the convolution).
 
-The largest of four values rectified is the largest of the four rectified ones, so pooling comes first here: the same function and the
-same derivatives, with a quarter of the values to rectify.
+Here pooling comes before ReLU. ReLU is monotone, so the two orders are the same function with the same derivatives, and ReLU reads a
+quarter of the values.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _block(channels: int, filters: int, pooling: str) -> nn.Sequential:
 
 
 def _final(side: int, pooling: str) -> int:
-    """Return what is left of a side after all blocks."""
+    """Return the length of a side after all blocks."""
     for _ in range(BLOCKS):
         side = (side + 1) // 2 if pooling == "stride" else side // 2
     return side
@@ -74,7 +74,8 @@ def _check(input_shape: Sequence[int], filters: int, pooling: str, output: str) 
         raise UserError(f"backbone.filters={filters} must be a whole number of at least 1.")
     if len(input_shape) != 3:
         raise UserError(
-            f"backbone=conv4 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. Use backbone=mlp."
+            f"backbone=conv4 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. "
+            "Use backbone=mlp."
         )
     height, width = input_shape[1:]
     if min(_final(height, pooling), _final(width, pooling)) < 1:

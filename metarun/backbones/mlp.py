@@ -17,10 +17,9 @@ class Mlp(nn.Module):
     """Embed inputs (B, ...) as vectors (B, out_features); axes beyond the first are flattened.
 
     input_shape: shape of one input, without the batch axis. widths: units of each hidden layer; the last is out_features.
-    init_std: where given, weights are normal with this standard deviation, cut off at two of them, and biases zero, as in
-        MAML's released code for sinusoids (0.01; `cbfinn/maml` maml.py, `construct_fc_weights`); a head on top is initialised
-        by the same rule, so widths [40, 40] and one output give its 1-40-40-1 network. Without it, torch's default
-        for `nn.Linear`.
+    init_std: standard deviation of the weights, which are normal and cut off at two standard deviations; biases are zero. MAML's
+        released code has 0.01 for sinusoids (`cbfinn/maml` maml.py, `construct_fc_weights`). A head on top is initialised by the
+        same rule, so widths [40, 40] and one output give the 1-40-40-1 network of that code. None: torch's default for `nn.Linear`.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ https://arxiv.org/abs/1904.03758, after Oreshkin et al., "TADAM", NeurIPS 2018, 
     x -> [3x3 convolution, batch normalisation, leaky ReLU 0.1] twice -> 3x3 convolution, batch normalisation
       -> + (1x1 convolution and batch normalisation of x) -> leaky ReLU 0.1 -> 2x2 max-pooling.
 
-Differences from that paper: no DropBlock, and by default the mean over the final grid instead of the grid itself. (Its widths are 64, 160,
-320 and 640; ours by default are the half as costly 64, 128, 256 and 512 of later work, such as Chen et al., "Meta-Baseline", ICCV 2021.)
+Differences from the first paper: no DropBlock, and by default the mean over the final grid instead of the grid itself. Its widths are 64,
+160, 320 and 640. The defaults here are 64, 128, 256 and 512, as in Chen et al., "Meta-Baseline", ICCV 2021; they cost half as much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from metarun.errors import UserError, nearest
 
 SLOPE = 0.1
-"""Of the leaky ReLU below zero."""
+"""Slope of the leaky ReLU below zero."""
 
 
 class ResNet12(nn.Module):
@@ -62,7 +62,7 @@ class Block(nn.Module):
         *first, (conv, norm) = zip(self.convs, self.norms, strict=True)
         for before, normalise in first:
             x = F.leaky_relu(normalise(before(x)), SLOPE)
-        # The leaky ReLU rises everywhere, so it may follow the pooling, where there are fewer values.
+        # The leaky ReLU is increasing, so it may follow the pooling, where there are fewer values.
         return F.leaky_relu(self.pool(norm(conv(x)) + shortcut), SLOPE)
 
 
@@ -82,7 +82,8 @@ def _check(input_shape: Sequence[int], widths: Sequence[int], output: str) -> No
         )
     if len(input_shape) != 3:
         raise UserError(
-            f"backbone=resnet12 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. Use backbone=mlp."
+            f"backbone=resnet12 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. "
+            "Use backbone=mlp."
         )
     height, width = input_shape[1:]
     if min(height, width) >> len(widths) < 1:

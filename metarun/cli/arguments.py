@@ -1,4 +1,4 @@
-"""What the command line changes in its words before Hydra sees them. Text in, text out; no Hydra here."""
+"""Changes to the words of a command line before Hydra reads them. Text in, text out; this module does not import Hydra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH_KEY = re.compile(r"(resume|checkpoint|save|[\w.]+\.(root|path))=(?P<value>[
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the flags with their values, and the overrides, each in order: Hydra's parser wants the overrides together.
+    """Return the flags with their values, and the overrides, each in order. Hydra's parser needs the overrides together.
 
     Raises UserError for a flag that Hydra does not have.
     """
@@ -39,7 +39,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def sweeps(flags: list[str]) -> bool:
-    """Tell whether the flags ask for a sweep."""
+    """Return whether the flags ask for a sweep."""
     return "-m" in flags or "--multirun" in flags
 
 
@@ -50,17 +50,17 @@ def chosen_groups(overrides: list[str]) -> set[str]:
 
 
 def open_groups(overrides: list[str]) -> list[str]:
-    """Return the overrides with `++` before those keys whose group is not chosen.
+    """Return the overrides with `++` before each key whose group has no chosen option.
 
-    Their base is the checkpoint's config, which Hydra does not see: it carries them (and sweeps over them) unchecked, and
-    `metarun.commands.train` applies them, strictly, to the checkpoint's config.
+    These keys belong to the checkpoint's config, which Hydra does not see. With `++` Hydra passes them on (and sweeps over them)
+    unchecked; `metarun.commands` checks them against the checkpoint's config.
     """
     outside = [group for group in GROUPS if group not in chosen_groups(overrides)]
     return [f"++{override}" if override.startswith(tuple(f"{group}." for group in outside)) else override for override in overrides]
 
 
 def quote_path(override: str) -> str:
-    """Return a path's override in quotes where Hydra's grammar would stumble over the path: `resume=runs/lr=0.1 (2)`."""
+    """Return a path's override, in quotes where the path has letters of Hydra's grammar: `resume=runs/lr=0.1 (2)`."""
     match = PATH_KEY.fullmatch(override)
     if match is None or not re.search(r"[=,(){}\[\]'\"\\]", match["value"]):
         return override
@@ -68,7 +68,7 @@ def quote_path(override: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text as it stands between single quotes in Hydra's grammar: backslashes count only before a quote or at the end."""
+    """Return text escaped for single quotes in Hydra's grammar, where backslashes count only before a quote or at the end."""
     return re.sub(r"(\\*)('|$)", lambda part: part[1] * 2 + ("\\'" if part[2] else ""), text)
 
 
@@ -82,7 +82,7 @@ def resumed(overrides: list[str]) -> str | None:
 
 
 def run_folder(path: str) -> Path:
-    """Return the run folder that `resume=` names: itself, its checkpoints/ or a checkpoint in there."""
+    """Return the run folder of `resume=PATH`, which names the folder, its checkpoints/ or a checkpoint; UserError where it is no run."""
     folder = Path(path).expanduser()
     if not folder.exists():
         raise UserError(f"resume={path}: there is no such run folder.")
@@ -91,12 +91,12 @@ def run_folder(path: str) -> Path:
     if folder.name == "checkpoints":
         folder = folder.parent
     if not (folder / "checkpoints").is_dir():
-        raise UserError(f"resume={path}: it holds no checkpoints/, so it is not a run, or one that stopped before its first save.")
+        raise UserError(f"resume={path}: it holds no checkpoints/, so it is no run, or it stopped before its first save.")
     return folder.resolve()
 
 
 def fixed_keys(overrides: list[str]) -> list[str]:
-    """Return the keys that have one value in a sweep, and so need not be in its jobs' names."""
+    """Return the keys with a single value in a sweep; the names of its jobs leave them out."""
     words = (re.match(r"\+*([\w.]+)=(.*)", override, re.DOTALL) for override in overrides)
     return [word[1] for word in words if word and not re.search(r",|^(choice|range|interval|glob|tag|sort|shuffle)\(", word[2])]
 
@@ -104,8 +104,8 @@ def fixed_keys(overrides: list[str]) -> list[str]:
 def prepare(command: str, arguments: list[str]) -> list[str]:
     """Return the words for Hydra.
 
-    `eval`, and `train` with `resume=`, start from a checkpoint's config (`open_groups`); a resumed run keeps its folder and
-    what Hydra wrote there when it began. Raises UserError where `resume=` names no run, or comes with a sweep.
+    `eval`, and `train` with `resume=`, start from a checkpoint's config (`open_groups`). A resumed run keeps its folder and the files
+    that Hydra wrote there at its start. Raises UserError where `resume=` names no run, or stands in a sweep.
     """
     flags, overrides = split(arguments)
     if not sweeps(flags):
@@ -116,6 +116,6 @@ def prepare(command: str, arguments: list[str]) -> list[str]:
     if resume is None:
         return [*flags, *(open_groups(overrides) if command == "eval" else overrides)]
     if sweeps(flags):
-        raise UserError("resume= goes on with one run; leave out -m and resume each run of a sweep by itself.")
+        raise UserError("resume= continues one run; leave out -m and resume each run of a sweep by itself.")
     folder = f"hydra.run.dir='{escape(str(run_folder(resume)))}'"
     return [*flags, *open_groups(overrides), folder, "hydra.output_subdir=null"]

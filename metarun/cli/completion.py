@@ -1,4 +1,4 @@
-"""Tab completion. Hydra completes overrides; this takes the subcommand out of the line that it sees, and completes that."""
+"""Tab completion. This module completes the command; Hydra completes the overrides, from a line without the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
 
 
 def main(arguments: list[str]) -> int:
-    """Install or uninstall completion, or answer a shell's query about the line in COMP_LINE."""
+    """Install or uninstall completion, or print the candidates for the line in COMP_LINE."""
     if not any(word.startswith("query=") for word in arguments):
         from metarun.cli.jobs import run
 
@@ -28,12 +28,12 @@ def main(arguments: list[str]) -> int:
 
 
 def candidates(line: str, arguments: list[str]) -> list[str]:
-    """Return the words that may stand where the line ends."""
+    """Return the words that may stand at the end of the line."""
     words = line.split()[1:]
     word = "" if line.endswith(" ") or not words else words.pop()
     if not words:
         return [command for command in COMMANDS if command.startswith(word)]
-    command, *before = words
+    command, *earlier = words
     if command == "list":
         return [option for option in LIST_WORDS if option.startswith(word)]
     if command not in COMMANDS:
@@ -41,13 +41,13 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     if word.startswith("-"):
         return [flag for flag in (("--config-dir",) if command == "reproduce" else FLAGS) if flag.startswith(word)]
     if command == "reproduce":
-        return to_reproduce(before, word, arguments)
-    return from_hydra(command, before, word, arguments)
+        return to_reproduce(earlier, word, arguments)
+    return from_hydra(command, earlier, word, arguments)
 
 
-def to_reproduce(before: list[str], word: str, arguments: list[str]) -> list[str]:
-    """Return the experiments, the user's own among them, and after one of them what `metarun train` takes, and `checkpoint=`."""
-    flags, words = flags_and_overrides(before)
+def to_reproduce(earlier: list[str], word: str, arguments: list[str]) -> list[str]:
+    """Return the experiments, with the user's own. After an experiment, return `checkpoint=` and the overrides of `metarun train`."""
+    flags, words = flags_and_overrides(earlier)
     if not (names := [name for name in words if "=" not in name]):
         folders = [Path(flag.partition("=")[2] or flag) for flag in flags[-1:]]
         return [name for name in options("experiment", [files("metarun.configs"), *folders]) if name.startswith(word)]
@@ -56,21 +56,21 @@ def to_reproduce(before: list[str], word: str, arguments: list[str]) -> list[str
     return checkpoint + from_hydra("train", [*flags, *overrides], word, arguments)
 
 
-def from_hydra(command: str, before: list[str], word: str, arguments: list[str]) -> list[str]:
-    """Return Hydra's candidates for `word` after the words `before`, without the files that are parts of others."""
+def from_hydra(command: str, earlier: list[str], word: str, arguments: list[str]) -> list[str]:
+    """Return Hydra's candidates for `word` after the `earlier` words, without the files that are parts of others."""
     from metarun.cli.jobs import run
 
-    flags, overrides = flags_and_overrides(before)
+    flags, overrides = flags_and_overrides(earlier)
     os.environ["COMP_LINE"] = " ".join(["metarun", *(open_groups(overrides) if command == "eval" else overrides), word])
     answer = io.StringIO()
-    # Half a line may well be wrong; then there is nothing to complete, and nothing to say in the middle of the user's typing.
+    # An unfinished line may be invalid. Then there are no candidates, and no message may interrupt the typing.
     with contextlib.redirect_stdout(answer), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception, SystemExit):
         run(command, [*flags, *arguments])
-    return [found for found in answer.getvalue().split() if not is_part(found)]
+    return [candidate for candidate in answer.getvalue().split() if not is_part(candidate)]
 
 
 def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Return the --config-dir of the words, which Hydra's search path needs, and their overrides."""
+    """Return the flag --config-dir of the words, for Hydra's search path, and the overrides."""
     flags: list[str] = []
     overrides: list[str] = []
     for previous, word in zip(["", *words], words, strict=False):
@@ -84,6 +84,6 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def is_part(candidate: str) -> bool:
-    """Tell whether a candidate is an option ending in `_`, a file that is only a part of others."""
+    """Return whether a candidate ends in `_`: such an option is only a part of other files."""
     match = re.fullmatch(r"\+*(\w+)=\w*_", candidate)
     return match is not None and match[1] in GROUPS

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, as one sentence with the nearest valid name."""
+"""Errors of Hydra and OmegaConf as one sentence with the nearest valid name."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from omegaconf.errors import (
 from metarun.errors import UserError, nearest
 
 JOB_NOTE = "The run folder is "
-"""Begins the note on an exception that a job raised: a bug of ours, never to be explained away as bad input."""
+"""Start of the note on an exception that a job raised. The note marks a bug of metarun, which is not bad input."""
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the sentence about a user's mistake, or None for a bug, which keeps its traceback."""
+    """Return the sentence about a mistake of the user, or None for a bug, which keeps its traceback."""
     if any(note.startswith(JOB_NOTE) for note in getattr(error, "__notes__", [])):
         return None
-    for cause in causes(error, contexts=True):  # OmegaConf leaves what a resolver raised in the context
+    for cause in causes(error, contexts=True):  # OmegaConf leaves the exception of a resolver in the context
         if isinstance(cause, UserError):
             return str(cause)
     chain = list(causes(error))
     typed = re.search(r"Could not override '([^']*)'", " ".join(str(cause) for cause in chain))
-    for cause in reversed(chain):  # the innermost knows what is wrong
+    for cause in reversed(chain):  # the innermost exception is the most specific
         if sentence := explain_one(cause, typed.group(1) if typed else None):
             return sentence
     return None
 
 
 def causes(error: BaseException, *, contexts: bool = False) -> Iterator[BaseException]:
-    """Yield an exception, its cause, the cause of that, and so on; with `contexts` what it was raised during, where it has no cause."""
+    """Yield an exception and the chain of its causes; with `contexts`, the context stands in for a missing cause."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -49,7 +49,7 @@ def causes(error: BaseException, *, contexts: bool = False) -> Iterator[BaseExce
 
 
 def explain_one(error: BaseException, typed: str | None = None) -> str | None:
-    """Return the sentence about one exception, its causes aside; `typed` is the key of the override that led to it."""
+    """Return the sentence about one exception without its causes; `typed` is the key of the override that led to it."""
     match error:
         case MissingConfigException():
             return missing_option(error)
@@ -75,7 +75,7 @@ def explain_one(error: BaseException, typed: str | None = None) -> str | None:
 
 
 def missing_option(error: MissingConfigException) -> str:
-    """Return the sentence about an option, or a root config, for which there is no file."""
+    """Return the sentence about an option, or a root config, that has no file."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     if not group or error.options is None:
         return one_line(str(error).split("Config search path")[0])
@@ -88,7 +88,7 @@ def missing_option(error: MissingConfigException) -> str:
 
 
 def not_an_override(error: OverrideParseException) -> str:
-    """Return the sentence about a word outside Hydra's grammar."""
+    """Return the sentence about a word that Hydra's grammar does not allow."""
     key, equals, value = error.override.partition("=")
     if not equals:
         return f"'{error.override}' is not of the form key=value."
@@ -98,7 +98,7 @@ def not_an_override(error: OverrideParseException) -> str:
 
 
 def not_composed(message: str) -> str | None:
-    """Return the sentence about overrides that do not fit the config; None where the cause says more."""
+    """Return the sentence about overrides that do not fit the config; None where the cause is more specific."""
     if sweep := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", message):
         key, _, value = sweep[1].partition("=")
         return f"'{sweep[1]}' gives several values: add -m to run each of them, or write '{key}=[{value}]' for a list."
@@ -116,7 +116,7 @@ def unknown_key(error: Any, key: str) -> str:
 
 
 def keys(node: DictConfig, prefix: str = "", *, hydra: bool = False) -> Iterator[str]:
-    """Yield the full dotted keys of a config, groups included; Hydra's own only where asked for."""
+    """Yield the full dotted keys of a config, groups included, and with `hydra` also Hydra's own keys."""
     for name, child in node.items_ex(resolve=False):
         if prefix or hydra or name != "hydra":
             yield f"{prefix}{name!s}"
@@ -125,7 +125,7 @@ def keys(node: DictConfig, prefix: str = "", *, hydra: bool = False) -> Iterator
 
 
 def nearest_key(key: str, known: list[str]) -> str:
-    """Return " Did you mean 'task.shots'?" for task.shotss, tsak.shots, shots and shotss; an empty string where nothing is close."""
+    """Return " Did you mean 'task.shots'?" for task.shotss, tsak.shots, shots and shotss; an empty string where no key is close."""
     same_name = [full for full in known if full.rsplit(".", 1)[-1] == key]
     close = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     if not close:
@@ -135,7 +135,7 @@ def nearest_key(key: str, known: list[str]) -> str:
 
 
 def raised_by_hydra(error: BaseException) -> bool:
-    """Tell whether Hydra itself raised an exception, and did not pass on that of a job in another process."""
+    """Return whether Hydra itself raised an exception; it may also pass on the exception of a job in another process."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and "hydra" in frames[-1].filename.replace("\\", "/").split("/") and frames[-1].name != "return_value"
 

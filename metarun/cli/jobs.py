@@ -65,7 +65,7 @@ def refuse(error: UserError) -> NoReturn:
 
 @job
 def train_job(cfg: DictConfig, folder: Path) -> float:
-    """Train and return the best validation score, which a sweeper maximises or minimises."""
+    """Train and return the best validation score, which a sweeper may maximise or minimise."""
     config = plain(cfg) if cfg.resume is None else resume_config(cfg)
     config.pop("reproduce", None)
     from metarun.commands.train import train
@@ -103,10 +103,10 @@ def options() -> dict[str, str | None]:
 
 
 def resume_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return what `resume=` comes with; all else is in the checkpoint.
+    """Return the config of a resumed run, as far as it is not in the checkpoint.
 
-    resume: the path as typed.
-    overrides: dotted key -> value for each override typed; a group's choice is its name -> the option.
+    resume: the typed path.
+    overrides: dotted key -> value of each typed override; for a group, its name -> the option.
     groups: the resolved content of each group whose option was typed.
     """
     overrides = {key: value for key, value in typed_keys().items() if key != "resume"}
@@ -115,7 +115,7 @@ def resume_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def typed_keys() -> dict[str, Any]:
-    """Return dotted key -> value of each override that was typed; a group's choice is its name -> the option."""
+    """Return dotted key -> value of each typed override; for a group, its name -> the option."""
     parsed = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     return {override.key_or_group: override.value() for override in parsed}
 

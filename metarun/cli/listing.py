@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, flush=True)
         return 0
     roots: list[Traversable] = [files("metarun.configs"), *folders]
-    # In one call, so that a reader who closes the pipe early raises here and nowhere else.
+    # In one call: a reader who closes the pipe early raises BrokenPipeError here and nowhere else.
     print("\n\n".join(section(group, options(group, roots)) for group in wanted), flush=True)
     return 0
 
@@ -48,22 +48,25 @@ def parse(arguments: list[str]) -> tuple[list[str] | None, list[Path]]:
 
 
 def config_dir(name: str) -> Path:
-    """Return the folder given as --config-dir; UserError where there is none."""
+    """Return the folder of --config-dir; UserError where it does not exist."""
     if not name or not Path(name).is_dir():
         raise UserError(f"--config-dir: there is no folder '{name}'.")
     return Path(name)
 
 
 def options(group: str, roots: list[Traversable]) -> dict[str, str]:
-    """Return name -> description of a group's options. Files ending in `_` are parts of others; the first root wins, as in Hydra."""
-    found: dict[str, str] = {}
+    """Return name -> description of a group's options; of two equal names the first root wins, as in Hydra.
+
+    Files that end in `_` are parts of others and no options.
+    """
+    descriptions: dict[str, str] = {}
     for root in roots:
         folder = root.joinpath(group)
         for file in folder.iterdir() if folder.is_dir() else ():
             name = file.name.removesuffix(".yaml")
             if name != file.name and not name.endswith("_"):
-                found.setdefault(name, description(file.read_text(encoding="utf-8")))
-    return dict(sorted(found.items()))
+                descriptions.setdefault(name, description(file.read_text(encoding="utf-8")))
+    return dict(sorted(descriptions.items()))
 
 
 def description(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The command line: the first word chooses a function, everything after it is that function's own.
+"""The command line: the first word names a command, which gets the words after it.
 
-Nothing heavy is imported here: help, version and list answer without Hydra, and only a job imports torch.
+This module imports nothing slow: help, version and list run without Hydra, and only a job imports torch.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ An experiment runner for meta-learning.
 
 commands:
   train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
-  eval       score a run on new tasks: metarun eval checkpoint=RUN task.ways=20
-  list       the algorithms, tasks, backbones and experiments there are
-  reproduce  train and score an experiment, beside what was published
+  eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
+  list       list the algorithms, tasks, backbones and experiments
+  reproduce  train and score an experiment, and compare with the published score
 
-worth knowing:
-  metarun train experiment=smoke               a whole run in seconds
-  metarun train -m algo=maml,reptile seed=0,1  one run for each combination
-  metarun train --cfg job algo=reptile         print the config, run nothing
-  metarun train resume=RUN                     go on with a run that was stopped
-  metarun train --config-dir conf algo=mine    with config files of your own
-  eval "$(metarun -sc install=bash)"           complete words with the tab key
+examples:
+  metarun train experiment=smoke               a complete run in seconds
+  metarun train -m algo=maml,reptile seed=0,1  one run per combination
+  metarun train --cfg job algo=reptile         print the config and run nothing
+  metarun train resume=RUN                     continue a stopped run
+  metarun train --config-dir conf algo=mine    use your own config files
+  eval "$(metarun -sc install=bash)"           complete words with the Tab key (bash)
 
 A run writes its checkpoints, metrics and TensorBoard files to outputs/<task>-<algo>/<date>_<time>/.
-`metarun train --help` shows every key; `metarun train --hydra-help` the flags, which are Hydra's.
+`metarun train --help` lists every key; `metarun train --hydra-help` lists the flags, which belong to Hydra.
 """
 
 
@@ -77,7 +77,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evalu
 
 
 def dispatch(words: list[str]) -> int:
-    """Give the words after `metarun` to the command that the first one names."""
+    """Run the command that the first word names, with the words after it, and return the exit code."""
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):
         print(HELP, end="", flush=True)
@@ -95,13 +95,13 @@ def dispatch(words: list[str]) -> int:
 def unknown(word: str) -> str:
     """Return the sentence about a first word that is no command."""
     if "=" in word:
-        return f"'{word}' comes before a command; write metarun train {word}."
+        return f"'{word}' needs a command before it; write metarun train {word}."
     kind = "option" if word.startswith("-") else "command"
     return f"there is no {kind} '{word}'.{nearest(word, [*COMMANDS, '--help', '--version'])}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for the user's mistakes, 130 where Ctrl-C ended it."""
+    """Run the command line and return its exit code: 2 for a mistake of the user, 130 after Ctrl-C."""
     try:
         return dispatch(list(sys.argv[1:] if words is None else words))
     except UserError as error:
@@ -110,12 +110,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("metarun: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `metarun list | head -1`: the reader has what it wanted
+    except BrokenPipeError:  # `metarun list | head -1`: the reader closed the pipe
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def entry() -> None:
-    """Be the console script."""
+    """Run as the console script."""
     sys.exit(main())

@@ -101,11 +101,11 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
     """Return the report on the requested episodes, and whose kernels computed it."""
     algorithm, device = trained.algorithm, parts.device.name
     with Progress(request.episodes) as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
-        learned = (place(trained.params, device), place(trained.state, device))
+        params, state = place(trained.params, device), place(trained.state, device)
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}
-        variance = observation_variance(algorithm, *learned, parts.source, split="val", **same)
-        scoring = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}
-        report = run_evaluation(algorithm, *learned, parts.source, **scoring, **same)
+        variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
+        scoring: dict[str, Any] = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}
+        report = run_evaluation(algorithm, params, state, parts.source, **scoring, **same)
         return report, runner.kernels
 
 

@@ -1,4 +1,4 @@
-"""What a run and an evaluation leave to read: one line for a person, report.json, scores by episode, the classes of each split."""
+"""The files and the line of text that report a run or an evaluation: report.json, scores by episode, the classes of each split."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
         task = f"ensemble of {facts['members']}, {task}"
     if facts.get("task") != facts.get("trained_on"):
         task = f"{facts['task']}, trained on {facts['trained_on']}, {task}"
-    return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}]"
+    protocol = f"{task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}"
+    return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {protocol}]"
 
 
 def _more(report: Report) -> str:
-    """Return what a regression's predictive distribution and a reader of sequences are scored by besides."""
+    """Return the other scores: accuracy by presentation for readers of sequences, likelihood and coverage for regression."""
     if report.by_presentation is not None:
         named = [n for n in (1, 2, 5, 10) if n <= len(report.by_presentation)]
         percent = "/".join(f"{100 * report.by_presentation[n - 1]:.1f}" for n in named)
@@ -42,14 +43,14 @@ def _more(report: Report) -> str:
 
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
-    """Write the classes or tasks of each split beside the run, where the source drew them from the user's own data."""
+    """Write the classes or tasks of each split into the run folder, where the source drew them from the user's own data."""
     for key in ("classes", "tasks"):
         if config["task"].get(key):
             write_json(folder / f"{key}.json", config["task"][key])
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file; numbers that are not finite become null, as JSON has none."""
+    """Write a JSON file. Numbers that are not finite become null, since JSON has no such numbers."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -63,7 +64,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV, and its negative log-likelihood where that is known."""
+    """Write the score of each episode as CSV, and its negative log-likelihood where the report has one."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = {report.metric: report.scores} | ({"nll": report.nlls} if report.nlls else {})

@@ -1,4 +1,4 @@
-"""Pictures of the first validation episode in TensorBoard, made when a run is validated."""
+"""Pictures of the first validation episode in TensorBoard, drawn at validations."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLIT, INDEX = "val", 0
-"""The episode that is drawn: always the same one, so that pictures of different steps and runs compare."""
+"""The episode in the picture. It is always the same, so that pictures of different steps and runs compare."""
 PAUSE = 15.0
-"""Seconds between two pictures: one takes some tenths of a second, and a run may be validated more often than it is looked at."""
+"""Least seconds between two pictures: a picture takes some tenths of a second, and validations may follow each other closely."""
 CURVE_POINTS = 200
 
 
 class Showing:
     """Notes and draws validations; `last` is the summary of the latest one.
 
-    Images are drawn with the model's predictions; functions of one input, where the source knows the true `curve` and the algorithm has
-    a `trajectory`, before and after inner steps; other tasks not at all. Nothing is drawn where nobody would see it (`Tracker.draws_figures`).
+    A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
+    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. There is
+    none either where the tracker shows no figures (`Tracker.draws_figures`).
     """
 
     def __init__(self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings) -> None:
@@ -41,7 +42,7 @@ class Showing:
         self._drawn = -PAUSE
 
     def show(self, position: Position, report: Report) -> None:
-        """Note the report, and draw unless the last picture is too recent; the end of a run always has one."""
+        """Note the report, and draw it unless the last picture is too recent. The last step is always drawn."""
         self.last = report.summary()
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
@@ -54,7 +55,7 @@ class Showing:
     def _figure(self, position: Position) -> Figure | None:
         batch = deal(self.source, SPLIT, torch.tensor([INDEX]), self.settings.device)
         episode: Episode = tree_map_only(Tensor, lambda leaf: leaf[0], batch)
-        # The noise of evaluation, so that the picture shows what was scored.
+        # The same noise as in the evaluation, so that the picture shows the model that was scored.
         key = draws.key(0, "evaluate", SPLIT, INDEX).to(self.settings.device)
         shape = episode.support.x.shape[1:]
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From checkpoints to a model that predicts: what an evaluation and a picture start from."""
+"""From checkpoints to a model that predicts, for evaluations and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarun.wiring.build import Parts
 
 
 class Trained(NamedTuple):
-    """An algorithm with what it has learned; several runs of one are an `Ensemble`, whose tensors have a leading axis of members."""
+    """An algorithm with its learned tensors. Several runs form an `Ensemble`, whose tensors have a leading axis M of members."""
 
     algorithm: Learner
     params: Params
@@ -25,26 +25,27 @@ class Trained(NamedTuple):
 
 
 def load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
-    """Return the checkpoint that is named, or those of the list that is, which are members of an ensemble.
+    """Return the paths and the checkpoints that are named: one, or the members of an ensemble.
 
-    Raises UserError for an empty list, for members of different algorithms or backbones, and for what `checkpoint.load` refuses.
+    named: a path or a list of paths. Raises UserError for an empty list, for members of different algorithms or backbones, and for
+    a file that `checkpoint.load` refuses.
     """
     names = list(named) if isinstance(named, (list, tuple)) else [named]
     if not names:
-        raise UserError("checkpoint=[] names no run; give one, or a list of some to be evaluated as an ensemble.")
+        raise UserError("checkpoint=[] names no run; give one run, or a list of runs to score as an ensemble.")
     paths = [checkpoint.resolve(name) for name in names]
     members = [checkpoint.load(path) for path in paths]
     for path, member in zip(paths, members, strict=True):
         for group in ("algo", "backbone"):
             if member.config[group] != members[0].config[group]:
-                raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble differ in their weights alone.")
+                raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble may differ only in their weights.")
     return paths, members
 
 
 def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
     """Put the members' parameters and state into the algorithm of `parts`.
 
-    Raises UserError where a parameter is missing, or has another shape than the config of `parts` needs, as for another number of ways.
+    Raises UserError where a parameter is missing, or has another shape than the config of `parts` needs (for example other ways).
     """
     fitted = [_fit(member, parts) for member in members]
     if len(fitted) == 1:

@@ -21,7 +21,7 @@ import metarun
 from metarun.errors import UserError
 
 FORMAT = 2
-"""Of the file; it grows by one when an older metarun could not read what a newer one writes."""
+"""Version of the file format. It grows by one when older versions of metarun could not read the new files."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
@@ -30,11 +30,11 @@ _SCALARS = (bool, int, float, str, type(None))
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on, and everything an evaluation needs to begin.
+    """Everything that a resumed run or an evaluation needs.
 
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
-    best: {"score": float, "step": int} of the best validation so far, None before the first.
-    window: running sums for the next log line. config: resolved, read literally and never interpolated.
+    best: {"score": float, "step": int} of the best validation so far, None before the first validation.
+    window: running sums for the next log line. config: resolved; it is read literally and never interpolated.
     execution: what the device decided (chunk, threads, torch version). version: of the metarun that wrote the file. format: of the file.
     """
 
@@ -51,19 +51,19 @@ class Checkpoint:
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that a kill at any instant leaves a whole one behind; raises what `encode` and `write` raise."""
+    """Write a checkpoint; a kill at any instant leaves a complete file behind. Raises the errors of `encode` and `write`."""
     write(path, encode(checkpoint))
 
 
 def snapshot(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a copy on the CPU, strides kept, that shares nothing with a run that goes on; raises TypeError as `encode` does."""
+    """Return a copy on the CPU, with the same strides, that shares no memory with the run; raises TypeError as `encode` does."""
     return Checkpoint(**_content(checkpoint, copy=True))
 
 
 def encode(checkpoint: Checkpoint) -> memoryview:
     """Return the bytes of the file.
 
-    Raises TypeError, naming the place, where something is neither a plain value nor a tensor.
+    Raises TypeError with the place of a value that is neither plain nor a tensor.
     """
     buffer = io.BytesIO()
     torch.save(_content(checkpoint), buffer)
@@ -71,11 +71,11 @@ def encode(checkpoint: Checkpoint) -> memoryview:
 
 
 def write(path: str | Path, content: memoryview) -> None:
-    """Put the bytes into a temporary name in the same folder, and move that into place in one rename.
+    """Write the bytes to a temporary file in the same folder, and move it into place in one rename.
 
-    A file called `last.pt` is first kept as `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
+    An existing `last.pt` first becomes `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
 
-    Raises UserError where the disk refuses (full, read-only); the files already there are then as they were.
+    Raises UserError where the disk refuses (full, read-only); the existing files then stay unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -89,13 +89,13 @@ def write(path: str | Path, content: memoryview) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; what was saved before is untouched.") from error
+        raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; the files saved before are unchanged.") from error
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint as data: nothing in the file is run, nothing in its config is interpolated or imported.
+    """Read a checkpoint as data: no code in the file runs, and nothing in its config is interpolated or imported.
 
-    Raises UserError for whatever is wrong with the file; where it is damaged, the sentence names a whole one beside it.
+    Raises UserError for a file that cannot be read. For a damaged file the sentence names an intact one in the same folder.
     """
     path = Path(path)
     try:
@@ -105,7 +105,10 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def resolve(path: str | Path, default: str = BEST) -> Path:
-    """Return the file that PATH means: a file is itself; a run folder or its `checkpoints` folder means its file `default`."""
+    """Return the file that PATH means: a file means itself; a run folder or its `checkpoints` folder means its file `default`.
+
+    Raises UserError where there is no such file; the sentence names checkpoints or runs that exist.
+    """
     path = Path(path).expanduser()
     if path.is_file():
         return path
@@ -117,20 +120,20 @@ def resolve(path: str | Path, default: str = BEST) -> Path:
     others = [name for name in (BEST, LAST, PREVIOUS) if (folder / name).is_file()]
     if others:
         raise UserError(f"the run '{path}' has no {default}, but it has {' and '.join(others)}; name the file: {folder / others[0]}.")
-    runs = sorted({found.parent.parent for pattern in ("*", "*/*") for found in path.glob(f"{pattern}/checkpoints/{default}")})
+    runs = sorted({file.parent.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/checkpoints/{default}")})
     if runs:
-        raise UserError(f"'{path}' is no run folder, but it holds {len(runs)}; name one, such as {runs[-1]}.")
+        raise UserError(f"'{path}' is no run folder, but it holds {len(runs)} of them; name one, such as {runs[-1]}.")
     raise UserError(f"the folder '{path}' has no checkpoint in it; a run saves its first after save_every steps.")
 
 
 def run_folder(path: str | Path) -> Path:
-    """Return the folder of the run to which a checkpoint file belongs."""
+    """Return the run folder of a checkpoint file."""
     folder = Path(path).absolute().parent
     return folder.parent if folder.name == "checkpoints" else folder
 
 
 class _DamagedError(UserError):
-    """The file is missing, cut short or changed, so that an older one is the remedy."""
+    """The file is missing, cut short or changed, so an older file is the remedy."""
 
 
 def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str, *, copy: bool = False) -> Any:
-    """Return a copy of plain containers with tensors detached and on the CPU, with `copy` copied too; raise TypeError for anything else."""
+    """Return a copy of plain containers, with tensors detached and on the CPU, and with `copy` copied; raise TypeError for other types."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Tensor):
@@ -173,7 +176,7 @@ def _write(path: Path, content: memoryview) -> None:
 
 
 def _keep(path: Path, kept: Path) -> None:
-    """Give the file a second name, replacing what had that name, without an instant in which either is missing."""
+    """Give the file a second name, which may exist, without an instant in which either name is missing."""
     link = kept.with_name(f".{kept.name}.tmp")
     link.unlink(missing_ok=True)
     try:
@@ -181,12 +184,12 @@ def _keep(path: Path, kept: Path) -> None:
     except OSError:  # file systems without hard links
         shutil.copyfile(path, link)
     os.replace(link, kept)
-    # A rename between two names of one file does nothing, by POSIX: the temporary name may still be there.
+    # By POSIX, a rename between two names of one file does nothing, so the temporary name may still exist.
     link.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames survive a power cut; not every system can open a folder."""
+    """Make the renames survive a power cut, where the system can open a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -205,7 +208,7 @@ def _is_whole(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
             return stored and archive.testzip() is None
-    except Exception:  # a damaged directory of the archive can make zipfile raise nearly anything
+    except Exception:  # a damaged archive can make zipfile raise nearly any exception
         return False
 
 
@@ -222,7 +225,7 @@ def _load(path: Path) -> Checkpoint:
     if start not in (b"PK", b""):
         raise UserError(f"{path} is not a checkpoint of metarun.")
     if not _is_whole(path):
-        raise _DamagedError(f"the checkpoint {path} is damaged or was cut short ({path.stat().st_size} bytes do not match its checksums).")
+        raise _DamagedError(f"the checkpoint {path} is damaged or cut short ({path.stat().st_size} bytes do not match its checksums).")
     return _parse(path, _read(path))
 
 
@@ -230,8 +233,8 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than plain values and tensors and could run code; nothing in it was run.") from error
-    except Exception as error:  # a well-formed archive with senseless content
+        raise UserError(f"{path} holds more than plain values and tensors, which could run code; no code in it was run.") from error
+    except Exception as error:  # a valid archive with other content
         raise UserError(f"{path} is not a checkpoint of metarun.") from error
 
 
@@ -277,5 +280,5 @@ def _remedy(path: Path) -> str:
             step = _load(sibling).step
         except UserError:
             continue
-        return f" {sibling.name} beside it is whole (step {step}): metarun train resume={sibling}"
+        return f" {sibling.name} in the same folder is intact (step {step}): metarun train resume={sibling}"
     return ""

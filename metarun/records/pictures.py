@@ -1,4 +1,4 @@
-"""Pictures of what adaptation does. matplotlib is imported by the first figure, and its global state (pyplot) is never touched."""
+"""Pictures of adaptation. The first figure imports matplotlib; nothing here touches its global state (pyplot)."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def curve_figure(
 class Panel(NamedTuple):
     """One task of one input and one output as a model predicts it.
 
-    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs whose mixture is predicted.
-    low, high: (B, 1), the ends of the interval that is drawn.
+    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs whose mixture is the
+    prediction. low, high: (B, 1), the ends of the interval that is drawn.
     """
 
     x: Tensor
@@ -133,16 +133,16 @@ def prediction_figure(panels: Mapping[str, Sequence[Panel]], interval: str) -> F
 
 
 def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title: str = "") -> Figure:
-    """Draw the score before adaptation and after each inner step, a line for each name; a single score is a level line. Where a line ends early,
-    dots lead from its last score to its name.
+    """Draw the score before adaptation and after each inner step, a line for each name.
 
+    A single score is a level line. Where a line ends early, dots lead from its last score to its name.
     metric: "accuracy" in [0, 1] (drawn in percent), or an error such as "mse".
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
-    most = max((len(scores) - 1 for scores in by_step.values()), default=0) or 1
+    longest = max((len(scores) - 1 for scores in by_step.values()), default=0) or 1
     percent = metric == "accuracy"
     ends: list[tuple[float, str, str]] = []
     for i, (name, scores) in enumerate(by_step.items()):
@@ -151,14 +151,14 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
             axes.axhline(values[0], color=color, linewidth=1.8, linestyle="--")
         else:
             axes.plot(range(len(values)), values, color=color, linewidth=2.0, marker="o" if len(values) <= 12 else None, clip_on=False)
-            axes.plot([len(values) - 1, most], [values[-1]] * 2, color=color, linewidth=1.0, linestyle=":")
+            axes.plot([len(values) - 1, longest], [values[-1]] * 2, color=color, linewidth=1.0, linestyle=":")
         ends.append((values[-1], name, color))
-    if most > 12:
+    if longest > 12:
         axes.set_xscale("symlog", linthresh=1.0)
-    ticks = range(most + 1) if most <= 12 else [tick for tick in _TICKS if tick <= most]
+    ticks = range(longest + 1) if longest <= 12 else [tick for tick in _TICKS if tick <= longest]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlim(-0.02 * most if most <= 12 else -0.1, most)
+    axes.set_xlim(-0.02 * longest if longest <= 12 else -0.1, longest)
     axes.set(xlabel="inner steps", ylabel="query accuracy (%)" if percent else f"query {metric.upper()}", title=title)
     _plain_frame(axes)
     _label_ends(axes, ends, "{:.1f} %" if percent else "{:.3g}")
@@ -166,7 +166,10 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
 
 
 def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Figure:
-    """Draw what was logged under a key, as pairs of outer step and value, a line for each name; a key that ends in `accuracy` in percent."""
+    """Draw a logged value against the outer steps, a line for each name.
+
+    histories: name -> pairs of outer step and value. key: of the value in the log; one that ends in `accuracy` is drawn in percent.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")
@@ -187,7 +190,7 @@ def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: st
 
 
 def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> None:
-    """Write names and last scores at the right, moved apart where they would overlap; no legend to look things up in."""
+    """Write names and last scores at the right ends of the lines, moved apart where they would overlap."""
     low, high = axes.get_ylim()
     gap, last = 0.062 * (high - low), float("-inf")
     for value, name, color in sorted(end for end in ends if math.isfinite(end[0])):
@@ -197,7 +200,7 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> No
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return one pair of axes in which an image is one unit wide; an axes for each image would take ten times as long to draw."""
+    """Return one pair of axes in which an image is one unit wide. Axes of its own for each image would take ten times as long to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(0.85 * width, 0.98 * height + 0.45), dpi=110, layout="constrained")
@@ -230,11 +233,11 @@ def _accuracy(query_rows: list[list[int]], predicted: Tensor) -> str:
     return f"{right} of {total} right"
 
 
-def _some(steps: Sequence[int], most: int) -> list[int]:
-    """Return at most so many of the steps, evenly, with the first and the last."""
-    if len(steps) <= most:
+def _some(steps: Sequence[int], limit: int) -> list[int]:
+    """Return at most `limit` of the steps, evenly spread, with the first and the last."""
+    if len(steps) <= limit:
         return list(steps)
-    return sorted({steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)})
+    return sorted({steps[round(i * (len(steps) - 1) / (limit - 1))] for i in range(limit)})
 
 
 def _numbers(values: Tensor) -> Any:

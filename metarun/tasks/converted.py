@@ -1,4 +1,4 @@
-"""Images of one shape as those of another, so that a network sees the pictures of any data set."""
+"""Images converted to another shape, so that a trained network can take the images of any data set."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from metarun.errors import UserError
 from metarun.tasks.sampling import FewShot
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601), as Pillow's grey."""
+"""Weights of red, green and blue in grey (ITU-R BT.601), as in Pillow."""
 
 _CHUNK = 1000
 
 
 def fit_images(source: FewShot, shape: Sequence[int]) -> FewShot:
-    """Return the source with images of this shape (C, H, W); itself where they have it.
+    """Return the source with images of this shape (C, H, W); the same object where they have the shape already.
 
-    UserError for a change of channels other than grey to colour or back.
+    Raises UserError for a change of channels other than grey to colour or back.
     """
     pools = source.pools
     if all(tuple(pool.images.shape[1:]) == tuple(shape) for pool in pools.values()):
@@ -32,7 +32,10 @@ def fit_images(source: FewShot, shape: Sequence[int]) -> FewShot:
 
 
 def convert(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return images (M, C, H, W), uint8, in another shape (C', H', W'): resized with antialiasing, grey by luminance, colour by repetition."""
+    """Return images (M, C, H, W), uint8, in another shape (C', H', W').
+
+    Resizing has antialiasing. Grey is the luminance of the colours; colour repeats the grey. UserError for other changes of channels.
+    """
     channels, height, width = shape
     if tuple(images.shape[1:]) == (channels, height, width):
         return images

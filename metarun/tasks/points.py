@@ -1,4 +1,4 @@
-"""How many points the episodes of a regression source have and by which seeds they are drawn: the task keys that all of them share."""
+"""The task keys that all regression sources share: the numbers of points of an episode, and the seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metarun.types import Episode, Examples
 
 @dataclass(frozen=True)
 class PointSampling:
-    """The keys under which a source is sampled.
+    """How a regression source samples the points of its episodes. `metarun.tasks.sampling.FewShot` samples classes of images.
 
     shots, queries: support and query points of an episode; `train_*` for the training split where it differs.
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
@@ -32,18 +32,18 @@ class PointSampling:
     eval_seed: int = 0
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        check_whole(least=None, **{name: given.pop(name) for name in ("seed", "eval_seed")})
-        check_whole(**given)
+        sizes = {name: value for name, value in vars(self).items() if value is not None}
+        check_whole(least=None, **{name: sizes.pop(name) for name in ("seed", "eval_seed")})
+        check_whole(**sizes)
 
     @staticmethod
-    def of(given: Mapping[str, Any], **defaults: int) -> PointSampling:
-        """Return the sampling of a config's keys; UserError for a key that there is not. defaults: where not those above."""
+    def of(keys: Mapping[str, Any], **defaults: int) -> PointSampling:
+        """Return the sampling of a config's keys; UserError for an unknown key. defaults: instead of the defaults above."""
         names = [each.name for each in fields(PointSampling)]
-        for name in given:
+        for name in keys:
             if name not in names:
                 raise UserError(f"task.{name} is not a key of this task.{nearest(name, names)}")
-        return PointSampling(**{**defaults, **given})
+        return PointSampling(**{**defaults, **keys})
 
     def sizes(self, split: str) -> tuple[int, int]:
         """Return shots and queries of a split."""
@@ -58,17 +58,17 @@ class PointSampling:
 
 
 def check_whole(*, least: int | None = 1, **values: int) -> None:
-    """Raise `UserError` unless every value of these task keys is a whole number, of at least `least` where that is given."""
+    """Raise `UserError` unless every value of these task keys is a whole number of at least `least` (None: of any size)."""
     for name, value in values.items():
         if not is_whole(value) or (least is not None and value < least):
             raise UserError(f"task.{name}={value} must be a whole number{'' if least is None else f' of at least {least}'}.")
 
 
 def divide(x: Tensor, y: Tensor, shots: int) -> Episode:
-    """Return the episodes whose support is the first `shots` of the points x (T, B, D), y (T, B, D'), and whose query is the rest."""
+    """Return the episodes of the points x (T, B, D), y (T, B, D'): the first `shots` points are the support, the others the query."""
 
     def examples(points: slice) -> Examples:
-        # In memory of its own, as all episodes are: products may round by where an operand lies.
+        # A contiguous copy, as in all other sources: the rounding of a matrix product may depend on the layout of its operands.
         return Examples(*(values[:, points].clone(memory_format=torch.contiguous_format) for values in (x, y)))
 
     return Episode(examples(slice(shots)), examples(slice(shots, None)))

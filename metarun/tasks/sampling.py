@@ -17,10 +17,10 @@ from metarun.types import Episode, Examples
 
 SPLITS = ("train", "val", "test")
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
-"""The smallest episode: its keys, their `train_` and `min_` forms included, may not be below these."""
+"""The smallest values of these keys, and of their `train_` and `min_` forms."""
 LABELS = ("episode", "global")
 LARGE = 2 << 30
-"""Bytes beyond which the images of a set are left on disk, mapped into memory, and not moved to a device."""
+"""Bytes beyond which the images of a set stay on disk, mapped into memory, and do not move to a device."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ClassPool:
 
     images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …
     counts: images per class, in that order; they sum to M.
-    names: one name per class, as errors should call it.
+    names: one name per class, for error messages.
     groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None where there is none.
-    rows: (M,) where `images` holds more than this split or in another order: the places of the M images in it, in the order above.
+    rows: (M,) the places of the M images in `images`, in the order above; None where `images` holds exactly these in this order.
     """
 
     images: Tensor
@@ -66,7 +66,7 @@ class ClassPool:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What the episodes of one split look like; `min_` values below the others make ways and shots vary."""
+    """Sizes of the episodes of one split; ways and shots vary where their `min_` value is smaller."""
 
     ways: int
     shots: int
@@ -84,12 +84,12 @@ class FewShot:
     """Few-shot classification episodes over class pools.
 
     pools: split -> ClassPool. ways, shots, queries: N, K, Q of an episode; `train_*` for the training split where it differs.
-    min_ways, min_shots: where given, each episode draws its ways from [min_ways, ways] and each class its shots from
-        [min_shots, shots], both uniformly, as in Meta-Dataset (Triantafillou et al. 2020, section 3.1, simplified: its
-        shots follow class sizes); rows that are not used are masked.
+    min_ways, min_shots: where set, each episode draws its ways from [min_ways, ways] and each class its shots from
+        [min_shots, shots], both uniformly, and a mask marks the unused rows. This simplifies Meta-Dataset (Triantafillou et al.
+        2020, section 3.1), where the shots follow the sizes of the classes.
     within_groups: all classes of an episode from one group (Omniglot: one alphabet).
-    train_labels: what the training episodes call a class: "episode", its place among the N of the episode, or "global", its number
-        among all C of the split, so that an episode is a mini-batch of supervised training with labels (B, C).
+    train_labels: the labels of training episodes. "episode": the place of a class among the N of the episode. "global": its number
+        among all C classes of the split; an episode is then a mini-batch of supervised training with labels (B, C).
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
         on the same episodes.
     """
@@ -124,7 +124,7 @@ class FewShot:
 
     @property
     def classes(self) -> dict[str, list[str]]:
-        """The names of the classes of each split: what a checkpoint keeps of a split that was drawn."""
+        """The names of the classes of each split; a checkpoint keeps them, so that a drawn split can be restored."""
         return {split: list(pool.names) for split, pool in self.pools.items()}
 
     def shape(self, split: str) -> _Shape:
@@ -136,7 +136,7 @@ class FewShot:
         return _Shape(ways, shots, queries, min(self.min_ways or ways, ways), min(self.min_shots or shots, shots))
 
     def to(self, device: torch.device | str) -> FewShot:
-        """Return the source with its images on the device, where its episodes then are; the same where they are too large to move."""
+        """Return the source with images, and so episodes, on the device; the same source where the images exceed `LARGE`."""
         size = sum(sum(pool.counts) * math.prod(pool.images.shape[1:]) for pool in self.pools.values())
         return self if size > LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
 
@@ -150,7 +150,7 @@ class FewShot:
         rows, present, shots = self.draw(split, indices)
         shape, tasks = self.shape(split), len(indices)
         parts = rows.split((shape.shots, shape.queries), dim=-1)
-        # One pass over the images for both roles, and each of them in one piece.
+        # One pass over the images for both roles; each role is contiguous.
         values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
         x = [part.unflatten(0, (tasks, -1)) for part in values]
         if split == "train" and self.train_labels == "global":
@@ -165,7 +165,7 @@ class FewShot:
         return Episode(*map(Examples, x, y, masks))
 
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw what the episodes consist of, without touching an image.
+        """Draw the rows of the episodes, without reading an image.
 
         Returns rows (T, N, K+Q) into the pool's images, all of one class different; present (T, N) bool, False for the ways that
         the episode does not use; shots (T, N), how many of the first K rows are used.
@@ -181,19 +181,19 @@ class FewShot:
             return starts + picks, torch.ones_like(classes, dtype=torch.bool), torch.full_like(classes, shape.shots)
         picks = self._pick_few(slots, counts, shape, picks)
         ways = shape.min_ways + draws.integers(draws.fold(key, "ways"), size=shape.ways - shape.min_ways + 1)
-        most = (counts - shape.queries).clamp(max=shape.shots)
-        shots = shape.min_shots + draws.integers(draws.fold(slots, "shots"), size=(most - shape.min_shots + 1))
+        highest = (counts - shape.queries).clamp(max=shape.shots)
+        shots = shape.min_shots + draws.integers(draws.fold(slots, "shots"), size=(highest - shape.min_shots + 1))
         return starts + picks, torch.arange(shape.ways) < ways[:, None], shots
 
     def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
-        """Where a class has fewer than K+Q images, let its queries come last among those it has; surplus rows repeat one image."""
+        """Return the picks for classes with fewer than K+Q images: their queries are the last images, and surplus rows repeat one image."""
         needed = shape.shots + shape.queries
         short = draws.bits(draws.fold(slots, 1), needed)
         beyond = torch.arange(needed) >= counts[..., None]
         order = short.masked_fill(beyond, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
-        most = (counts - shape.queries).clamp(max=shape.shots)[..., None]
+        shots = (counts - shape.queries).clamp(max=shape.shots)[..., None]
         column = torch.arange(needed)
-        column = torch.where(column < shape.shots, column.minimum(most - 1), column - shape.shots + most)
+        column = torch.where(column < shape.shots, column.minimum(shots - 1), column - shape.shots + shots)
         return torch.where((counts < needed)[..., None], order.gather(-1, column), picks)
 
     def _draw_classes(self, split: str, key: Tensor, ways: int) -> Tensor:
@@ -213,7 +213,7 @@ class FewShot:
         """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one image of each."""
         device = self.pools["train"].images.device
         numbers = torch.searchsorted(self._starts["train"], rows.contiguous(), right=True) - 1
-        # Compared there and not by `one_hot`, which looks at the values; what crosses over are N numbers a task, without waiting.
+        # A comparison on the device: `one_hot` would wait for the values. Only N numbers a task cross over, and nothing waits for them.
         classes = torch.arange(len(self._starts["train"]), device=device)
         labels = (numbers.to(device, non_blocking=True)[..., None] == classes).to(torch.float32)
         return [labels.repeat_interleave(count, dim=1) for count in (shape.shots, shape.queries)]
@@ -231,22 +231,23 @@ class FewShot:
         enough = [(first, size) for first, size in sizes if size >= ways]
         if not enough:
             largest = max(size for _, size in sizes)
-            raise UserError(f"no group of the {split} split has {ways} classes (the largest has {largest}); lower task.ways to {largest}.")
+            raise UserError(
+                f"no group of the {split} split has {ways} classes (the largest has {largest}); "
+                f"lower {self._key_of('ways', split)} to {largest}."
+            )
         return torch.tensor([first for first, _ in enough]), torch.tensor([size for _, size in enough])
 
     def _check(self, split: str) -> None:
         self._check_numbers()
         shape, pool = self.shape(split), self.pools[split]
-        key = {
-            name: f"task.train_{name}" if split == "train" and getattr(self, f"train_{name}") is not None else f"task.{name}"
-            for name in LEAST
-        }
+        key = {name: self._key_of(name, split) for name in LEAST}
         for name, low, high in (("ways", self.min_ways, self.ways), ("shots", self.min_shots, self.shots)):
             if low is not None and not 1 <= low <= high:
                 raise UserError(f"task.min_{name}={low} must lie between 1 and task.{name}={high}.")
         if shape.ways > len(pool.names):
             raise UserError(
-                f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. Lower {key['ways']} to {len(pool.names)} or less."
+                f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. "
+                f"Lower {key['ways']} to {len(pool.names)} or less."
             )
         needed = shape.min_shots + shape.queries
         for name, count in zip(pool.names, pool.counts, strict=True):
@@ -256,8 +257,13 @@ class FewShot:
                     f"Lower {key['queries']} or {key['shots']}."
                 )
 
+    def _key_of(self, name: str, split: str) -> str:
+        """Return the config key that sets a size for a split: `task.train_ways` where the training has its own, else `task.ways`."""
+        own = split == "train" and getattr(self, f"train_{name}") is not None
+        return f"task.train_{name}" if own else f"task.{name}"
+
     def _check_numbers(self) -> None:
-        """Refuse what is no number: a source passes its sampling keys on without looking at them."""
+        """Refuse values that are no numbers: a source passes its sampling keys on without a check."""
         for name, least in LEAST.items():
             for key in (name, f"train_{name}", f"min_{name}"):
                 value: Any = getattr(self, key, None)
@@ -267,7 +273,8 @@ class FewShot:
                     raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
         if self.train_labels not in LABELS:
             raise UserError(
-                f"task.train_labels={self.train_labels} is unknown; it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
+                f"task.train_labels={self.train_labels} is unknown; "
+                f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
             )
         for key in ("seed", "eval_seed"):
             if not is_whole(value := getattr(self, key)):
@@ -275,7 +282,7 @@ class FewShot:
 
 
 def is_whole(value: object) -> bool:
-    """Say whether a value of a config is a whole number, which True is not."""
+    """Return whether a value of a config is a whole number; True is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -286,6 +293,6 @@ def check_split(split: str, known: Collection[str] = SPLITS) -> None:
 
 
 def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
-    """Return the pool of a split, or say which splits there are."""
+    """Return the pool of a split; UserError with the known splits where it does not exist."""
     check_split(split, pools)
     return pools[split]

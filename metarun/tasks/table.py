@@ -1,8 +1,7 @@
-"""A table of the user's own as regression tasks: one row an example, one column saying to which task it belongs.
+"""A user's own table as regression tasks: each row is an example, and one column names the task of the row.
 
-Tasks, not rows, are split into train, val and test, so that the score is that of tasks never seen before. Inputs and targets are
-standardised by the mean and standard deviation of the TRAIN tasks' rows; an mse of 1 is then about what predicting the train
-tasks' mean gives.
+Tasks, not rows, are split into train, val and test, so the score is about unseen tasks. The mean and standard deviation of the TRAIN
+tasks' rows standardise inputs and targets. Predicting the train tasks' mean therefore gives an mse of about 1.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 
 @dataclass(frozen=True)
 class Standard:
-    """What raw columns are standardised by: (raw - mean) / std; constant columns have std 1."""
+    """Standardises columns: (raw - mean) / std; constant columns have std 1."""
 
     mean: Tensor
     std: Tensor
@@ -54,11 +53,11 @@ class Standard:
 class TableTasks:
     """Regression episodes from the rows of tasks: K support and Q query rows of one task, all different.
 
-    x: (M, D), y: (M, D') all rows, those of one task next to each other, standardised.
-    tasks: split -> names of its tasks; given back as the argument `tasks` of `table`, it restores the split exactly.
-    skipped: split -> those of its tasks that are left out because they have too few rows. counts: task -> its number of rows, in
-        the order of the rows.
-    inputs, targets: how raw values were standardised, to turn predictions back.
+    x: (M, D), y: (M, D') all rows, standardised; the rows of one task are next to each other.
+    tasks: split -> names of its tasks; as the argument `tasks` of `table` it restores the same split.
+    skipped: split -> its tasks that are left out because they have too few rows.
+    counts: task -> its number of rows, in the order of the rows.
+    inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
     """
 
@@ -132,39 +131,31 @@ def table(
     skip_small: bool = False,
     **sampling: Any,
 ) -> TableTasks:
-    """Read a CSV file with a header line as regression tasks; x (B, D) and y (B, number of targets), standardised.
+    """Read a CSV file with a header line as regression tasks: x (B, D) and y (B, number of targets), both standardised.
 
-    task_column: whose value names the task of a row. target: one column or several. features: the input columns; None for all
-        others. categorical: those of the features that hold words, each turned into one 0/1 input per word of the train tasks.
-    split: shares of the tasks for train, val, test. split_seed: of the order in which tasks are dealt to them.
-    tasks: the names of each split's tasks as they are, instead of a drawn split.
-    skip_small: leave out tasks with fewer rows than an episode needs, rather than raise.
-    sampling: the keys of `PointSampling`, shots and queries being rows; 10 queries unless given.
+    task_column: the column that names the task of a row. target: one column or several. features: the input columns; None for all
+        others. categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
+    split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them.
+    tasks: the names of each split's tasks, instead of a drawn split.
+    skip_small: leave out tasks with fewer rows than an episode needs, instead of an error.
+    sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default.
 
-    Raises `UserError` for columns that do not exist, values that are missing or no numbers (with line and column), and tasks
-    that are too small or too few.
+    Raises UserError for columns that do not exist, for values that are missing or no numbers (with line and column), and for
+    tasks that are too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
     lines = _read(path)
     columns = _columns(list(lines[0]), task_column, targets, features, categorical)
     rows_of = _group(lines, task_column)
-    chosen = _split(sorted(rows_of), split, split_seed) if tasks is None else _given(tasks, rows_of)
+    splits = _split(sorted(rows_of), split, split_seed) if tasks is None else _checked(tasks, rows_of)
     ordered = [(row, lines[row]) for rows in rows_of.values() for row in rows]
-    train = set(chosen["train"])
-    in_train = torch.tensor([name in train for name, rows in rows_of.items() for _ in rows])
+    in_train = torch.tensor([name in set(splits["train"]) for name, rows in rows_of.items() for _ in rows])
     raw_x = torch.cat([_inputs(ordered, name, name in categorical, in_train) for name in columns], dim=1)
     raw_y = torch.cat([_numbers(ordered, name, "target") for name in targets], dim=1)
     inputs, outputs = Standard.of(raw_x[in_train]), Standard.of(raw_y[in_train])
-    return TableTasks(
-        x=inputs(raw_x),
-        y=outputs(raw_y),
-        tasks=chosen,
-        counts={name: len(rows) for name, rows in rows_of.items()},
-        inputs=inputs,
-        targets=outputs,
-        sampling=PointSampling.of(sampling, queries=10),
-        skip_small=skip_small,
-    )
+    counts = {name: len(rows) for name, rows in rows_of.items()}
+    points = PointSampling.of(sampling, queries=10)
+    return TableTasks(inputs(raw_x), outputs(raw_y), splits, counts, inputs, outputs, points, skip_small)
 
 
 def _read(path: str) -> list[dict[str, str]]:
@@ -270,16 +261,16 @@ def _split(names: Sequence[str], shares: Sequence[float], seed: int) -> dict[str
     return {split: [names[i] for i in order[a:b]] for split, a, b in zip(SPLITS, edges, edges[1:], strict=False)}
 
 
-def _given(tasks: Mapping[str, Sequence[str]], known: Mapping[str, object]) -> dict[str, list[str]]:
-    """Check a split that is given by name."""
+def _checked(tasks: Mapping[str, Sequence[str]], known: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return the split that the user gives by name; UserError for a name that the table lacks or that occurs twice."""
     if set(tasks) != set(SPLITS):
         raise UserError(f"task.tasks has the splits {', '.join(tasks)}; it needs {', '.join(SPLITS)}.")
     chosen = {split: [str(name) for name in tasks[split]] for split in SPLITS}
-    for name, times in Counter(name for names in chosen.values() for name in names).items():
+    for name, occurrences in Counter(name for names in chosen.values() for name in names).items():
         if name not in known:
-            raise UserError(f"task.tasks names '{name}', which the table does not have; correct the name or use the table it came from.")
-        if times > 1:
-            raise UserError(f"task.tasks names '{name}' {times} times; a task belongs to one split.")
+            raise UserError(f"task.tasks names '{name}', which the table does not have; correct the name.")
+        if occurrences > 1:
+            raise UserError(f"task.tasks names '{name}' {occurrences} times; a task belongs to one split.")
     empty = [split for split in SPLITS if not chosen[split]]
     if empty:
         raise UserError(f"task.tasks has no task for {empty[0]}; each split needs at least one.")

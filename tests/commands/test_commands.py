@@ -134,7 +134,7 @@ def test_a_list_of_runs_is_scored_as_an_ensemble(maml_run: Path, tmp_path: Path,
 
 
 def test_members_of_an_ensemble_share_algorithm_and_network(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="the members of an ensemble differ in their weights alone"):
+    with pytest.raises(UserError, match="the members of an ensemble may differ only in their weights"):
         evaluate([maml_run, sinusoid_run], tmp_path)
     with pytest.raises(UserError, match="names no run"):
         evaluate([], tmp_path)
