@@ -71,19 +71,19 @@ def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
     parts = [name.split("/") for name in files.names]
     while len(_tops(parts)) == 1 and max(map(len, parts)) > 2:
         parts = [path[1:] if len(path) > 1 else path for path in parts]
-    given = _is_ready(files.root, parts)
+    divided = _is_ready(files.root, parts)
     rows: dict[str, list[int]] = {}
     ready: Split = {split: [] for split in SPLITS}
     for index, path in enumerate(parts):
-        if len(path) < (3 if given else 2):
+        if len(path) < (3 if divided else 2):
             continue  # beside the class folders, so of no class
-        name = path[1] if given else path[0]
+        name = path[1] if divided else path[0]
         rows.setdefault(name, []).append(index)
-        if given and name not in ready[path[0]]:
+        if divided and name not in ready[path[0]]:
             ready[path[0]].append(name)
     if len(rows) < 2:
         raise UserError(f"'{files.root}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2.")
-    return dict(sorted(rows.items())), ready if given else None
+    return dict(sorted(rows.items())), ready if divided else None
 
 
 def _is_ready(root: Path, parts: Sequence[Sequence[str]]) -> bool:
@@ -151,7 +151,7 @@ def _read_split(path: str) -> Any:
 def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
     """Return the three lists, each class known and in one of them only."""
     lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
-    if not all(isinstance(given, list | tuple) and given and all(isinstance(name, str) for name in given) for given in lists):
+    if not all(isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed) for listed in lists):
         raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
     known, seen = set(names), dict[str, str]()
     for split in SPLITS:

@@ -120,14 +120,14 @@ def draw_all(samples: int, root: str | None = None) -> Tensor:
     """Draw every letter `samples` times: uint8 (1126 * samples, 1, 28, 28), ink 255 on 0."""
     codes = [code for script in letters().values() for code in script]
     fonts = load_faces(root)
-    having = [[face for face, (_, covered) in enumerate(fonts) if code in covered] for code in codes]
-    for code, found in zip(codes, having, strict=True):
-        if not found:
+    covering_each = [[face for face, (_, covered) in enumerate(fonts) if code in covered] for code in codes]
+    for code, covering in zip(codes, covering_each, strict=True):
+        if not covering:
             raise UserError(f"none of the faces has the letter U+{code:04X}; install matplotlib from PyPI, whose wheel carries them.")
-    drawn = sample_draws(codes, [len(found) for found in having], samples)
+    drawn = sample_draws(codes, [len(covering) for covering in covering_each], samples)
     masters = []
-    for code, found, picks in zip(codes, having, drawn.face.tolist(), strict=True):
-        by_face = {pick: master(fonts[found[pick]][0], chr(code)) for pick in set(picks)}
+    for code, covering, picks in zip(codes, covering_each, drawn.face.tolist(), strict=True):
+        by_face = {pick: master(fonts[covering[pick]][0], chr(code)) for pick in set(picks)}
         masters += [by_face[pick] for pick in picks]
     flat = Draws(*(field.flatten(0, 1) for field in drawn))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(masters), _CHUNK)]

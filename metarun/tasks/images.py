@@ -69,8 +69,8 @@ def find_images(root: str | Path) -> ImageFiles:
     root = Path(root).expanduser()
     if not root.exists():
         raise UserError(f"there is no folder or zip '{root}'.")
-    found = _walk(root) if root.is_dir() else _list_zip(root)
-    facts = {name: fact for name, fact in sorted(found.items()) if _may_be_image(PurePosixPath(name))}
+    entries = _walk(root) if root.is_dir() else _list_zip(root)
+    facts = {name: fact for name, fact in sorted(entries.items()) if _may_be_image(PurePosixPath(name))}
     stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
     return ImageFiles(root, tuple(facts), stamp)
 

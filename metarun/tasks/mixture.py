@@ -117,8 +117,8 @@ def mixture(
     those of the sources too.
     """
     shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries}
-    given = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
-    adjusted = {name: _adjust(name, source, given) for name, source in sources.items() if source is not None}
+    changes = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
+    adjusted = {name: _adjust(name, source, changes) for name, source in sources.items() if source is not None}
     return Mixture(adjusted, weights, seed, eval_seed)
 
 

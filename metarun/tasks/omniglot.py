@@ -137,16 +137,16 @@ def _read(folder: Path, size: int) -> tuple[Tensor, dict[str, list[Character]]]:
 
 
 def _characters(files: ImageFiles, row: int, expected: int) -> list[Character]:
-    found: dict[tuple[str, str], list[int]] = {}
+    drawings: dict[tuple[str, str], list[int]] = {}
     for index, name in enumerate(files.names):
         alphabet, character = ["", "", *name.split("/")][-3:-1]
-        found.setdefault((alphabet, character), []).append(row + index)
-    if len(found) != expected:
-        raise UserError(f"'{files.root}' holds {len(found)} characters instead of {expected}; it is not the whole of it.")
-    for (alphabet, character), rows in found.items():
+        drawings.setdefault((alphabet, character), []).append(row + index)
+    if len(drawings) != expected:
+        raise UserError(f"'{files.root}' holds {len(drawings)} characters instead of {expected}; it is not the whole of it.")
+    for (alphabet, character), rows in drawings.items():
         if len(rows) != DRAWINGS:
             raise UserError(f"'{files.root}' holds {len(rows)} drawings of {alphabet}/{character} instead of {DRAWINGS}; it is incomplete.")
-    return [Character(alphabet, character, 0, rows[0]) for (alphabet, character), rows in sorted(found.items())]
+    return [Character(alphabet, character, 0, rows[0]) for (alphabet, character), rows in sorted(drawings.items())]
 
 
 def _divide(

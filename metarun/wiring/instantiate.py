@@ -48,16 +48,16 @@ def locate(path: str) -> Any:
     if not _is_dotted(path):
         raise UserError(f"{TARGET}={path!r} is not a dotted path such as package.module.name.")
     parts = path.split(".")
-    found: Any = _import(parts[0], path)
+    named: Any = _import(parts[0], path)
     for depth, part in enumerate(parts[1:], start=2):
-        if isinstance(found, ModuleType) and not hasattr(found, part) and hasattr(found, "__path__"):
+        if isinstance(named, ModuleType) and not hasattr(named, part) and hasattr(named, "__path__"):
             _import(".".join(parts[:depth]), path, missing_ok=True)
-        if not hasattr(found, part):
-            kind = "module" if isinstance(found, ModuleType) else "object"
+        if not hasattr(named, part):
+            kind = "module" if isinstance(named, ModuleType) else "object"
             where = ".".join(parts[: depth - 1])
-            raise UserError(f"{TARGET}={path}: the {kind} '{where}' has no '{part}'.{nearest(part, _public(found))}")
-        found = getattr(found, part)
-    return found
+            raise UserError(f"{TARGET}={path}: the {kind} '{where}' has no '{part}'.{nearest(part, _public(named))}")
+        named = getattr(named, part)
+    return named
 
 
 def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
@@ -92,15 +92,15 @@ def _call(node: Mapping[str, Any], name: str, extra: Mapping[str, Any]) -> Any:
     target = locate(path)
     if not callable(target):
         raise UserError(f"{name}.{TARGET}={path} is a {type(target).__name__}, which cannot be called.")
-    given = {key: _build(value, f"{name}.{key}") for key, value in node.items() if key != TARGET}
-    _check_arguments(target, path, name, given, extra)
+    arguments = {key: _build(value, f"{name}.{key}") for key, value in node.items() if key != TARGET}
+    _check_arguments(target, path, name, arguments, extra)
     hints = annotations_of(target)
-    fitted = {key: fit(value, hints[key], f"{name}.{key}") if key in hints else value for key, value in given.items()}
+    fitted = {key: fit(value, hints[key], f"{name}.{key}") if key in hints else value for key, value in arguments.items()}
     try:
         return target(**{**fitted, **extra})
     except TypeError as error:  # a function of `**options` hands them on, and only the last to get them knows them all
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None or unknown[1] not in given:
+        if unknown is None or unknown[1] not in arguments:
             raise
         raise UserError(f"{name}.{unknown[1]} is not an argument of {path}.") from error
 
@@ -113,21 +113,21 @@ def _build(value: Any, name: str) -> Any:
     return value
 
 
-def _check_arguments(target: Callable[..., Any], path: str, name: str, given: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+def _check_arguments(target: Callable[..., Any], path: str, name: str, arguments: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):  # some functions written in C do not tell
         return
     named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for key in given:
+        for key in arguments:
             if key not in named:
                 raise UserError(f"{name}.{key} is not an argument of {path}.{nearest(str(key), set(named) - set(extra))}")
         for key in extra:
             if key not in named:
                 raise UserError(f"{path} does not take the argument '{key}', which metarun passes to every {name}.")
     for key, parameter in named.items():
-        if parameter.default is parameter.empty and key not in given and key not in extra:
+        if parameter.default is parameter.empty and key not in arguments and key not in extra:
             raise UserError(f"{name}.{key} is missing; {path} needs it.")
 
 
@@ -142,8 +142,8 @@ def _import(module: str, path: str, missing_ok: bool = False) -> ModuleType | No
         raise UserError(f"{TARGET}={path}: there is no module '{module}'; is its folder the current one, or on PYTHONPATH?") from error
 
 
-def _public(found: Any) -> Iterable[str]:
-    return (word for word in dir(found) if not word.startswith("_"))
+def _public(owner: Any) -> Iterable[str]:
+    return (word for word in dir(owner) if not word.startswith("_"))
 
 
 def _targets(node: Any) -> Iterator[Any]:

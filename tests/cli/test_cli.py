@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import metarun
-from metarun.cli.arguments import escape, open_groups, prepare, split
 from metarun.errors import UserError
 
 if TYPE_CHECKING:
@@ -258,26 +257,3 @@ def test_eval_takes_a_path_that_hydra_would_not_read(command_line: CommandLine, 
 def test_eval_sweeps_over_keys_of_the_checkpoint(command_line: CommandLine, calls: Calls) -> None:
     assert command_line("eval", "-m", "checkpoint=some/run", "task.shots=1,5").code == 0
     assert [config["task"] for config, _ in calls.evaluate] == [{"shots": 1}, {"shots": 5}]
-
-
-# The words as Hydra gets them
-
-
-def test_only_keys_of_groups_that_are_not_chosen_are_left_open() -> None:
-    assert open_groups(["task=omniglot", "task.shots=1", "algo.x=2", "seed=3"]) == ["task=omniglot", "task.shots=1", "++algo.x=2", "seed=3"]
-    assert open_groups(["+task.shots=1", "~task.shots"]) == ["+task.shots=1", "~task.shots"]
-
-
-def test_flags_keep_their_values_and_come_first() -> None:
-    assert split(["a=1", "-c", "job", "b=2", "--info", "c=3"]) == (["-c", "job", "--info=all"], ["a=1", "b=2", "c=3"])
-    assert split(["--info", "defaults", "a=1"]) == (["--info=defaults"], ["a=1"])
-
-
-def test_quotes_and_backslashes_before_them_are_escaped() -> None:
-    assert escape(r"it's \ a\'") == r"it\'s \ a\\\'"
-    assert escape("end\\") == "end\\\\"
-
-
-def test_a_path_in_quotes_or_a_sweep_is_left_alone() -> None:
-    assert prepare("eval", ["checkpoint='a=b'"]) == ["checkpoint='a=b'"]
-    assert prepare("eval", ["-m", "checkpoint=a,b"]) == ["-m", "checkpoint=a,b"]

@@ -12,10 +12,8 @@ import pytest
 import torch
 from small import composed, few_shot
 
-from metarun.commands import overrides, report_files
 from metarun.commands.evaluate import evaluate as run_evaluation
 from metarun.commands.train import train
-from metarun.engine.report import Report
 from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.testing import assert_same
@@ -225,30 +223,6 @@ def test_equal_configs_train_equal_weights_and_another_seed_others(tmp_path: Pat
     one, same, other = (checkpoint.load(tmp_path / name / "checkpoints/last.pt") for name in ("one", "same", "other"))
     assert_same((one.params, one.state), (same.params, same.state), "the same config", tolerance=0.0)
     assert not torch.equal(one.params["head.weight"], other.params["head.weight"])
-
-
-def test_a_sentence_counts_diverged_episodes():
-    report = Report("mse", 1.0, 0.1, 0.9, 0.5, 10, 2, [1.0], [0], None, None, 3.0, [])
-    facts = {"ways": None, "shots": 5, "queries": 10, "norm": None, "inner_steps": 1, "split": "test", "seed": 0}
-    assert report_files.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
-
-
-def test_a_sentence_names_the_accuracies_by_presentation_that_there_are():
-    report = Report("accuracy", 0.9, 0.01, 0.9, 0.1, 10, 0, [0.9], [0], 0.3, 0.0, None, [], by_presentation=[0.2, 0.75, 0.8, 0.85, 0.9])
-    facts = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 0, "split": "test", "seed": 0}
-    assert "; by presentation 1/2/5: 20.0/75.0/90.0 %  [" in report_files.sentence(report, facts)
-
-
-def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
-    report_files.write_json(tmp_path / "deep/report.json", {"a": math.nan, "b": [1.0, math.inf], "c": {"d": -math.inf, "e": "text"}})
-    assert json.loads((tmp_path / "deep/report.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None, "e": "text"}}
-
-
-def test_setting_a_key_leaves_the_original_alone():
-    config = {"task": {"shots": 1, "rotations": {"train": True}}}
-    assert overrides.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
-    assert config["task"]["rotations"] == {"train": True}
-    assert overrides.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]
 
 
 def test_a_thin_evaluation_scores_the_same_last_step(maml_run: Path, tmp_path: Path):

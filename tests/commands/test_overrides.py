@@ -1,0 +1,74 @@
+"""Changes to a checkpoint's config, for `resume=` and for `metarun eval`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from metarun.commands import overrides
+from metarun.errors import UserError
+from metarun.records.checkpoint import Checkpoint
+
+CONFIG: dict[str, Any] = {
+    "steps": 10,
+    "seed": 0,
+    "input_shape": [1, 28, 28],
+    "options": {"algo": "maml", "task": "glyphs", "device": "auto"},
+    "algo": {"inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 3},
+    "task": {"_target_": "x.glyphs", "ways": 5, "shots": 1, "eval_seed": 0},
+    "backbone": {"norm": "batch"},
+    "device": {"threads": "auto", "task_chunk": 4, "compile": "auto", "kernels": "torch"},
+}
+STORED = Checkpoint(step=3, params={}, state={}, config=CONFIG, execution={"threads": 2, "chunk": 8, "compile": False, "kernels": "c"})
+
+
+def test_setting_a_key_leaves_the_original_alone():
+    config = {"task": {"shots": 1, "rotations": {"train": True}}}
+    assert overrides.put(config, "task.rotations.train", False) == {"task": {"shots": 1, "rotations": {"train": False}}}
+    assert config["task"]["rotations"] == {"train": True}
+    assert overrides.leaves(config) == [("task.shots", 1), ("task.rotations.train", True)]
+
+
+def test_a_resumed_run_decides_as_the_run_did_where_the_device_decided() -> None:
+    device = overrides.resume_config(STORED, {}, {})["device"]
+    assert device == {"threads": 2, "task_chunk": 4, "compile": False, "kernels": "torch"}
+
+
+def test_a_resumed_run_takes_more_steps_and_another_device_and_nothing_else() -> None:
+    assert overrides.resume_config(STORED, {"steps": 20, "device.threads": 1}, {})["steps"] == 20
+    assert overrides.resume_config(STORED, {"device": "cpu"}, {"device": {"name": "cpu"}})["device"] == {"name": "cpu"}
+    assert overrides.resume_config(STORED, {"algo": "maml", "algo.inner_lr": 0.4}, {})["algo"] == CONFIG["algo"]
+    for key, value, before in (("algo", "reptile", "maml"), ("algo.inner_lr", 0.1, "0.4")):
+        with pytest.raises(UserError, match=f"{key}={value} differs from the run's {before}; on resume only steps, .* may change"):
+            overrides.resume_config(STORED, {key: value}, {})
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    return overrides.evaluation_config(CONFIG, {"seed": 7, "device": {"name": "cpu"}, "options": {}, **changes})
+
+
+def test_an_evaluation_takes_its_seed_and_its_device_and_keeps_the_rest() -> None:
+    merged = evaluation()
+    assert merged["task"] == {**CONFIG["task"], "eval_seed": 7}
+    assert merged["device"] == {"name": "cpu"}
+    assert (merged["algo"], merged["backbone"], merged["options"]) == (CONFIG["algo"], CONFIG["backbone"], CONFIG["options"])
+    assert "input_shape" not in merged
+
+
+def test_inner_steps_of_an_evaluation_are_those_of_the_test_where_the_algorithm_has_both() -> None:
+    assert evaluation(inner_steps=9)["algo"] == {"inner_lr": 0.4, "inner_steps": 1, "test_inner_steps": 9}
+    assert evaluation(norm="running")["backbone"] == {"norm": "running"}
+
+
+def test_another_task_keeps_the_episodes_and_the_image_size_of_the_training_unless_typed() -> None:
+    other = {"_target_": "x.folder", "ways": 20, "shots": 5, "image_size": 84, "channels": 3}
+    merged = evaluation(task=other, options={"task": "folder"}, typed=["task.shots"])
+    assert merged["task"] == {"_target_": "x.folder", "ways": 5, "shots": 5, "image_size": 28, "channels": 1}
+    assert merged["options"]["task"] == "folder"
+    assert merged["input_shape"] == [1, 28, 28]
+
+
+def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:
+    with pytest.raises(UserError, match=r"there is no key 'task\.shotss' in the checkpoint's config\..*Did you mean 'task\.shots'"):
+        evaluation(task={"shotss": 3})
