@@ -35,10 +35,10 @@ class RunFolders:
         """The folder that was made last; raises StopIteration where there is none."""
         return next(reversed(self._parents))
 
-    def make(self, name: str) -> str:
+    def make(self, name: str, key: str = "hydra.run.dir") -> str:
         """Make the folder `name`, or `name-2`, `name-3`, … where another job has it, and return its path.
 
-        Raises UserError where the folder cannot be made.
+        key: sets the folder in Hydra's config. Raises UserError where the folder cannot be made.
         """
         wanted = Path(name)
         parents = [parent for parent in wanted.absolute().parents if not parent.exists()]
@@ -50,9 +50,7 @@ class RunFolders:
                     folder.mkdir()
                     break
         except OSError as error:
-            raise UserError(
-                f"The run folder {name} cannot be made ({error.strerror}); choose another with hydra.run.dir=FOLDER."
-            ) from error
+            raise UserError(f"The run folder {name} cannot be made ({error.strerror}); choose another with {key}=FOLDER.") from error
         self._parents[folder.absolute()] = parents
         return str(folder)
 
@@ -110,7 +108,7 @@ class NumberedFolder(Callback):
         if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
             return
         try:
-            path = _IN_USE.get(RunFolders()).make(config.hydra[kind].dir)
+            path = _IN_USE.get(RunFolders()).make(config.hydra[kind].dir, key)
         except UserError as error:
             raise Refusal(error) from error
         with read_write(config.hydra), open_dict(config.hydra):

@@ -24,7 +24,8 @@ HEADER = (
 NOTES = """median and range: over the turns of a contender; a turn gives the mean over its steps. The contenders of a row took turns in one
 process. speed: the plain loop's time divided by the contender's, turn by turn. before metarun = 1: relative to the median of the plain
 loop in the same process before metarun changed its allocator and threads. difference: from the plain loop in float32, relative, checked
-before the timing; in float64 all agree to 1e-9. runs: "recorded" as a flat program, or "eager", operation by operation, if recording failed."""
+before the timing; in float64 all agree to 1e-9. runs: "recorded" as a flat program,
+or "eager", operation by operation, if recording failed."""
 
 
 def text(results: Sequence[Result], headings: Mapping[str, str]) -> str:

@@ -88,6 +88,8 @@ def test_the_callback_gets_its_refusal_past_hydra(tmp_path: Path) -> None:
         NumberedFolder().on_run_start(hydra_config(folder=f"{tmp_path}/file/run"))
     assert not isinstance(caught.value, Exception)
     assert isinstance(caught.value.error, UserError)
+    with pytest.raises(Refusal, match=r"choose another with hydra\.sweep\.dir=FOLDER"):
+        NumberedFolder().on_multirun_start(hydra_config(folder=f"{tmp_path}/file/run"))
 
 
 def test_jobs_that_start_in_the_same_second_get_different_folders(command_line: CommandLine, calls: Calls) -> None:
