@@ -1,4 +1,4 @@
-"""Dealing episodes: one batch from a source, episodes stacked into a batch, and the first of a batch."""
+"""Dealing episodes: a batch of a source, a stack of episodes, and the first episode of a batch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from metarun.types import Episode, Examples, TaskSource
+from metarun.types import Episode, Examples, TaskSource, WithBatches
 
 
 def deal(source: TaskSource, split: str, indices: Tensor, device: torch.device | str = "cpu") -> Episode:
-    """Deal the episodes `indices` (T,) with a leading axis T, on the device; at once where the source can."""
-    if hasattr(source, "batch"):
-        episodes: Episode = source.batch(split, indices)
+    """Deal the episodes `indices` (T,) with a leading axis T, on the device; all at once where the source can."""
+    if isinstance(source, WithBatches):
+        episodes = source.batch(split, indices)
     else:
         episodes = stack([source.episode(split, int(index)) for index in indices])
     on_gpu = torch.device(device).type == "cuda"
 
     def move(leaf: Tensor) -> Tensor:
-        pinned = leaf.pin_memory() if on_gpu and leaf.device.type == "cpu" else leaf  # which the device fetches without the host waiting
+        pinned = leaf.pin_memory() if on_gpu and leaf.device.type == "cpu" else leaf  # the host need not wait for a copy of pinned memory
         return pinned.to(device, non_blocking=True)
 
     on_device: Episode = tree_map_only(Tensor, move, episodes)

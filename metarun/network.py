@@ -1,7 +1,7 @@
-"""A network as a pure function of its parameters, and what normalises each of its passes.
+"""A network as a pure function of its parameters, and the normalisation of each of its passes.
 
-Which statistics a pass uses, by `norm` and by the moment of the pass (N.B. `support` and `query` here are the two passes that an
-algorithm makes over an episode; "own" means the statistics of the rows of that very pass):
+An algorithm makes two passes over an episode, one over the support set and one over the query set. The table shows which statistics
+normalise each pass, by `norm`. "own" means the statistics of the rows of this pass.
 
 | norm                  | train, support | train, query      | test, support | test, query       |
 | --------------------- | -------------- | ----------------- | ------------- | ----------------- |
@@ -14,6 +14,7 @@ algorithm makes over an episode; "own" means the statistics of the rows of that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -26,17 +27,18 @@ from metarun.errors import UserError, nearest
 from metarun.layers.conv import replace_conv
 from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
 from metarun.layers.pool import replace_pool
-from metarun.types import Episode, Examples, Params, State
+from metarun.objectives import CLASSIFICATION, Objective
+from metarun.types import Aux, Episode, Examples, Params, State, part_of
 
 RUNNING = "running."
 """Prefix of the running statistics in a `State`."""
 
 
 class Fitted(NamedTuple):
-    """A network that is ready for queries: parameters, and what its normalisation knows of the support set.
+    """A network that is ready for queries: its parameters, and the statistics of the support set that normalise queries.
 
-    params: the (adapted) parameters. statistics: what the query pass is normalised by; empty where it uses its own.
-    support: the support set, for norm=reptile only. classes: (N,) bool, which ways the episode has; None where it has all.
+    params: the (adapted) parameters. statistics: they normalise the query pass; empty where the pass uses its own.
+    support: the support set, for norm=reptile only. classes: (N,) bool, the ways that the episode has; None where it has all.
     """
 
     params: Params
@@ -47,9 +49,10 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Network:
-    """A module that is called with explicit parameters, and the name of its normalisation.
+    """A module that takes its parameters as an argument, and the name of its normalisation.
 
-    The module is only a description: its own parameters are the initial values and are never read again.
+    The module is only a description. Its own parameters are the initial values, and nothing reads them again.
+    norm: one of `metarun.layers.norm.MODES`; another name raises UserError, as does a module with dropout.
     """
 
     module: nn.Module
@@ -65,7 +68,7 @@ class Network:
             if isinstance(layer, Norm):
                 layer.name = name
             if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
-                raise UserError(f"the backbone's layer '{name}' is a dropout, whose draws could not be repeated; set its p to 0.")
+                raise UserError(f"the backbone's layer '{name}' is a dropout, and metarun cannot repeat its draws; set its p to 0.")
 
     @cached_property
     def norms(self) -> list[Norm]:
@@ -74,16 +77,16 @@ class Network:
 
     @cached_property
     def norm_params(self) -> set[str]:
-        """Names of the parameters that belong to normalisation layers."""
+        """Names of the scales and shifts of normalisation layers."""
         return {f"{layer.name}.{name}" for layer in self.norms for name, _ in layer.named_parameters()}
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the module's parameters, in order; an algorithm may keep more than these in its own."""
+        """Names of the module's parameters, in order. An algorithm's parameters may hold others too."""
         return [name for name, _ in self.module.named_parameters()]
 
     def init(self) -> tuple[Params, State]:
-        """Return the initial parameters, and running statistics of mean 0 and variance 1."""
+        """Return the initial parameters, and in the state running statistics of mean 0 and variance 1."""
         params = {name: value.detach().clone() for name, value in self.module.named_parameters()}
         state = {}
         for layer in self.norms:
@@ -92,25 +95,28 @@ class Network:
         return params, state
 
     def forward(self, params: Params, x: Tensor, now: NormPass) -> Tensor:
-        """Run the module on x (B, ...) with those of these parameters that are its own; `now` says how to normalise and collects statistics."""
+        """Run the module on x (B, ...).
+
+        params: the module's parameters; other names in it are ignored. now: how to normalise; collects statistics.
+        """
         for layer in self.norms:
             layer.current = now
         out: Tensor = functional_call(self.module, {name: params[name] for name in self.names}, (x,))
         return out
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:
-        """Return outputs on a support set, as the inner loop sees them."""
+        """Return the outputs on a support set, as the inner loop sees them, with absent classes at -1e9."""
         return hide_absent(self.forward(params, support.x, self._support_pass(state, support.mask, training)), classes)
 
     def on_support_seen(self, params: Params, state: State, support: Examples, classes: Tensor | None = None) -> tuple[Tensor, Statistics]:
-        """Return what `on_support` does in training, and the pass's own statistics."""
+        """Return the outputs of `on_support` in training, and the statistics of this pass."""
         now = self._support_pass(state, support.mask, training=True)
         now.mask, now.collect = support.mask, True
         outputs = hide_absent(self.forward(params, support.x, now), classes)
         return outputs, {name: value.detach() for name, value in now.collected.items()}
 
     def fit(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Fitted:
-        """Fix what queries will be normalised by, given the parameters that adaptation ended with."""
+        """Return the network with these adapted parameters, ready for queries: this fixes the statistics that normalise them."""
         if self.norm == "support":
             now = NormPass("own", support.mask, collect=True, differentiable=True)
             self.forward(params, support.x, now)
@@ -119,8 +125,14 @@ class Network:
             return Fitted(params, running_statistics(state), None, classes)
         return Fitted(params, {}, support if self.norm == "reptile" and self.norms else None, classes)
 
+    def fit_path(
+        self, path: Sequence[Params], state: State, support: Examples, classes: Tensor | None = None, *, training: bool
+    ) -> list[Fitted]:
+        """Return `fit` of each entry of a path through the inner loop; in training of the last alone, since nothing reads the others."""
+        return [self.fit(params, state, support, classes, training=training) for params in (path[-1:] if training else path)]
+
     def on_query(self, fitted: Fitted, x: Tensor, mask: Tensor | None = None, *, collect: bool = False) -> tuple[Tensor, Statistics]:
-        """Return outputs on queries x (B, ...), absent classes at -1e9, and the pass's own statistics where `collect` asks."""
+        """Return the outputs on queries x (B, ...) with absent classes at -1e9, and with `collect` the statistics of this pass."""
         if fitted.support is not None:
             outputs, statistics = self._each_with_support(fitted, x, mask, collect)
         else:
@@ -130,10 +142,10 @@ class Network:
         return hide_absent(outputs, fitted.classes), {name: value.detach() for name, value in statistics.items()}
 
     def on_episode(self, params: Params, state: State, episode: Episode) -> tuple[Tensor, Tensor, Statistics]:
-        """Return a training pass's outputs on support and on query, and its statistics, for methods that embed both sets alike.
+        """Return the outputs on support and on query, and the statistics, of training; for methods that embed both sets alike.
 
-        Where the mode normalises by the batch at hand (`batch`, `running`), the two sets go through the network in one pass and are
-        normalised by the statistics of both, as in the released code of such methods; elsewhere in two.
+        With norm=batch and norm=running both sets go through the network in one pass, and the statistics of both normalise it. The
+        released code of these methods does the same. With any other norm there are two passes.
         """
         support, query = episode
         if self.norm not in ("batch", "running"):
@@ -162,13 +174,13 @@ class Network:
         return NormPass("own", mask)
 
     def _each_with_support(self, fitted: Fitted, x: Tensor, mask: Tensor | None, collect: bool) -> tuple[Tensor, Statistics]:
-        """Pass each query through the network in a batch with the whole support set, as Reptile's released code does."""
+        """Pass each query through the network together with the whole support set, as Reptile's released code does."""
         support = fitted.support
         assert support is not None
-        used = None if support.mask is None else torch.cat([support.mask, support.mask.new_ones(1)])
+        real = None if support.mask is None else torch.cat([support.mask, support.mask.new_ones(1)])
 
         def one(query: Tensor) -> tuple[Tensor, Statistics]:
-            now = NormPass("own", used, collect=collect)
+            now = NormPass("own", real, collect=collect)
             outputs = self.forward(fitted.params, torch.cat([support.x, query[None]]), now)
             return outputs[-1], now.collected
 
@@ -179,12 +191,22 @@ class Network:
 
 def running_statistics(state: State) -> Statistics:
     """Return the running statistics of a state under the names of their layers."""
-    return {name.removeprefix(RUNNING): value for name, value in state.items() if name.startswith(RUNNING)}
+    return part_of(state, RUNNING)
 
 
-def present_classes(support: Examples) -> Tensor | None:
-    """Return which ways have a support example, (N,) bool; None where nothing is padded, and so all have."""
-    if support.mask is None:
+def query_loss(objective: Objective, outputs: Tensor, statistics: Statistics, query: Examples) -> tuple[Tensor, Aux]:
+    """Return the query loss of these outputs (B, N) or (B, D), and the report of loss, score and the query pass's statistics.
+
+    Most algorithms end their `loss` with this.
+    """
+    loss = objective.loss(outputs, query.y, query.mask)
+    score = objective.score(outputs, query.y, query.mask)
+    return loss, Aux.of({"loss": loss, objective.metric: score}, statistics)
+
+
+def present_classes(support: Examples, objective: Objective = CLASSIFICATION) -> Tensor | None:
+    """Return which ways have a support example, (N,) bool; None where all have: without padding, and in regression."""
+    if support.mask is None or objective.kind != "classification":
         return None
     return (support.y * support.mask[:, None]).sum(dim=0) > 0
 
@@ -195,7 +217,7 @@ def hide_absent(logits: Tensor, classes: Tensor | None) -> Tensor:
 
 
 def joint_mask(support: Examples, query: Examples) -> Tensor | None:
-    """Return the mask of support and query behind each other, None where nothing in either is padded."""
+    """Return the mask of the support rows followed by the query rows; None where neither set has padding."""
     if support.mask is None and query.mask is None:
         return None
     parts = [

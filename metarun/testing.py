@@ -6,8 +6,8 @@
         check_source(source)
         check_algorithm(algorithm, source)
 
-Each check raises AssertionError with a sentence. Algorithms are checked in float64, so that two ways of computing one thing
-agree to the last few digits; sources are checked as they deal.
+Each check raises AssertionError with a sentence. The checks of an algorithm compute in float64, so that two ways to the same result
+agree to the last few digits. The checks of a source take its episodes as they are.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from metarun import draws
 from metarun.engine.evaluation import score_episode
 from metarun.engine.training import gradients_of
 from metarun.episodes import deal
-from metarun.types import Algorithm, Aux, Episode, Examples, Params, State, TaskSource
+from metarun.types import Algorithm, Aux, Episode, Examples, Params, State, TaskSource, WithBatches
 
 TOLERANCE = 1e-9
-"""How far two results may lie apart, as a share of the largest value of the tensor (at least of 1)."""
+"""The largest difference of two equal results, as a share of the largest value of the tensor (at least of 1)."""
 
 
 def check_algorithm(algorithm: Algorithm, source: TaskSource) -> None:
-    """Run every check of an algorithm on the first episodes of a source; the episodes must have no padding."""
+    """Run every check of an algorithm on the first episodes of a source, which must have no padding."""
     check_shapes(algorithm, source)
     check_pure(algorithm, source)
     check_finite_gradients(algorithm, source)
@@ -44,7 +44,7 @@ def check_source(source: TaskSource) -> None:
 
 
 def check_shapes(algorithm: Algorithm, source: TaskSource) -> None:
-    """Check that outputs fit the targets, the loss is a scalar, and a step leaves the state with the names and shapes it had."""
+    """Check that outputs fit the targets, the loss is a scalar, and a step keeps the names and shapes of the state."""
     params, state = start(algorithm)
     params = {name: value.requires_grad_() for name, value in params.items()}
     batch, keys = first_episodes(source, 2)
@@ -56,14 +56,14 @@ def check_shapes(algorithm: Algorithm, source: TaskSource) -> None:
     assert loss.shape == (), f"loss gives a tensor of shape {tuple(loss.shape)}; it must be one number."
     assert "loss" in aux.metrics, f"Aux.metrics has {', '.join(aux.metrics) or 'nothing'} and lacks 'loss'."
     for name, value in {**aux.metrics, **aux.state}.items():
-        assert not value.requires_grad, f"Aux carries '{name}' with a gradient; detach it, or every step keeps its graph."
+        assert not value.requires_grad, f"Aux carries '{name}' with a gradient; use Aux.of, or every step keeps its graph."
     after = algorithm.update_state(state, gradients_of(algorithm, params, state, batch, keys, torch.tensor(0))[2].state)
-    was, now = ({name: tuple(value.shape) for name, value in held.items()} for held in (state, after))
-    assert was == now, f"update_state turns a state of {was} into one of {now}; a checkpoint needs names and shapes that stay."
+    was, now = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (state, after))
+    assert was == now, f"update_state turns a state of {was} into one of {now}; a checkpoint needs constant names and shapes."
 
 
 def check_pure(algorithm: Algorithm, source: TaskSource) -> None:
-    """Check that the same arguments give the same results, to the last bit, and are left as they were."""
+    """Check that the same arguments give the same results, to the last bit, and stay unchanged."""
     first, second = start(algorithm), start(algorithm)
     assert_same(first, second, "init gives different parameters or state for the same key", tolerance=0.0)
     params, state = first
@@ -83,7 +83,7 @@ def check_pure(algorithm: Algorithm, source: TaskSource) -> None:
 
 
 def check_finite_gradients(algorithm: Algorithm, source: TaskSource) -> None:
-    """Check that loss and gradient are finite at the start."""
+    """Check that loss and gradient are finite at the initial parameters."""
     params, state = start(algorithm)
     batch, keys = first_episodes(source, 3)
     gradients, losses, _ = gradients_of(*_arguments(algorithm, params, state, batch, keys))
@@ -94,7 +94,7 @@ def check_finite_gradients(algorithm: Algorithm, source: TaskSource) -> None:
 
 
 def check_batched_equals_loop(algorithm: Algorithm, source: TaskSource, tasks: int = 3) -> None:
-    """Check that all tasks at once, chunks of them, and one after another give the same gradients, losses, aux and scores."""
+    """Check that all tasks at once, chunks of tasks, and single tasks give the same gradients, losses and aux."""
     params, state = start(algorithm)
     batch, keys = first_episodes(source, tasks)
     whole = gradients_of(*_arguments(algorithm, params, state, batch, keys))
@@ -109,7 +109,7 @@ def check_batched_equals_loop(algorithm: Algorithm, source: TaskSource, tasks: i
 
 
 def check_padding_changes_nothing(algorithm: Algorithm, source: TaskSource) -> None:
-    """Check that rows masked out of support and query change neither loss, gradient, aux nor score, whatever they hold."""
+    """Check that padding rows in support and query change neither loss, gradient, aux nor score, whatever their content."""
     params, state = start(algorithm)
     batch, keys = first_episodes(source, 2)
     plain = gradients_of(*_arguments(algorithm, params, state, batch, keys))
@@ -122,13 +122,13 @@ def check_padding_changes_nothing(algorithm: Algorithm, source: TaskSource) -> N
 
 
 def check_deterministic_by_index(source: TaskSource, split: str = "train") -> None:
-    """Check that episode n is always the same one, that another number is another episode, and that `batch` deals the same ones."""
+    """Check that episode n is always the same, that another number is another episode, and that `batch` deals the same episodes."""
     first = source.episode(split, 3)
     other = source.episode(split, 0)
     assert_same(first, source.episode(split, 3), f"episode 3 of '{split}' is another one when it is dealt again", tolerance=0.0)
     alike = first.support.x.shape == other.support.x.shape and torch.equal(first.support.x, other.support.x)
     assert not alike, f"episodes 0 and 3 of '{split}' have the same support set."
-    if hasattr(source, "batch"):
+    if isinstance(source, WithBatches):
         batch = source.batch(split, torch.tensor([3, 0]))
         assert_same(_one(batch, 0), first, f"batch deals another episode 3 of '{split}' than episode does", tolerance=1e-6)
         assert_same(_one(batch, 1), other, f"batch deals another episode 0 of '{split}' than episode does", tolerance=1e-6)
@@ -152,7 +152,7 @@ def double(tree: Any) -> Any:
 
 
 def pad(examples: Examples, count: int) -> Examples:
-    """Return a batch of examples (T, B, ...) with `count` rows more among the others, masked out: noise with labels of real rows."""
+    """Return a batch of examples (T, B, ...) with `count` padding rows among the others: noise with labels of real rows."""
     rows = examples.x.shape[1]
     order = torch.tensor([0, rows, *range(1, rows), *range(rows + 1, rows + count)])  # one after the first, the others at the end
     noise = 3.0 * draws.normal(draws.key(7, "padding"), *examples.x.shape[:1], count, *examples.x.shape[2:], dtype=examples.x.dtype)
@@ -163,7 +163,7 @@ def pad(examples: Examples, count: int) -> Examples:
 
 
 def assert_same(first: Any, second: Any, sentence: str, *, tolerance: float = TOLERANCE) -> None:
-    """Raise AssertionError with the sentence, the place and the difference, unless two pytrees agree; NaN agrees with NaN."""
+    """Raise AssertionError with the sentence, the place and the difference, unless two pytrees are equal. NaN equals NaN."""
     ours, theirs = tree_flatten_with_path(first), tree_flatten_with_path(second)
     assert ours[1] == theirs[1], f"{sentence}: {ours[1]} against {theirs[1]}."
     for (path, a), (_, b) in zip(ours[0], theirs[0], strict=True):
@@ -193,7 +193,7 @@ def _rows(batch: Episode, rows: Tensor) -> Episode:
 
 
 def _join(parts: list[tuple[Params, Tensor, Aux]]) -> tuple[Params, Tensor, Aux]:
-    """Put chunks together as the engine does: gradients add, the rest has one row a task."""
+    """Join chunks as the engine does: add gradients, and concatenate losses and aux along the tasks."""
     gradients = {name: sum((part[0][name] for part in parts[1:]), parts[0][0][name]) for name in parts[0][0]}
     aux: Aux = tree_map(lambda *leaves: torch.cat(leaves), *[part[2] for part in parts])
     return gradients, torch.cat([part[1] for part in parts]), aux

@@ -1,4 +1,4 @@
-"""The central types: what a task is, what an algorithm is, and the legend of axes.
+"""The central types: a task, an algorithm, a source of tasks, and the legend of axes.
 
 Axes, in every docstring of the project:
 
@@ -11,20 +11,37 @@ An algorithm is written for ONE task: nothing in it has an axis T. The engine ma
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
 from metarun.objectives import Objective
 
 Params = dict[str, Tensor]
-"""What the outer loop learns by gradient, by name."""
+"""The tensors that the outer loop learns by gradient, by name."""
 
 State = dict[str, Tensor]
-"""What is carried from step to step without a gradient: running statistics, inner moments, a memory, a schedule."""
+"""The tensors that steps hand on without a gradient: running statistics, inner moments, a memory, a schedule."""
 
 Metrics = dict[str, Tensor]
 """Scalars of one task, by the name under which they are logged."""
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, under their names without the prefix."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with `prefix` before each name."""
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def constant(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as constants: no gradient flows through them."""
+    return {name: value.detach() for name, value in tensors.items()}
 
 
 class Examples(NamedTuple):
@@ -49,27 +66,65 @@ class Episode(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """What an algorithm's loss reports beside the tensor that is differentiated.
+    """The report of an algorithm's loss, beside the tensor that the outer loop differentiates. Nothing in it has a gradient.
 
-    metrics: scalars to log; `loss` is the query loss, also where the differentiated tensor is a surrogate.
-    state: whatever `update_state` needs, without a gradient.
+    metrics: scalars to log. `loss` is the query loss, even where the outer loop differentiates a surrogate.
+    state: the tensors that `update_state` needs.
     """
 
     metrics: Metrics
     state: dict[str, Tensor]
 
+    @classmethod
+    def of(cls, metrics: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Self:
+        """Return the report of these metrics and this state, without their gradients."""
+        return cls(constant(metrics), constant(state))
+
 
 Adapted = Any
-"""What adaptation leaves behind for `predict`: fast weights, prototypes, … A pytree of tensors."""
+"""The result of adaptation, from which `predict` answers: fast weights, prototypes, … A pytree of tensors."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Facts about an algorithm that metarun needs before it builds or runs one: `traits: ClassVar[Traits] = Traits(head=False)`.
+
+    head: the network is backbone + linear head (True), or the bare backbone (False).
+    sequential: the algorithm reads examples one after the other in many small operations, as a recurrent network does.
+    adapts_backbone: a task may get backbone weights of its own (True), or all tasks share them (False); or the name of the
+        boolean field of the algorithm that decides.
+    learns_all_classes: training labels number all training classes. metarun passes their number as the argument `train_classes`.
+    training_only: name prefixes of training-only parameters; these need not fit another task.
+    objectives: the kinds of task that the algorithm can do.
+    """
+
+    head: bool = True
+    sequential: bool = False
+    adapts_backbone: bool | str = True
+    learns_all_classes: bool = False
+    training_only: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ("classification", "regression")
+
+
+def traits_of(algorithm: object) -> Traits:
+    """Return the traits of an algorithm or of its class; the defaults where it declares none."""
+    traits: Traits = getattr(algorithm, "traits", Traits())
+    return traits
+
+
+def adapts_backbone(algorithm: object) -> bool:
+    """Return whether this algorithm, with these options, may give a task backbone weights of its own."""
+    answer = traits_of(algorithm).adapts_backbone
+    return bool(getattr(algorithm, answer)) if isinstance(answer, str) else answer
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """What a test asks of an algorithm: to learn a task from its support set, and then to answer. `Algorithm` says the rest."""
+    """The part of an `Algorithm` that a test uses: learn a task from its support set, and then answer."""
 
     @property
     def objective(self) -> Objective:
-        """What is minimised and what is scored."""
+        """The loss to minimise and the score to report."""
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
         """Run the inner loop on one support set; changes none of its arguments."""
@@ -80,27 +135,13 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Algorithm(Learner, Protocol):
-    """What the engine asks of an algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate, do not inherit.
+    """An algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate this class, do not inherit from it.
 
-    The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`),
-    which `metarun.wiring.build` fills in; the other fields are the keys of its YAML. `key` is a scalar int64 tensor from which
-    `metarun.draws` makes this episode's random numbers.
+    The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`).
+    `metarun.wiring.build` fills both in; the other fields are the keys of the algorithm's YAML file. `key` is a scalar int64 tensor
+    from which `metarun.draws` makes this episode's random numbers.
 
-    Optional members, used where they exist:
-
-    - `head: ClassVar[bool] = True`: whether the network is backbone + linear head (True) or the bare backbone (False).
-    - `sequential: ClassVar[bool] = False`: whether it reads examples one after the other, in many small operations (a recurrent network).
-    - `adapts_backbone: bool = True`: whether a task may get backbone weights of its own; False where all tasks pass through the same.
-    - `training_only: ClassVar[tuple[str, ...]]`: how the names of parameters begin that no test reads, so that they need not fit another task.
-    - `objectives: ClassVar[tuple[str, ...]]`: the kinds of objective it can do; without it, all.
-    - `trajectory(params, state, support, key) -> list[Adapted]`: before adaptation and after each inner step, for `by_step`.
-    - `sampled(adapted, x, mask) -> Tensor`: outputs (S, B, N) or (S, B, D) of several networks for the task, of which `predict` gives the
-      average. In regression their mixture is what likelihood, coverage and spread are of (`metarun.predictive`).
-    - `by_presentation(params, state, episode, key) -> (Tensor, Tensor)`: for the n-th presentation of a class in the episode read as one
-      sequence, how many were named rightly (P,) and how many there were (P,).
-    - `train_classes: int`, a field: how many classes the training labels number, filled in for methods that learn them all at once.
-    - `choose(params, state, score) -> State`: set what is chosen on validation episodes; `score(state)` gives the
-      validation score (higher is better) by number of inner steps. Called once, before the last validation of a run.
+    Optional members: `traits` (see `Traits`), and the method of each Protocol in `OPTIONAL_MEMBERS`.
     """
 
     def init(self, key: Tensor) -> tuple[Params, State]:
@@ -114,16 +155,75 @@ class Algorithm(Learner, Protocol):
 
 
 @runtime_checkable
-class TaskSource(Protocol):
-    """Where episodes come from. Episode n of a split under a seed is always the same episode.
+class WithTrajectory(Protocol):
+    """An algorithm that shows each inner step, so that a report can score them all (`by_step`)."""
 
-    Optional, for speed: `batch(split, indices) -> Episode` deals several at once (leading axis T); `to(device) -> TaskSource` gives the
-    same source with its data on a device, where its episodes then are.
+    def trajectory(self, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
+        """Return the result before adaptation and after each inner step; the last is that of `adapt`."""
+
+
+@runtime_checkable
+class WithSamples(Protocol):
+    """An algorithm that samples several networks for a task.
+
+    In regression, likelihood, coverage and spread are those of the mixture of the samples (`metarun.predictive`).
     """
+
+    def sampled(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the outputs (S, B, N) or (S, B, D) of S samples; `predict` returns their average."""
+
+
+@runtime_checkable
+class WithPresentations(Protocol):
+    """An algorithm that reads an episode as one sequence."""
+
+    def by_presentation(self, params: Params, state: State, episode: Episode, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the number of right answers (P,) and of all answers (P,) at the n-th presentation of a class, n = 1 … P."""
+
+
+@runtime_checkable
+class WithChoice(Protocol):
+    """An algorithm that chooses hyperparameters on validation episodes, once, before the last validation of a run."""
+
+    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+        """Return the state with the choice; `score(state)` gives the validation score by inner step, and higher is better."""
+
+
+OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithPresentations, WithChoice)
+"""Each of these Protocols describes one method that an algorithm may have."""
+
+
+@runtime_checkable
+class TaskSource(Protocol):
+    """A source of episodes. Episode n of a split under a seed is always the same episode."""
 
     @property
     def objective(self) -> str:
-        """The kind of it: "classification" or "regression"."""
+        """The kind of task: "classification" or "regression"."""
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode number `index` of "train", "val" or "test": a pure function of the source's seeds and these two."""
+
+
+@runtime_checkable
+class WithBatches(Protocol):
+    """A source that deals several episodes at once, for speed."""
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,), with a leading axis T."""
+
+
+@runtime_checkable
+class WithDevice(Protocol):
+    """A source that can hold its data on a device, where it then deals its episodes."""
+
+    def to(self, device: str) -> TaskSource:
+        """Return the same source with its data on the device."""
+
+
+@runtime_checkable
+class WithCurve(Protocol):
+    """A source whose tasks are functions that it knows, for pictures."""
+
+    def curve(self, split: str, index: int, x: Tensor) -> Tensor:
+        """Return the true function of an episode at x (B, D)."""

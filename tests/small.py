@@ -26,7 +26,7 @@ from metarun.objectives import objective
 from metarun.records.tracking import Progress, Tracker
 from metarun.tasks.sampling import ClassPool, FewShot
 from metarun.testing import double, start
-from metarun.types import Algorithm, Episode, Examples, TaskSource
+from metarun.types import Algorithm, Episode, Examples, TaskSource, traits_of
 from metarun.wiring.instantiate import instantiate, locate
 
 
@@ -189,9 +189,9 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
             node[key] = min(value, 3)
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
-        head = getattr(locate(node["_target_"]), "head", True)
+        head = traits_of(locate(node["_target_"])).head
         extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network(2 if head else None)
-    if "train_classes" in locate(node["_target_"]).__dataclass_fields__:
+    if traits_of(locate(node["_target_"])).learns_all_classes:
         extra["train_classes"] = outputs
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
     return algorithm
@@ -204,8 +204,4 @@ def wants_network(option: str) -> bool:
 
 def kinds_of(option: str) -> tuple[str, ...]:
     """Return the kinds of task that an algorithm does."""
-    return getattr(
-        locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"]),
-        "objectives",
-        ("classification", "regression"),
-    )
+    return traits_of(locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"])).objectives

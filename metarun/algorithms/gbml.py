@@ -3,9 +3,9 @@
     θ_{i+1}, m_{i+1} = U_ω(θ_i, ∇L(θ_i, support), L(θ_i, support), m_i)          inner step of the update rule U with memory m
     minimise over θ_0 and ω the mean over tasks of L(θ_S, query)
 
-With gradient descent as rule this is MAML; the rules that learn something, ω, each cite their paper in `updates/`. All meta-gradients are
-exact: second order runs through every input of the rule. First order takes ∇L and L for constants, and still runs through the rule itself
-and its memory, so that ω is learned either way.
+With gradient descent as the rule this is MAML. Some rules learn parameters ω; each rule in `updates/` cites its paper. All meta-gradients
+are exact: second order runs through every input of the rule. First order takes ∇L and L as constants. Gradients still run through the
+rule and its memory, so both orders learn ω.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from typing import Any
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.parts.inner_loop import InnerLoop, Slope, check_steps
+from metarun.algorithms.parts.inner_loop import InnerLoop, Slope
+from metarun.algorithms.parts.members import check_steps, fitted_outputs, last_of_trajectory, steps_of, track_running
 from metarun.algorithms.updates.rule import UpdateRule
 from metarun.functional import recomputed
-from metarun.network import Fitted, Network
+from metarun.network import Fitted, Network, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, part_of, prefixed
 
 UPDATE = "update."
-"""Prefix of what the update rule learns among the parameters."""
+"""Prefix of the update rule's parameters ω among all parameters."""
 
 
 @dataclass(frozen=True)
 class Gbml:
     """Meta-learning of an initialisation and an update rule.
 
-    update: the rule. inner_steps: in training; test_inner_steps: at validation and test, None for as many. first_order: drop the second
-    derivatives of the network. inner_loss, adapts, adapt_norm, recompute: as in MAML.
+    update: the rule U. inner_steps: S, in training. test_inner_steps: at validation and test; None for as many as in training.
+    first_order: drop the second derivatives of the network. inner_loss, adapts, adapt_norm, recompute: as in `metarun.algorithms.maml`.
     """
 
     network: Network
@@ -49,7 +50,7 @@ class Gbml:
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        check_steps(self.inner_steps, self.test_inner_steps)
+        check_steps(self)
         self.inner.check()
 
     @cached_property
@@ -58,48 +59,34 @@ class Gbml:
         return InnerLoop(self.network, self.objective, self.inner_loss, self.adapts, self.adapt_norm)
 
     def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return the network's initial parameters and running statistics, and what the rule learns."""
+        """Return the network's initial parameters with the rule's ω, and running statistics."""
         params, state = self.network.init()
         learned = self.update.init(self.inner.chosen(params), draws.fold(key, UPDATE))
-        return params | {UPDATE + name: value for name, value in learned.items()}, state
-
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Fitted:
-        """Return the network after the inner loop."""
-        return self.trajectory(params, state, support, key, training=training)[-1]
+        return params | prefixed(UPDATE, learned), state
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> list[Fitted]:
         """Return the network before adaptation and after each inner step; in training after the last alone."""
-        steps = self.inner_steps if training or self.test_inner_steps is None else self.test_inner_steps
         inner_step = recomputed(self._inner_step) if self.recompute and training else self._inner_step
-        learned = {name.removeprefix(UPDATE): value for name, value in params.items() if name.startswith(UPDATE)}
-        path = [{name: params[name] for name in self.network.names}]
+        learned, path = part_of(params, UPDATE), self.inner.start(params)
         memory = self.update.start(self.inner.chosen(path[0]))
-        for number in range(steps):
+        for number in range(steps_of(self, training=training)):
             changed, memory = inner_step(path[-1], learned, memory, state, support, number, training)
             path.append({**path[-1], **changed})
-        classes = self.inner.classes(support)
-        return [self.network.fit(fast, state, support, classes, training=training) for fast in (path[-1:] if training else path)]
-
-    def predict(self, adapted: Fitted, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the adapted network's outputs."""
-        return self.network.on_query(adapted, x, mask)[0]
+        return self.inner.fit(path, state, support, training=training)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Return the query loss after adaptation."""
-        query = episode.query
-        adapted = self.adapt(params, state, episode.support, key, training=True)
-        outputs, statistics = self.network.on_query(adapted, query.x, query.mask, collect=True)
-        loss = self.objective.loss(outputs, query.y, query.mask)
-        score = self.objective.score(outputs, query.y, query.mask)
-        return loss, Aux({"loss": loss.detach(), self.objective.metric: score.detach()}, statistics)
-
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the query passes."""
-        return self.network.update_running(state, aux)
+        """Return L(θ_S, query)."""
+        support, query = episode
+        adapted = self.adapt(params, state, support, key, training=True)
+        return query_loss(self.objective, *self.network.on_query(adapted, query.x, query.mask, collect=True), query)
 
     def _inner_step(
-        self, params: Params, learned: Params, memory: Any, state: State, support: Examples, number: int, training: bool
+        self, theta: Params, learned: Params, memory: Any, state: State, support: Examples, number: int, training: bool
     ) -> tuple[Params, Any]:
-        """Return those parameters that change, and the rule's memory."""
-        slope: Slope = self.inner.slope(params, state, support, training=training, first_order=self.first_order)
-        return self.update.step(learned, self.inner.chosen(params), slope, memory, number)
+        """Return the parameters that change, and the rule's memory."""
+        slope: Slope = self.inner.slope(theta, state, support, training=training, first_order=self.first_order)
+        return self.update.step(learned, self.inner.chosen(theta), slope, memory, number)
+
+    adapt = last_of_trajectory
+    predict = fitted_outputs
+    update_state = track_running

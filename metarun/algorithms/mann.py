@@ -10,28 +10,25 @@ ICML 2016. http://proceedings.mlr.press/v48/santoro16.html
     w^u_t = γ w^u_{t-1} + w^r_t + w^w_t                                                               (equation 5)
     p_t = softmax(W_o [h_t, r_t])
 
-Nothing is fitted to a task: the weights are learned once, and a task lives in the state of the recurrent network alone. That state is made
-anew for each episode, as are the labels of its classes, so what a picture is called has to be remembered from its last presentation: the
-label arrives one step late, y_{-1} being zero. Head i writes to the i-th least used row by the usage before this step (w^lu_{t-1}; the
-paper's marks all of these rows for every head, which would fill them with the same), as in https://github.com/tristandeleu/ntm-one-shot,
-from where the start is too: every entry of M is 1e-6, and w^r and w^u lie on the first row.
+Adaptation fits no weights. The outer loop learns the weights once, and a task lives in the state of the recurrent network alone. That
+state starts anew for each episode, and so do the labels of its classes. The network must therefore remember the label of a picture from
+the picture's last presentation. A label arrives one step late, and y_{-1} is zero.
 
-In training an episode's support and query are one sequence in random order, and the loss is the mean over all its steps, the first
-presentation of each class included, where one can but guess. `by_presentation` scores it that way too: by how often the class has been
-presented. `adapt` lets the network read the support set, and `predict` shows each query as the next input, so the accuracy is comparable
-with that of other methods. With `slots=0` there is no memory and r: the paper's baseline, an LSTM (`algo=mann_lstm`). f is the backbone, where
-the paper has the pixels themselves; its features are standardised (a batch normalisation without scale and shift), since what all pictures
-have in common would make all keys alike.
+In training, support and query are one sequence in random order. The loss is the mean over all its steps, and includes the first
+presentation of each class, where the network can only guess. `by_presentation` scores such sequences by how often a class has been
+presented. `adapt` reads the support set, and `predict` shows each query as the next input, so the accuracy compares with other methods.
 
-What a head writes is its key k_t in the paper (`write=key`). In the neural Turing machine that it builds on (Graves, Wayne and Danihelka 2014,
-https://arxiv.org/abs/1410.5401, equation 4), and in the code above, it is a vector of its own, a_t = tanh(W_a h_t) (`write=own`). A key has to
-find the row of a picture and cannot at the same time say what the picture is called; docs/results.md has what the difference is.
+Differences from the paper, each an option unless noted:
 
-The paper has no β, which is 1 then: of 128 rows the one that a key points at is read with a weight of 2 %, which takes long to learn from.
-The neural Turing machine has one (its equation 5).
-
-How strong the label enters at the start (`label_scale`) matters to how soon a network learns to keep it. An LSTM begins earlier where it is
-strong; one with a memory then learns as an LSTM does, and later than where it is weak (figures: docs/results.md).
+- Head i writes to the i-th least used row by the usage before this step (no option). The paper's w^lu_{t-1} marks all these rows for
+  every head, which fills them with the same vector. This and the start follow https://github.com/tristandeleu/ntm-one-shot: every
+  entry of M is 1e-6, and w^r and w^u lie on the first row.
+- f is the backbone with standardised features (no option). The paper reads pixels. Without the standardisation, the features that all
+  pictures share make all keys alike.
+- `write=own`: a head writes a vector of its own, a_t = tanh(W_a h_t), as in the neural Turing machine (Graves, Wayne and Danihelka 2014,
+  https://arxiv.org/abs/1410.5401, equation 4) and in the code above. `write=key` is the paper's.
+- `sharpness`: β, as in equation 5 of the neural Turing machine. The paper has none, which is β = 1.
+- `slots=0`: no memory and no r. This is the paper's baseline, an LSTM (`algo=mann_lstm`).
 """
 
 from __future__ import annotations
@@ -45,18 +42,19 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from metarun import draws
+from metarun.algorithms.parts.members import check_least, check_positive
 from metarun.algorithms.parts.orders import random_order
-from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, part_of
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init
 from metarun.errors import UserError, nearest
 from metarun.functional import map_tasks
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
 
 CONTROLLER = "controller."
 WRITES = ("key", "own")
 LOGGED = (1, 2)
-"""The presentations whose accuracy is logged in training."""
+"""Training logs the accuracy at these presentations."""
 
 
 class External(NamedTuple):
@@ -68,7 +66,7 @@ class External(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a step hands to the next. controller: h and c, (H,). read: (R*W,), r. label: (N,), y_{t-1}. memory: rows 0 where there is none."""
+    """The state between two steps. controller: h and c, (H,). read: r, (R*W,). label: y_{t-1}, (N,). memory: without rows if there is none."""
 
     controller: LstmState
     read: Tensor
@@ -76,8 +74,12 @@ class Carry(NamedTuple):
     memory: External
 
 
-class Adapted(NamedTuple):
-    """carry: after the support set. params: of the recurrent network. network: the backbone, ready for queries. classes: (N,) bool or None."""
+class Reader(NamedTuple):
+    """A network that has read the support set.
+
+    carry: its state. params: of the recurrent network. network: the backbone, ready for queries. classes: (N,) bool, the present ones, or
+    None for all.
+    """
 
     carry: Carry
     params: Params
@@ -86,7 +88,7 @@ class Adapted(NamedTuple):
 
 
 class Standardised(nn.Module):
-    """A backbone whose features have mean 0 and variance 1 each."""
+    """A backbone with standardised features: each has mean 0 and variance 1."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -103,9 +105,9 @@ class Mann:
     """The memory-augmented network.
 
     units: H, of the controller. slots: S, rows of the memory; 0 for none. width: W, of a row. heads: R, read heads. decay: γ, of the usage.
-    sharpness: β, of reading. write: what a head adds to the memory, one of `WRITES`: its key, or a vector of its own. label_scale: the weights
-    of the label start uniform within ± label_scale / √H, those of the other inputs within ± 1 / √H. orthogonal: how the controller's weights of h
-    start, see `metarun.algorithms.parts.recurrent.lstm_init`.
+    sharpness: β, of reading. write: the vector that a head adds to the memory: its "key", or a vector of its "own".
+    label_scale: the weights of the label start uniform within ± label_scale / √H, and those of the other inputs within ± 1 / √H.
+    orthogonal: the controller's weights of h start as orthogonal matrices (`metarun.algorithms.parts.recurrent.lstm_init`).
     """
 
     network: Network
@@ -119,29 +121,24 @@ class Mann:
     write: str = "key"
     label_scale: float = 0.5
     orthogonal: bool = False
-    objectives: ClassVar[tuple[str, ...]] = ("classification",)
-    sequential: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits(sequential=True, objectives=("classification",))
 
     def __post_init__(self) -> None:
-        for name, least in (("units", 1), ("slots", 0), ("width", 1), ("heads", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"algo.{name}={getattr(self, name)} must be at least {least}.")
+        check_least(self, 1, "units", "width", "heads")
+        check_least(self, 0, "slots")
         if 0 < self.slots < self.heads:
             raise UserError(
                 f"algo.slots={self.slots} leaves no row to write to for some of algo.heads={self.heads}; use at least {self.heads}."
             )
         if not 0 <= self.decay <= 1:
             raise UserError(f"algo.decay={self.decay} must lie between 0 and 1.")
-        if not self.sharpness > 0:
-            raise UserError(f"algo.sharpness={self.sharpness} must be positive.")
-        if not self.label_scale > 0:
-            raise UserError(f"algo.label_scale={self.label_scale} must be positive.")
+        check_positive(self, "sharpness", "label_scale")
         if self.write not in WRITES:
             raise UserError(f"algo.write is {' or '.join(WRITES)}, not '{self.write}'.{nearest(str(self.write), WRITES)}")
 
     @cached_property
     def embedding(self) -> Network:
-        """The backbone and what standardises its features: of the network that is given, only the size of the head is used besides."""
+        """The backbone with standardised features. Of the head of `network`, only its size is used."""
         return Network(Standardised(self.network.module.body), self.network.norm)  # type: ignore[arg-type]
 
     @property
@@ -150,7 +147,7 @@ class Mann:
         return self.heads * self.width if self.slots else 0
 
     def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return the parameters of backbone and recurrent network, and running statistics; `head.*` has a row for each way."""
+        """Return the parameters of backbone and recurrent network, and running statistics. `head.*` has a row for each way."""
         params, state = self.embedding.init()
         head = self.network.module.head
         assert isinstance(head, nn.Linear)
@@ -161,7 +158,7 @@ class Mann:
             return draws.uniform(draws.fold(key, name), rows, columns, low=-limit, high=limit)
 
         cell = lstm_init(draws.fold(key, CONTROLLER), features + self.reads, self.units, orthogonal=self.orthogonal)
-        params |= {CONTROLLER + name: value for name, value in cell.items()}
+        params |= prefixed(CONTROLLER, cell)
         params |= {"head.label": weights("label", ways, 4 * self.units, self.label_scale * self.units**-0.5)}
         params |= {"head.weight": weights("head", ways, seen), "head.bias": torch.zeros(ways)}
         if self.slots:
@@ -172,14 +169,14 @@ class Mann:
                 params |= {f"{name}.weight": weights(name, size, self.units), f"{name}.bias": torch.zeros(size)}
         return params, state
 
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Reader:
         """Return the state of the recurrent network after it has read the support set in random order."""
         z = self.embedding.on_support(params, state, support, training=training)
         carry = self._read(params, *shuffled(z, support.y, support.mask, key))[1]
-        return Adapted(carry, params, self.embedding.fit(params, state, support, training=training), present_classes(support))
+        return Reader(carry, params, self.embedding.fit(params, state, support, training=training), present_classes(support))
 
-    def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return logits (B, N), each input being shown as the next after the support set."""
+    def predict(self, adapted: Reader, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return logits (B, N); each input is the next one after the support set."""
         z = self.embedding.on_query(adapted.network, x, mask)[0]
         logits: Tensor = map_tasks(lambda row: self._step(adapted.params, adapted.carry, row)[0], z)
         return hide_absent(logits, adapted.classes)
@@ -192,16 +189,16 @@ class Mann:
         metrics = {"loss": loss, self.objective.metric: self.objective.score(logits, y, real)}
         right, presented = by_presentation(logits, y, real)
         metrics |= {f"presentation_{n}": right[n - 1] / presented[n - 1].clamp(min=1) for n in LOGGED if n <= len(right)}
-        return loss, Aux({name: value.detach() for name, value in metrics.items()}, statistics)
+        return loss, Aux.of(metrics, statistics)
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
         """Track the running statistics of the training passes."""
         return self.embedding.update_running(state, aux)
 
     def by_presentation(self, params: Params, state: State, episode: Episode, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how many examples were named rightly (P,), and how many there were (P,), by how often their class had been presented.
+        """Return the number of right answers (P,) and of all answers (P,) at the n-th presentation of a class.
 
-        P is the mean number of examples of a class in the shape of the episode; support and query are one sequence, as in training.
+        Support and query are one sequence, as in training. P is its length divided by the number of ways.
         """
         support, query = episode
         known = self.embedding.on_support(params, state, support, training=False)
@@ -211,7 +208,7 @@ class Mann:
     def _sequence(
         self, params: Params, known: Tensor, asked: Tensor, episode: Episode, key: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return logits (L, N), labels (L, N) and which rows are real (L,) of support and query in random order."""
+        """Return logits (L, N), labels (L, N) and real rows (L,) of support and query in random order."""
         support, query = episode
         y, real = torch.cat([support.y, query.y]), joint_mask(support, query)
         classes = None if real is None else (y * real[:, None]).sum(dim=0) > 0
@@ -219,11 +216,11 @@ class Mann:
         return hide_absent(self._read(params, z, y, real)[0], classes), y, real
 
     def _read(self, params: Params, z: Tensor, y: Tensor, real: Tensor | None) -> tuple[Tensor, Carry]:
-        """Return the logits (L, N) of a sequence of embeddings z (L, D) with labels y (L, N), and what it leaves; padding passes without a trace."""
+        """Return the logits (L, N) of a sequence of embeddings z (L, D) with labels y (L, N), and the state after its real rows."""
         carry, logits = self._start(z, y), []
         for t in range(len(z)):
             output, after = self._step(params, carry, z[t])
-            after = after._replace(label=y[t])  # known only now: the step above saw the label before
+            after = after._replace(label=y[t])  # the network sees a label one step late
             carry = after if real is None else tree_map(lambda new, old, t=t: torch.where(real[t], new, old), after, carry)
             logits.append(output)
         return torch.stack(logits), carry
@@ -234,9 +231,9 @@ class Mann:
         return Carry(LstmState(zeros, zeros), z.new_zeros(self.reads), torch.zeros_like(y[0]), memory)
 
     def _step(self, params: Params, carry: Carry, z: Tensor) -> tuple[Tensor, Carry]:
-        """Return the logits (N,) of one embedding z (D,) and what the step leaves; the label before it is in `carry`."""
+        """Return the logits (N,) of one embedding z (D,), and the next state."""
         cell = part_of(params, CONTROLLER)
-        # A one-hot input of the controller, written as what it adds to the bias.
+        # The label is a one-hot input of the controller; its weights times the label add to the bias.
         cell["bias"] = cell["bias"] + carry.label @ params["head.label"]
         controller = lstm_cell(cell, torch.cat([z, carry.read]), carry.controller)
         h, read, memory = controller.hidden, carry.read, carry.memory
@@ -250,14 +247,14 @@ class Mann:
         return logits, Carry(controller, read, carry.label, memory)
 
     def _vectors(self, params: Params, name: str, h: Tensor) -> Tensor:
-        """Return a vector (R, W) for each head, made of the controller's output h (H,)."""
+        """Return a vector for each head (R, W), from the controller's output h (H,)."""
         return (params[f"{name}.weight"] @ h + params[f"{name}.bias"]).tanh().reshape(self.heads, self.width)
 
 
 def access(memory: External, keys: Tensor, written: Tensor, gate: Tensor, decay: float, sharpness: float = 1.0) -> External:
-    """Write and then read by least recently used access; keys, written: k and a, (R, W). gate: σ(α), (R,). One of each for each head."""
+    """Write and then read by least recently used access. keys, written: k and a, (R, W), for each head. gate: σ(α), (R,)."""
     heads, slots = memory.reading.shape
-    # A sort that keeps the order of equals, since at the beginning nearly all rows are used as little.
+    # The sort is stable, since at the start nearly all rows have the same usage.
     least_used = memory.usage.detach().argsort(stable=True)[:heads, None] == torch.arange(slots, device=keys.device)
     writing = gate[:, None] * memory.reading + (1 - gate[:, None]) * least_used
     rows = torch.where(least_used[0, :, None], 0.0, memory.rows) + writing.T @ written
@@ -267,7 +264,7 @@ def access(memory: External, keys: Tensor, written: Tensor, gate: Tensor, decay:
 
 
 def cosine(keys: Tensor, rows: Tensor) -> Tensor:
-    """Return the cosines (R, S) of keys (R, W) and rows (S, W); 0 for a row of zeros, with a derivative of 0 by it."""
+    """Return the cosines (R, S) of keys (R, W) and rows (S, W); for a row of zeros the cosine and its derivative are 0."""
     lengths = (keys.square().sum(dim=1) + 1e-24).sqrt()[:, None] * (rows.square().sum(dim=1) + 1e-24).sqrt()
     return keys @ rows.T / (lengths + 1e-6)
 
@@ -279,7 +276,7 @@ def shuffled(z: Tensor, y: Tensor, real: Tensor | None, key: Tensor) -> tuple[Te
 
 
 def by_presentation(logits: Tensor, y: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return, for the n-th presentation of a class, n = 1 … L/N, how many steps of a sequence were right (P,) and how many there were (P,)."""
+    """Return the number of right steps (P,) and of all steps (P,) of a sequence at the n-th presentation of a class, n = 1 … P = L/N."""
     length, ways = y.shape
     shown = y if real is None else y * real[:, None]
     number = (shown.cumsum(dim=0) * shown).sum(dim=1)  # 0 on padding

@@ -7,14 +7,14 @@ NeurIPS 2016. https://arxiv.org/abs/1606.04080
     a(x, x_i) = softmax over i of c(f(x), g(x_i)),  c the cosine                                    (section 2.1.1)
 
 Unlike a prototypical network it never averages a class: the loss is -log of the attention that all examples of the right class get
-together. With full context embeddings (`fce`, section 2.1.2 and appendix A), g reads the whole support set by a bidirectional LSTM and f
-looks at it K times by an LSTM with attention:
+together. With full context embeddings (`fce`, section 2.1.2 and appendix A), a bidirectional LSTM reads the whole support set for g, and
+an LSTM with attention looks at it K times for f:
 
     g(x_i) = h→_i + h←_i + g'(x_i)                                                                  (appendix A.2)
     ĥ_k, c_k = LSTM(f'(x), [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = ĥ_k + f'(x),  f(x) = h_K            (equations 3 and 4)
     r_{k-1} = sum over i of softmax over i of (h_{k-1} · g(x_i)) · g(x_i)                           (equations 5 and 6)
 
-from ĥ_0 = c_0 = 0. f' = g' is the backbone. A set has no order and an LSTM reads one, so g depends on the order of the support set.
+from ĥ_0 = c_0 = 0. f' = g' is the backbone. A set has no order, but an LSTM reads in one, so g depends on the order of the support set.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.algorithms.parts.members import check_not_negative, check_positive, track_running
 from metarun.algorithms.parts.orders import random_order
-from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, lstm_start, part_of
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, lstm_start
+from metarun.algorithms.parts.vectors import unit
 from metarun.errors import UserError, nearest
 from metarun.functional import squared_distances
-from metarun.network import Fitted, Network, hide_absent, present_classes
+from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
 
 SIMILARITIES = ("cosine", "semi_cosine", "l2")
 LOG_TEMPERATURE, FORWARD, BACKWARD, ATTENTION = "log_temperature", "fce.forward.", "fce.backward.", "fce.attention."
 
 
 class Attended(NamedTuple):
-    """What queries attend to.
+    """A support set for queries to attend to.
 
-    g: (B, D) support embeddings, in context with `fce`; y, mask: their labels (B, N) and which are real. network: the embedding and the
-    algorithm's own parameters. classes: (N,) bool, those present, or None.
+    g: (B, D) support embeddings; with `fce` in context. y: (B, N), their labels. mask: (B,) bool, False on padding, or None.
+    network: the backbone, ready for queries, and the algorithm's own parameters. classes: (N,) bool, the present ones, or None for all.
     """
 
     g: Tensor
@@ -57,14 +59,14 @@ class Attended(NamedTuple):
 class Matching:
     """Matching Networks.
 
-    similarity: c. "cosine" (the paper's) lies in [-1, 1], so with one shot no class gets a probability above e/(e + (N-1)/e): 0.65 at 5
-        ways, 0.28 at 20, which is why it learns badly with many ways; "semi_cosine" divides by the length of the support embedding only, as
-        many ports do; "l2" is minus the squared Euclidean distance. Neither of these two has such a bound.
-    temperature: c is divided by it; below 1 it lifts the bound. learn_temperature: by the outer loop, from there on.
-    fce: full context embeddings. fce_steps: K, of which the paper gives no number. fce_shuffle: let the LSTM read the support set in a random order
-        instead of class by class, as episodes are dealt.
+    similarity: c. "cosine", the paper's, lies in [-1, 1]. With one shot no class gets a probability above e/(e + (N-1)/e), 0.65 at 5 ways
+        and 0.28 at 20, so it learns badly with many ways. "semi_cosine" divides by the length of the support embedding only, as many
+        ports do. "l2" is minus the squared Euclidean distance. These two have no such bound.
+    temperature: divides c; below 1 it lifts the bound. learn_temperature: the outer loop learns it, from that value on.
+    fce: full context embeddings. fce_steps: K; the paper does not give it. fce_shuffle: the LSTM reads the support set in a random order
+        instead of class by class, which is the order of a dealt episode.
 
-    In training, support and query go through the backbone in one pass where the mode normalises by the batch at hand.
+    In training with norm=batch or norm=running, support and query go through the backbone in one pass.
     """
 
     network: Network
@@ -75,9 +77,7 @@ class Matching:
     fce: bool = False
     fce_steps: int = 5
     fce_shuffle: bool = True
-    head: ClassVar[bool] = False
-    adapts_backbone: ClassVar[bool] = False
-    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, objectives=("classification",))
 
     def __post_init__(self) -> None:
         if self.similarity not in SIMILARITIES:
@@ -85,20 +85,18 @@ class Matching:
             raise UserError(
                 f"algo.similarity={self.similarity} is unknown; it must be one of {known}.{nearest(self.similarity, SIMILARITIES)}"
             )
-        if self.temperature <= 0:
-            raise UserError(f"algo.temperature={self.temperature} must be above 0.")
-        if self.fce_steps < 0:
-            raise UserError(f"algo.fce_steps={self.fce_steps} must not be negative.")
+        check_positive(self, "temperature")
+        check_not_negative(self, "fce_steps")
 
     def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return the backbone's parameters and running statistics, the LSTMs' where `fce` asks, and ln of a temperature to learn."""
+        """Return the backbone's parameters and running statistics, with `fce` those of the LSTMs, and ln of a temperature to learn."""
         params, state = self.network.init()
         if self.learn_temperature:
             params[LOG_TEMPERATURE] = torch.tensor(math.log(self.temperature))
         if self.fce:
             width = int(self.network.module.out_features)  # type: ignore[arg-type]
             for prefix, inputs in ((FORWARD, width), (BACKWARD, width), (ATTENTION, 2 * width)):
-                params |= {prefix + name: value for name, value in lstm_init(draws.fold(key, prefix), inputs, width).items()}
+                params |= prefixed(prefix, lstm_init(draws.fold(key, prefix), inputs, width))
         return params, state
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Attended:
@@ -107,7 +105,7 @@ class Matching:
         return self._attended(embeddings, support, self.network.fit(params, state, support, training=training), key)
 
     def predict(self, adapted: Attended, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return logits (B, N) whose softmax is the attention summed by class."""
+        """Return logits (B, N); their softmax is the attention summed by class."""
         return self._logits(adapted, self.network.on_query(adapted.network, x, mask)[0])
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
@@ -115,13 +113,7 @@ class Matching:
         support, query = episode
         known, asked, statistics = self.network.on_episode(params, state, episode)
         logits = self._logits(self._attended(known, support, Fitted(params, {}, None, None), key), asked)
-        loss = self.objective.loss(logits, query.y, query.mask)
-        score = self.objective.score(logits, query.y, query.mask)
-        return loss, Aux({"loss": loss.detach(), self.objective.metric: score.detach()}, statistics)
-
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the training passes."""
-        return self.network.update_running(state, aux)
+        return query_loss(self.objective, logits, statistics, query)
 
     def _attended(self, embeddings: Tensor, support: Examples, network: Fitted, key: Tensor) -> Attended:
         g, y, mask = embeddings, support.y, support.mask
@@ -138,32 +130,34 @@ class Matching:
             f = with_attention(part_of(params, ATTENTION), f, g, adapted.mask, self.fce_steps)
         scores = similarity(f, g, self.similarity) / (params[LOG_TEMPERATURE].exp() if self.learn_temperature else self.temperature)
         usable = adapted.y > 0 if adapted.mask is None else (adapted.y > 0) & adapted.mask[:, None]
-        # Summed as logarithms, so that a probability of 0 needs no clipping; -1e9 and not -inf, whose derivative would be NaN.
+        # The sum is one of logarithms, so a probability of 0 needs no clipping. The derivative at -inf would be NaN, so -1e9.
         by_class = torch.where(usable[None], scores[:, :, None], -1e9).logsumexp(dim=1)
         return hide_absent(by_class, adapted.classes)
+
+    update_state = track_running
 
 
 def similarity(f: Tensor, g: Tensor, kind: str) -> Tensor:
     """Return c(f_i, g_j), (A, B), from f (A, D) and g (B, D)."""
     if kind == "l2":
         return -squared_distances(f, g)
-    return (_unit(f) if kind == "cosine" else f) @ _unit(g).T
+    return (unit(f) if kind == "cosine" else f) @ unit(g).T
 
 
 def in_context(forward: Params, backward: Params, z: Tensor, mask: Tensor | None) -> Tensor:
-    """Return g (B, D): support embeddings z (B, D) plus the outputs of two LSTMs that read them from either end."""
+    """Return g (B, D): support embeddings z (B, D) plus the outputs of two LSTMs that read them from both ends."""
     reversed_mask = None if mask is None else mask.flip(0)
     return z + _outputs(forward, z, mask) + _outputs(backward, z.flip(0), reversed_mask).flip(0)
 
 
 def with_attention(params: Params, z: Tensor, g: Tensor, mask: Tensor | None, steps: int) -> Tensor:
-    """Return f (A, D): query embeddings z (A, D) after so many looks at the support set g (B, D), padding left out."""
+    """Return f (A, D): query embeddings z (A, D) after `steps` looks at the real rows of the support set g (B, D)."""
     hidden, cell = z, torch.zeros_like(z)
     for _ in range(steps):
         scores = hidden @ g.T
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        # An LSTM whose hidden state is [h, r] and whose output is of the size of h takes r as well for an input.
+        # The paper's hidden state is [h, r] and the output has the size of h, so r acts as an input.
         inputs = torch.cat([z, scores.softmax(dim=1) @ g], dim=1)
         output, cell = lstm_cell(params, inputs, LstmState(hidden, cell))
         hidden = output + z
@@ -171,7 +165,7 @@ def with_attention(params: Params, z: Tensor, g: Tensor, mask: Tensor | None, st
 
 
 def _outputs(params: Params, z: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the outputs (B, D) of an LSTM that reads the rows of z (B, D) from the first to the last and passes over padding."""
+    """Return the outputs (B, D) of an LSTM that reads the real rows of z (B, D) from the first to the last."""
     state, outputs = lstm_start(params, z[0]), []
     for row in range(z.shape[0]):
         after = lstm_cell(params, z[row], state)
@@ -180,8 +174,3 @@ def _outputs(params: Params, z: Tensor, mask: Tensor | None) -> Tensor:
         state = after
         outputs.append(state.hidden)
     return torch.stack(outputs)
-
-
-def _unit(z: Tensor) -> Tensor:
-    """Return the rows of z (B, D) at length 1; a row of zeros, which a ReLU may give, stays one."""
-    return z * (z.square().sum(dim=1, keepdim=True) + 1e-12).rsqrt()

@@ -1,4 +1,4 @@
-"""Nearest neighbour on raw inputs: the class of the support example whose pixels are closest. A floor that learns nothing.
+"""Nearest neighbour on raw inputs: the class of the support example with the closest pixels. A lower bound that learns nothing.
 
 Cover and Hart. "Nearest Neighbor Pattern Classification", IEEE Transactions on Information Theory 13(1), 1967, on pixels.
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from metarun.functional import squared_distances
 from metarun.network import hide_absent, present_classes
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, Traits
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Nearest:
     """Nearest neighbour on raw inputs; no parameter, no hyperparameter."""
 
     objective: Objective
-    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    traits: ClassVar[Traits] = Traits(objectives=("classification",))
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return nothing to learn and nothing to carry."""
@@ -45,7 +45,7 @@ class Nearest:
         """Return the query loss, which depends on no parameter."""
         outputs = self.predict(episode.support, episode.query.x)
         loss = self.objective.loss(outputs, episode.query.y, episode.query.mask)
-        return loss, Aux({"loss": loss}, {})
+        return loss, Aux.of({"loss": loss}, {})
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
         """Return the state as it is."""

@@ -8,13 +8,13 @@ Chelsea Finn, Kelvin Xu, Sergey Levine. "Probabilistic Model-Agnostic Meta-Learn
     outer:  minimise E_q[-log p(query | φ)] + KL(q ‖ p)          over μ, σ, v_q, γ_p, γ_q         (equation 2 and line 11)
     test:   θ_1 … θ_S ~ p(θ | support), each adapted to φ_s; their predictions are averaged       (algorithm 2)
 
-In training θ is inferred from the query set too, which tells which of the functions that fit the support set it is; at test it is drawn
-from what the support set alone says. The KL term makes the second as wide as the first is scattered, so samples of an ambiguous task
-differ. Both Gaussians are one gradient step away from the same μ, and gradients flow through these steps and through the sample.
+In training, q infers θ from the query set, which shows which of the functions that fit the support set is the right one. At test, p
+draws θ from the support set alone. The KL term makes p as wide as q is scattered, so samples of an ambiguous task differ. Both Gaussians
+are one gradient step away from the same μ, and gradients flow through these steps and through the sample.
 
-L is the mean loss (squared error or cross entropy). The bound is divided by the number of query examples: `kl_weight` of 1 is the exact
-one; the paper does not say how it weighs the two, and smaller values temper the KL. In regression the likelihood is a Gaussian whose
-variance is learned with the rest. Where weights of a MAML run are there under the same names, `init_from` starts μ from them.
+L is the mean loss (squared error or cross entropy). The bound is divided by the number of query examples, and `kl_weight=1` is the exact
+bound. The paper does not say how it weighs the two terms; a smaller value tempers the KL. In regression the likelihood is a Gaussian, and
+the outer loop learns its variance. `init_from` starts μ from a MAML run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,24 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from metarun.algorithms.parts.gaussians import LOG_NOISE, Gaussian, Sampled, draw, kl, mixture_loss, sampled_outputs
+from metarun.algorithms.parts.gaussians import (
+    LOG_NOISE,
+    Gaussian,
+    Sampled,
+    count_of,
+    draw,
+    held_part,
+    kl,
+    mixture_loss,
+    random_part,
+    sampled_outputs,
+)
+from metarun.algorithms.parts.members import check_steps, last_of_trajectory, sample_average, steps_of, track_running
 from metarun.errors import UserError
 from metarun.functional import map_tasks
 from metarun.network import Network, present_classes
 from metarun.objectives import Objective
-from metarun.predictive import averaged
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, constant
 
 PRIOR_STD, POSTERIOR_STD = "log_sigma.", "log_v."
 GAMMA_P, GAMMA_Q = "gamma_p", "gamma_q"
@@ -42,10 +53,10 @@ GAMMA_P, GAMMA_Q = "gamma_p", "gamma_q"
 class Pmaml:
     """PLATIPUS.
 
-    inner_lr: α, per inner step. inner_steps: in training; test_inner_steps: at validation and test, None for as many.
-    first_order: drop the second derivatives, of the two γ-steps too. samples: S, at validation and test; one is drawn in training.
-    kl_weight: of the KL in the bound. init_gamma, init_std, init_noise: where γ_p and γ_q, the standard deviations σ and √v_q of
-        the weights, and that of regression's observations begin.
+    inner_lr: α, per inner step. inner_steps: in training. test_inner_steps: at validation and test; None for as many as in training.
+    first_order: drop the second derivatives, of the two γ-steps too. samples: S, at validation and test; training draws one.
+    kl_weight: of the KL in the bound. init_gamma: γ_p and γ_q at the start. init_std: the standard deviations σ and √v_q of the weights at
+        the start. init_noise: that of a regression's observations at the start.
     """
 
     network: Network
@@ -61,8 +72,7 @@ class Pmaml:
     init_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 0 or (self.test_inner_steps or 0) < 0:
-            raise UserError(f"algo.inner_steps={self.inner_steps} and algo.test_inner_steps={self.test_inner_steps} must not be negative.")
+        check_steps(self)
         if self.samples < 1 or self.kl_weight < 0:
             raise UserError(f"algo.samples={self.samples} must be at least 1 and algo.kl_weight={self.kl_weight} not negative.")
         if not (self.init_std > 0 and self.init_noise > 0):
@@ -72,44 +82,35 @@ class Pmaml:
         """Return μ under the names of the network's parameters, the logarithms of σ and √v_q, γ_p, γ_q, and the running statistics."""
         params, state = self.network.init()
         extra = {GAMMA_P: torch.tensor(self.init_gamma), GAMMA_Q: torch.tensor(self.init_gamma)}
-        for name, value in self._random(params).items():
+        for name, value in random_part(self.network, params).items():
             for prefix in (PRIOR_STD, POSTERIOR_STD):
                 extra[prefix + name] = torch.full_like(value, math.log(self.init_std))
         if self.objective.kind == "regression":
             extra[LOG_NOISE] = torch.tensor(math.log(self.init_noise))
         return params | extra, state
 
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Sampled:
-        """Return the samples φ after the inner loop."""
-        return self.trajectory(params, state, support, key, training=training)[-1]
-
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> list[Sampled]:
-        """Return the samples θ of p(θ | support), and after each inner step."""
-        steps = self.inner_steps if training or self.test_inner_steps is None else self.test_inner_steps
-        held, classes = self._held(params), self._classes(support)
+        """Return the samples θ of p(θ | support), and their φ after each inner step."""
+        held, classes = held_part(self.network, params), present_classes(support, self.objective)
         prior = self._gaussian(params, GAMMA_P, PRIOR_STD, state, support, classes, training)
 
         def inner_loop(theta: Params) -> list[Params]:
             path = [theta]
-            for _ in range(steps):
+            for _ in range(steps_of(self, training=training)):
                 path.append(self._descend(path[-1], held, self.inner_lr, state, support, classes, training))
             return path
 
         path = map_tasks(inner_loop, draw(prior, key, self.samples))
         return [Sampled(weights, held, state, support, classes) for weights in path]
 
-    def predict(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the average over the samples: of outputs in regression, of probabilities (as their logarithms) in classification."""
-        return averaged(self.sampled(adapted, x, mask), self.objective.kind)
-
     def sampled(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the outputs of each sample."""
+        """Return the outputs of each sample, (S, B, N) or (S, B, D)."""
         return sampled_outputs(self.network, adapted, x, mask)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the negative bound per query example, with one sample of q."""
         support, query = episode
-        classes, held = self._classes(support), self._held(params)
+        classes, held = present_classes(support, self.objective), held_part(self.network, params)
         q = self._gaussian(params, GAMMA_Q, POSTERIOR_STD, state, query, classes, training=True)
         p = self._gaussian(params, GAMMA_P, PRIOR_STD, state, support, classes, training=True)
         weights = {name: value[0] for name, value in draw(q, key, 1).items()}
@@ -119,21 +120,16 @@ class Pmaml:
         outputs, statistics = self.network.on_query(fitted, query.x, query.mask, collect=True)
         loss = mixture_loss(self.objective, outputs[None], query.y, query.mask, params.get(LOG_NOISE))
         divergence = kl(q, p, classes)
-        count = len(query.x) if query.mask is None else query.mask.sum()
         score = self.objective.score(outputs, query.y, query.mask)
-        metrics = {"loss": loss.detach(), "kl": divergence.detach(), self.objective.metric: score.detach()}
-        return loss + self.kl_weight * divergence / count, Aux(metrics, statistics)
-
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the query passes."""
-        return self.network.update_running(state, aux)
+        metrics = {"loss": loss, "kl": divergence, self.objective.metric: score}
+        return loss + self.kl_weight * divergence / count_of(query), Aux.of(metrics, statistics)
 
     def _gaussian(
         self, params: Params, gamma: str, std: str, state: State, examples: Examples, classes: Tensor | None, training: bool
     ) -> Gaussian:
-        """Return the Gaussian whose mean is one gradient step on these examples away from μ."""
-        mean = self._random(params)
-        stepped = self._descend(mean, self._held(params), params[gamma], state, examples, classes, training)
+        """Return the Gaussian with its mean one gradient step on these examples away from μ."""
+        mean = random_part(self.network, params)
+        stepped = self._descend(mean, held_part(self.network, params), params[gamma], state, examples, classes, training)
         return Gaussian(stepped, {name: params[std + name] for name in mean})
 
     def _descend(
@@ -146,19 +142,12 @@ class Pmaml:
             return self.objective.loss(outputs, examples.y, examples.mask)
 
         if self.first_order:
-            held = {name: value.detach() for name, value in held.items()}
-            gradients = grad(mean_loss)({name: value.detach() for name, value in weights.items()})
+            held = constant(held)
+            gradients = grad(mean_loss)(constant(weights))
         else:
             gradients = grad(mean_loss)(weights)
         return {name: value - lr * gradients[name] for name, value in weights.items()}
 
-    def _random(self, params: Params) -> Params:
-        """Return μ of the weights that have a distribution."""
-        held = self.network.norm_params
-        return {name: params[name] for name in self.network.names if name not in held}
-
-    def _held(self, params: Params) -> Params:
-        return {name: params[name] for name in self.network.norm_params}
-
-    def _classes(self, support: Examples) -> Tensor | None:
-        return present_classes(support) if self.objective.kind == "classification" else None
+    adapt = last_of_trajectory
+    predict = sample_average
+    update_state = track_running

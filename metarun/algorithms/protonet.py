@@ -6,8 +6,8 @@ https://arxiv.org/abs/1703.05175
     c_n = mean of f(x) over the support examples of class n                        (equation 1)
     p(n | x) = softmax over n of -|f(x) - c_n|²                                    (equation 2)
 
-Nothing is fitted at test: adaptation is one pass over the support set, so the number of ways is free to differ between training and
-test (the paper trains with more). The distance is the squared Euclidean one, without a temperature.
+A test fits nothing: adaptation is one pass over the support set. So training and test may differ in the number of ways, and the paper
+trains with more. The distance is the squared Euclidean one, without a temperature.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from metarun.algorithms.parts.members import track_running
 from metarun.functional import prototypes, squared_distances
-from metarun.network import Fitted, Network, hide_absent, present_classes
+from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, Traits
 
 
 class Prototypes(NamedTuple):
@@ -35,15 +36,13 @@ class Prototypes(NamedTuple):
 class ProtoNet:
     """Prototypical Networks; no hyperparameter of its own.
 
-    In training, support and query go through the network in one pass where the mode normalises by the batch at hand (`batch` and
-    `running`), as in the released code. At test, `batch` normalises each of the two sets by its own statistics.
+    In training with norm=batch or norm=running, support and query go through the network in one pass, as in the released code. At test,
+    norm=batch normalises each of the two sets by its own statistics.
     """
 
     network: Network
     objective: Objective
-    head: ClassVar[bool] = False
-    adapts_backbone: ClassVar[bool] = False
-    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, objectives=("classification",))
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the embedding's initial parameters and running statistics."""
@@ -56,7 +55,7 @@ class ProtoNet:
         return Prototypes(centres, self.network.fit(params, state, support, training=training), present_classes(support))
 
     def predict(self, adapted: Prototypes, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return minus the squared distances to the prototypes, (B, N), which are the logits."""
+        """Return the logits (B, N): minus the squared distances to the prototypes."""
         embeddings, _ = self.network.on_query(adapted.network, x, mask)
         return _logits(embeddings, adapted.centres, adapted.classes)
 
@@ -65,13 +64,9 @@ class ProtoNet:
         support, query = episode
         known, asked, statistics = self.network.on_episode(params, state, episode)
         logits = _logits(asked, prototypes(known, support.y, support.mask), present_classes(support))
-        loss = self.objective.loss(logits, query.y, query.mask)
-        score = self.objective.score(logits, query.y, query.mask)
-        return loss, Aux({"loss": loss.detach(), self.objective.metric: score.detach()}, statistics)
+        return query_loss(self.objective, logits, statistics, query)
 
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the training passes."""
-        return self.network.update_running(state, aux)
+    update_state = track_running
 
 
 def _logits(embeddings: Tensor, centres: Tensor, classes: Tensor | None) -> Tensor:

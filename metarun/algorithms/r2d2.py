@@ -1,4 +1,4 @@
-"""R2-D2: a ridge regression on embeddings, solved anew for each task in closed form, through which the outer gradient runs.
+"""R2-D2: ridge regression on embeddings, solved for each task in closed form. The outer gradient runs through the solution.
 
 Luca Bertinetto, João F. Henriques, Philip H. S. Torr, Andrea Vedaldi. "Meta-learning with differentiable closed-form solvers", ICLR 2019.
 https://arxiv.org/abs/1805.08136
@@ -6,10 +6,10 @@ https://arxiv.org/abs/1805.08136
     W = argmin over W of |Z W - Y|²/B + λ |W|²  =  (ZᵀZ + BλI)⁻¹ ZᵀY  =  Zᵀ (ZZᵀ + BλI)⁻¹ Y        (section 3.2)
     p(n | x) = softmax over n of α (z(x) W)_n + β                                                   (section 3.2, last paragraph)
 
-Z (B, D+1) are the B support embeddings with a column of ones, Y (B, N) their one-hot labels. The second form is the Woodbury identity: with
-few examples it inverts a matrix of B rows instead of D+1. λ, α and β are learned with the backbone, λ by its logarithm. As in the released code
-(https://github.com/bertinetto/r2d2) the squared error is a mean, not a sum, and λ weighs the bias too; there λ is held at 50, unless
-told otherwise. Where MAML takes steps towards a good head and ProtoNet has one without fitting, this head is the best one there is.
+Z (B, D+1) holds the B support embeddings with a column of ones, Y (B, N) their one-hot labels. The second form is the Woodbury identity:
+with few examples it inverts a matrix of B rows instead of D+1. The outer loop learns λ (as its logarithm), α and β with the backbone. As
+in the released code (https://github.com/bertinetto/r2d2), the squared error is a mean, not a sum, and λ weighs the bias too; by default
+that code keeps λ at 50. MAML takes steps towards a good head, ProtoNet computes one without fitting, and R2-D2 solves for the best one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from metarun.errors import UserError
-from metarun.network import Fitted, Network, hide_absent, present_classes
+from metarun.algorithms.parts.members import check_positive, track_running
+from metarun.algorithms.parts.vectors import with_ones
+from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Params, State, Traits
 
 LOG_STRENGTH, SCALE, BIAS = "ridge.log_strength", "ridge.scale", "ridge.bias"
 
@@ -41,10 +42,10 @@ class Solved(NamedTuple):
 class R2D2:
     """R2-D2.
 
-    strength: λ at the start. learn_strength: whether it is learned. scale: α at the start. β starts at 0; shared by all classes, as in
-        the paper, it changes no probability.
+    strength: λ at the start. learn_strength: learn λ. scale: α at the start. β starts at 0. All classes share β, as in the paper, so it
+        changes no probability.
 
-    In training, support and query go through the backbone in one pass where the mode normalises by the batch at hand.
+    In training with norm=batch or norm=running, support and query go through the backbone in one pass.
     """
 
     network: Network
@@ -52,13 +53,10 @@ class R2D2:
     strength: float = 50.0
     learn_strength: bool = True
     scale: float = 10.0
-    head: ClassVar[bool] = False
-    adapts_backbone: ClassVar[bool] = False
-    objectives: ClassVar[tuple[str, ...]] = ("classification",)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, objectives=("classification",))
 
     def __post_init__(self) -> None:
-        if self.strength <= 0:
-            raise UserError(f"algo.strength={self.strength} must be above 0.")
+        check_positive(self, "strength")
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the backbone's parameters and running statistics, and λ (as its logarithm), α and β."""
@@ -73,7 +71,7 @@ class R2D2:
         return self._solve(embeddings, support, self.network.fit(params, state, support, training=training))
 
     def predict(self, adapted: Solved, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the scaled outputs of the regression, (B, N), which are the logits."""
+        """Return the logits (B, N): the scaled outputs of the regression."""
         return _logits(adapted, self.network.on_query(adapted.network, x, mask)[0])
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
@@ -81,34 +79,25 @@ class R2D2:
         support, query = episode
         known, asked, statistics = self.network.on_episode(params, state, episode)
         logits = _logits(self._solve(known, support, Fitted(params, {}, None, None)), asked)
-        loss = self.objective.loss(logits, query.y, query.mask)
-        score = self.objective.score(logits, query.y, query.mask)
-        return loss, Aux({"loss": loss.detach(), self.objective.metric: score.detach()}, statistics)
-
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the training passes."""
-        return self.network.update_running(state, aux)
+        return query_loss(self.objective, logits, statistics, query)
 
     def _solve(self, embeddings: Tensor, support: Examples, network: Fitted) -> Solved:
         strength = network.params[LOG_STRENGTH].exp() if self.learn_strength else self.strength
         return Solved(ridge(with_ones(embeddings), support.y, strength, support.mask), network, present_classes(support))
 
+    update_state = track_running
+
 
 def ridge(z: Tensor, y: Tensor, strength: Tensor | float, mask: Tensor | None = None) -> Tensor:
     """Return the W (D, N) that minimises |zW - y|²/B + strength |W|² over the B real rows of z (B, D) and y (B, N)."""
-    if mask is not None:  # a row of zeros on either side adds nothing to the products, and its own equation is W·0 = 0
+    if mask is not None:  # a row of zeros adds nothing to the products, and its own equation is W·0 = 0
         z, y = torch.where(mask[:, None], z, 0.0), torch.where(mask[:, None], y, 0.0)
     rows, width = z.shape
     count = rows if mask is None else mask.sum()
     dual = rows < width
-    gram = (z @ z.T if dual else z.T @ z).to(y.dtype)  # products may be in a type that has no solver
+    gram = (z @ z.T if dual else z.T @ z).to(y.dtype)  # autocast makes products in bfloat16, which has no solver
     regular = gram + count * strength * torch.eye(len(gram), dtype=y.dtype, device=y.device)
     return z.T @ torch.linalg.solve(regular, y) if dual else torch.linalg.solve(regular, z.T @ y)
-
-
-def with_ones(z: Tensor) -> Tensor:
-    """Return z (B, D) with a column of ones, whose weight is the bias of the regression."""
-    return torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
 
 
 def _logits(adapted: Solved, embeddings: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
-"""Reptile: move the initialisation towards what training on a task arrives at.
+"""Reptile: move the initialisation towards the weights that training on a task arrives at.
 
 Alex Nichol, Joshua Achiam, John Schulman. "On First-Order Meta-Learning Algorithms", 2018. https://arxiv.org/abs/1803.02999
 
     φ̃ = k steps of Adam on mini-batches of one task, from φ
     φ ← φ + ε · mean over tasks of (φ̃ - φ)                                        (algorithms 1 and 2)
 
-The update is the gradient step, with plain SGD at rate ε, of the surrogate ½ |φ - stopgrad(φ̃)|², which is what `loss` returns; so
-`optimizer=reptile` (SGD, ε from 1 to 0 linearly) is part of the method. There is no query set in training.
+The update is a step of plain SGD at rate ε on the surrogate ½ |φ - stopgrad(φ̃)|², which `loss` returns. So `optimizer=reptile` (SGD,
+ε from 1 to 0 linearly) is part of the method. Training uses no query set.
 
-As in the released code (https://github.com/openai/supervised-reptile), the inner Adam has β1 = 0, its second moments are carried over
-from task to task in training, and evaluation starts from them and keeps no change. With one task a step that is the paper's serial
-chain. With more, each task of a step starts from the same moments and they are merged by their mean: a deviation of ours, since the
-released code passes them through the tasks of a step in turn.
+As in the released code (https://github.com/openai/supervised-reptile), the inner Adam has β1 = 0. In training its second moments go on
+from task to task; evaluation starts from them and keeps no change. With one task a step this is the paper's serial chain. With several,
+each task of a step starts from the same moments, and their mean goes on. This differs from the released code, which passes the moments
+through the tasks of a step in turn.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
+from metarun.algorithms.parts.members import check_least, check_not_negative, fitted_outputs, last_of_trajectory
 from metarun.algorithms.parts.orders import mini_batches
-from metarun.errors import UserError
 from metarun.functional import Moments, adam
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.types import Aux, Episode, Examples, Metrics, Params, State, constant, prefixed
 
 SECOND, UPDATES = "inner_second.", "inner_updates"
 
@@ -36,9 +36,9 @@ SECOND, UPDATES = "inner_second.", "inner_updates"
 class Reptile:
     """Reptile.
 
-    inner_lr, beta2: of the inner Adam (β1 is 0). inner_steps, inner_batch: mini-batches a task in training and examples in each;
-    test_inner_steps, test_inner_batch: the same at validation and test. Mini-batches cycle through reshuffled examples without
-    replacement, and one may span two passes.
+    inner_lr, beta2: of the inner Adam (β1 is 0). inner_steps, inner_batch: mini-batches of a task in training, and examples in each.
+    test_inner_steps, test_inner_batch: the same at validation and test. Mini-batches go through the examples in a random order, pass
+    after pass; one mini-batch may span two passes.
     """
 
     network: Network
@@ -51,54 +51,42 @@ class Reptile:
     beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        for name in ("inner_steps", "inner_batch", "test_inner_batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"algo.{name}={getattr(self, name)} must be at least 1.")
-        if self.test_inner_steps < 0:
-            raise UserError(f"algo.test_inner_steps={self.test_inner_steps} must not be negative.")
+        check_least(self, 1, "inner_steps", "inner_batch", "test_inner_batch")
+        check_not_negative(self, "test_inner_steps")
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the network's parameters, and zero moments in the state."""
         params, state = self.network.init()
         return params, state | _as_state(Moments.zero(params))
 
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Fitted:
-        """Return φ̃, from the moments that the state holds."""
-        return self.trajectory(params, state, support, key, training=training)[-1]
-
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> list[Fitted]:
-        """Return the network before adaptation and after each inner step."""
-        classes = self._classes(support)
+        """Return the network before adaptation and after each inner step from the state's moments; in training after the last alone."""
         path = self._inner_loop(params, state, support, key, training)[0]
-        return [self.network.fit(fast, state, support, classes, training=training) for fast in path]
-
-    def predict(self, adapted: Fitted, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the adapted network's outputs."""
-        return self.network.on_query(adapted, x, mask)[0]
+        return self.network.fit_path(path, state, support, present_classes(support, self.objective), training=training)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Return ½ |φ - stopgrad(φ̃)|²; the logged loss is that of the last mini-batch, before its update."""
-        start = {name: value.detach() for name, value in params.items()}
-        path, moments, metrics, statistics = self._inner_loop(start, state, episode.support, key, training=True)
+        """Return ½ |φ - stopgrad(φ̃)|². The logged loss is that of the last mini-batch, before its update."""
+        path, moments, metrics, statistics = self._inner_loop(constant(params), state, episode.support, key, training=True)
         surrogate = sum((params[name] - path[-1][name].detach()).square().sum() for name in params) / 2
         assert isinstance(surrogate, Tensor)
         return surrogate, Aux(metrics, statistics | _as_state(moments))
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Track the running statistics of the last mini-batches, and merge the inner moments by their mean over tasks."""
+        """Track the running statistics of the last mini-batches, and merge the inner moments into their mean over tasks."""
         state = self.network.update_running(state, aux)
         moments = {name: value.mean(dim=0) for name, value in aux.items() if name.startswith(SECOND) or name == UPDATES}
         return state | moments
 
     def _inner_loop(
         self, params: Params, state: State, support: Examples, key: Tensor, training: bool
-    ) -> tuple[list[Params], Moments, dict[str, Tensor], State]:
+    ) -> tuple[list[Params], Moments, Metrics, State]:
+        """Return the parameters before and after each inner step, the last moments, and metrics and statistics of the last mini-batch."""
         steps, size = (self.inner_steps, self.inner_batch) if training else (self.test_inner_steps, self.test_inner_batch)
         batches = mini_batches(support, key, steps, size)
         second = {name: state[SECOND + name] for name in params}
         moments = Moments({name: torch.zeros_like(value) for name, value in params.items()}, second, state[UPDATES])
-        classes, path = self._classes(support), [params]
-        metrics: dict[str, Tensor] = {}
+        classes, path = present_classes(support, self.objective), [params]
+        metrics: Metrics = {}
         statistics: State = {}
 
         def batch_loss(fast: Params, batch: Examples) -> tuple[Tensor, tuple[Tensor, State]]:
@@ -113,13 +101,13 @@ class Reptile:
             gradients, (loss, (score, statistics)) = grad_and_value(batch_loss, has_aux=True)(path[-1], batch)
             fast, moments = adam(path[-1], gradients, moments, self.inner_lr, beta1=0.0, beta2=self.beta2)
             path.append(fast)
-            metrics = {"loss": loss.detach(), self.objective.metric: score.detach()}
-        return path, moments, metrics, statistics
+            metrics = {"loss": loss, self.objective.metric: score}
+        return path, moments, constant(metrics), statistics
 
-    def _classes(self, support: Examples) -> Tensor | None:
-        return present_classes(support) if self.objective.kind == "classification" else None
+    adapt = last_of_trajectory
+    predict = fitted_outputs
 
 
 def _as_state(moments: Moments) -> State:
-    """Return what of the moments is carried over: with β1 = 0 the first ones are the gradient itself and need no memory."""
-    return {SECOND + name: value for name, value in moments.second.items()} | {UPDATES: moments.updates}
+    """Return the moments that go on to the next task. With β1 = 0 the first moments are the gradient itself and need no memory."""
+    return prefixed(SECOND, moments.second) | {UPDATES: moments.updates}

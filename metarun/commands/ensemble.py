@@ -1,8 +1,9 @@
-"""An ensemble: several runs of one algorithm, whose predictions for a task are averaged.
+"""An ensemble: several runs of one algorithm with averaged predictions.
 
 Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017,
 https://arxiv.org/abs/1612.01474: networks trained alike from different seeds disagree where the data leave them free. Here each member
-adapts to the support set on its own; the prediction is the mean of the outputs in regression, of the probabilities in classification.
+adapts to the support set on its own. The prediction is the mean of the outputs in regression, and of the probabilities in
+classification.
 """
 
 from __future__ import annotations
@@ -14,42 +15,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarun.engine.evaluation import path_of
 from metarun.functional import map_tasks
 from metarun.objectives import Objective
 from metarun.predictive import averaged
-from metarun.types import Adapted, Examples, Learner, Params, State
+from metarun.types import Adapted, Examples, Learner, Params, State, WithSamples
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members that differ in their parameters and state alone, both with a leading axis M (see `stacked`). For evaluation only.
+    """Members that differ only in their parameters and state, both with a leading axis M (see `stacked`). For evaluation only.
 
-    What a member makes of a support set has that leading axis too.
+    The results of adaptation have the leading axis M too.
     """
 
     member: Learner
 
     @property
     def objective(self) -> Objective:
-        """The members' own."""
+        """The objective of the members."""
         return self.member.objective
 
     @property
     def network(self) -> Any:
-        """The members' own, None where they have none."""
+        """The network of the members; None where they have none."""
         return getattr(self.member, "network", None)
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
-        """Return what the members made of the support set, each by itself and with the same noise."""
+        """Return the results of all members; each adapts by itself, with the same noise."""
         return self.trajectory(params, state, support, key)[-1]
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
-        """Return the same before adaptation and after each inner step."""
+        """Return the results of all members before adaptation and after each inner step."""
 
         def path(params: Params, state: State) -> list[Adapted]:
-            if hasattr(self.member, "trajectory"):
-                return list(self.member.trajectory(params, state, support, key))
-            return [self.member.adapt(params, state, support, key)]
+            return path_of(self.member, params, state, support, key)
 
         adapted: list[Adapted] = map_tasks(path, params, state)
         return adapted
@@ -58,9 +58,8 @@ class Ensemble:
         """Return the outputs of each member (M, B, N), or (M * S, B, N) where one member has S samples."""
 
         def one(fitted: Adapted) -> Tensor:
-            if hasattr(self.member, "sampled"):
-                samples: Tensor = self.member.sampled(fitted, x, mask)
-                return samples
+            if isinstance(self.member, WithSamples):
+                return self.member.sampled(fitted, x, mask)
             return self.member.predict(fitted, x, mask)[None]
 
         outputs: Tensor = map_tasks(one, adapted)

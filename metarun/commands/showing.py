@@ -16,7 +16,7 @@ from metarun.engine.training import Position, Settings
 from metarun.episodes import deal
 from metarun.records.pictures import curve_figure, episode_figure
 from metarun.records.tracking import Tracker
-from metarun.types import Algorithm, Episode, TaskSource
+from metarun.types import Algorithm, Episode, TaskSource, WithCurve, WithTrajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ class Showing:
         with torch.no_grad():
             if self.source.objective == "classification" and len(shape) == 3 and shape[0] in (1, 3):
                 return self._images(position, episode, key)
-            if shape == (1,) and hasattr(self.source, "curve") and hasattr(self.algorithm, "trajectory"):
+            if shape == (1,) and isinstance(self.source, WithCurve) and isinstance(self.algorithm, WithTrajectory):
                 return self._curve(position, episode, key)
         return None
 

@@ -12,7 +12,7 @@ from metarun.commands.ensemble import Ensemble, stacked
 from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
-from metarun.types import Learner, Params, State
+from metarun.types import Learner, Params, State, traits_of
 from metarun.wiring.build import Parts
 
 
@@ -56,7 +56,7 @@ def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
 
 def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:
     wanted, _ = parts.algorithm.init(torch.tensor(0))
-    unread = tuple(getattr(parts.algorithm, "training_only", ()))
+    unread = traits_of(parts.algorithm).training_only
     for name, value in wanted.items():
         if name.startswith(unread):
             continue

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import deal
-from metarun.types import Episode, Examples, TaskSource
+from metarun.types import Episode, Examples, TaskSource, WithBatches
 
 BLOCK_VALUES = 1_000_000
 """Input values that are dealt at once, where that is more than a step."""
@@ -118,7 +118,7 @@ class Dealer:
         return list(map(Step, self._cut(batch), self._parts(keys), indices.split(self._tasks)))
 
     def _fitting(self, step: Episode) -> int:
-        if not hasattr(self._source, "batch"):
+        if not isinstance(self._source, WithBatches):
             return 1  # dealt one by one: nothing to gain, and the end of a run would have to wait
         values = sum(part.x.numel() for part in step)
         return max(1, min(BLOCK_STEPS, self._block_values // max(values, 1)))

@@ -17,7 +17,18 @@ from metarun.episodes import deal
 from metarun.functional import map_tasks
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
-from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource
+from metarun.types import (
+    Adapted,
+    Episode,
+    Examples,
+    Learner,
+    Params,
+    State,
+    TaskSource,
+    WithPresentations,
+    WithSamples,
+    WithTrajectory,
+)
 
 BY_STEP = ("all", "thin", "last")
 """Which inner steps are scored: each; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; the last alone."""
@@ -144,39 +155,45 @@ def score_episode(
     by_step: str = "all",
     variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return the scores of one episode: by_step (S,) and the numbers of its steps (S,), and what `summarise` pools over episodes."""
-    objective = algorithm.objective
+    """Return the scores of one episode: by_step (S,), the numbers of its steps (S,), and the figures that `summarise` pools."""
     support, query = episode
-    if hasattr(algorithm, "trajectory"):
-        path = algorithm.trajectory(params, state, support, key)
-    else:
-        path = [algorithm.adapt(params, state, support, key)]
+    path = path_of(algorithm, params, state, support, key)
     steps = scored_steps(len(path) - 1, by_step)
     outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
     scored = {
-        "by_step": torch.stack([objective.score(output, query.y, query.mask) for output in outputs]),
+        "by_step": torch.stack([algorithm.objective.score(output, query.y, query.mask) for output in outputs]),
         "steps": torch.tensor(steps, device=query.x.device),
     }
-    if hasattr(algorithm, "by_presentation"):
+    if isinstance(algorithm, WithPresentations):
         right, presented = algorithm.by_presentation(params, state, episode, key)
         scored |= {"right_by_presentation": right, "presented": presented}
-    if objective.kind == "classification":
-        return scored | _of_classification(objective, outputs[-1], query)
-    weight = torch.ones_like(support.y[:, :1]) if support.mask is None else support.mask[:, None].to(support.y.dtype)
-    mean = (support.y * weight).sum(dim=0) / weight.sum().clamp(min=1)
-    scored["baseline"] = objective.score(mean.expand_as(query.y), query.y, query.mask)
+    if algorithm.objective.kind == "classification":
+        return scored | _of_classification(algorithm.objective, outputs[-1], query)
+    scored["baseline"] = _baseline(algorithm.objective, support, query)
     if variance is None:
         return scored
-    predicted = Predictive(samples_of(algorithm, path[-1], query, outputs[-1]), variance.to(query.y.dtype))
-    return scored | {
-        "nll": nll(predicted, query.y, query.mask),
-        "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
-        "spread": spread(predicted, query.mask),
-    }
+    return scored | _of_regression(samples_of(algorithm, path[-1], query, outputs[-1]), variance, query)
+
+
+def path_of(algorithm: Learner, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
+    """Return the results before adaptation and after each inner step; the last alone where the algorithm shows no steps."""
+    if isinstance(algorithm, WithTrajectory):
+        return list(algorithm.trajectory(params, state, support, key))
+    return [algorithm.adapt(params, state, support, key)]
+
+
+def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
+    """Return the outputs (S, B, D) whose mixture is the prediction: those of `sampled`, or the one output of `predict`.
+
+    output: of `predict`, where it is known.
+    """
+    if isinstance(algorithm, WithSamples):
+        return algorithm.sampled(adapted, query.x, query.mask)
+    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
 
 
 def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
-    """Return the likelihood of an episode, the entropy of its predictions, and by query what the calibration error is of."""
+    """Return the negative log-likelihood, the entropy of the predictions, and the figures of each query for the calibration error."""
     probabilities = logits.softmax(dim=-1)
     confidence, guess = probabilities.max(dim=-1)
     right = query.y.gather(-1, guess[:, None])[:, 0]
@@ -186,16 +203,26 @@ def _of_classification(objective: Objective, logits: Tensor, query: Examples) ->
     return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
 
 
-def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
-    """Return the outputs (S, B, D) whose mixture a regression predicts: the one of `predict`, unless the algorithm samples."""
-    if hasattr(algorithm, "sampled"):
-        samples: Tensor = algorithm.sampled(adapted, query.x, query.mask)
-        return samples
-    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
+def _of_regression(samples: Tensor, variance: Tensor, query: Examples) -> dict[str, Tensor]:
+    """Return likelihood, coverage and spread of the mixture of Gaussians around samples (S, B, D)."""
+    predicted = Predictive(samples, variance.to(query.y.dtype))
+    return {
+        "nll": nll(predicted, query.y, query.mask),
+        "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
+        "spread": spread(predicted, query.mask),
+    }
 
 
-def _real(query: Examples) -> Tensor:
-    return torch.ones_like(query.y[:, 0]) if query.mask is None else query.mask.to(query.y.dtype)
+def _baseline(objective: Objective, support: Examples, query: Examples) -> Tensor:
+    """Return the score of predicting the mean support target for each query."""
+    weight = _real(support)[:, None]
+    mean = (support.y * weight).sum(dim=0) / weight.sum().clamp(min=1)
+    return objective.score(mean.expand_as(query.y), query.y, query.mask)
+
+
+def _real(examples: Examples) -> Tensor:
+    """Return 1 for each real row and 0 for padding, (B,)."""
+    return torch.ones_like(examples.y[:, 0]) if examples.mask is None else examples.mask.to(examples.y.dtype)
 
 
 def scored_steps(last: int, by_step: str) -> list[int]:

@@ -31,7 +31,7 @@ from metarun.engine.report import Report
 from metarun.errors import NotFiniteError, UserError
 from metarun.functional import map_tasks
 from metarun.records.tracking import Progress, Tracker
-from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource
+from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource, WithChoice, WithTrajectory
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode
     """Raise a sentence that names the step, the task and, where adaptation already failed, the inner step."""
     worst = int((~losses.isfinite()).nonzero()[0])
     where = ""
-    if hasattr(algorithm, "trajectory"):
+    if isinstance(algorithm, WithTrajectory):
         support, query = tree_map_only(Tensor, lambda leaf: leaf[worst], batch)
         with torch.no_grad():
             path = algorithm.trajectory(position.params, position.state, support, keys[worst])
@@ -240,7 +240,7 @@ def _validate(algorithm: Algorithm, source: TaskSource, position: Position, sett
         report = run(state)
         return {step: sign * value for step, value in zip(report.steps, report.by_step, strict=True)}
 
-    if position.step == settings.steps and hasattr(algorithm, "choose"):
+    if position.step == settings.steps and isinstance(algorithm, WithChoice):
         position.state = algorithm.choose(position.params, position.state, score)
     return run(position.state)
 

@@ -29,8 +29,9 @@ from metarun.objectives import Objective, objective
 from metarun.records import checkpoint
 from metarun.tasks.converted import fit_images
 from metarun.tasks.sampling import FewShot
-from metarun.types import Algorithm, Episode, Params, State, TaskSource
+from metarun.types import Algorithm, Episode, Params, State, TaskSource, WithDevice, adapts_backbone, traits_of
 from metarun.wiring.instantiate import check_targets, instantiate, locate
+from metarun.wiring.members import check_members
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
     device = choose_device(config["device"])
     source = build_source(config)
-    if device.name != "cpu" and hasattr(source, "to"):
+    if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
     if isinstance(source, FewShot) and config.get("input_shape") is not None:  # of the training, where this is another data set
         source = fit_images(source, config["input_shape"])
@@ -75,7 +76,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     algorithm = _build_algorithm(config, source, episodes)
     network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
     module = network.module if isinstance(network, Network) else None
-    kind = {"sequential": bool(getattr(algorithm, "sequential", False)), "shared": not getattr(algorithm, "adapts_backbone", True)}
+    kind = {"sequential": traits_of(algorithm).sequential, "shared": not adapts_backbone(algorithm)}
     work = {split: work_of(module, episode, inner_steps, **kind) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
 
@@ -165,19 +166,22 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
     node = {key: value for key, value in config["algo"].items() if key != "recipe"}
     kind = locate(node.get("_target_", ""))
     goal = objective(source.objective)
-    allowed = getattr(kind, "objectives", (goal.kind,))
-    if goal.kind not in allowed:
+    if inspect.isclass(kind):
+        check_members(kind)
+    traits = traits_of(kind)
+    if goal.kind not in traits.objectives:
         raise UserError(
-            f"algo {kind.__name__} does {' and '.join(allowed)} only, and this task is {goal.kind}; choose another algo or task."
+            f"algo {kind.__name__} does {' and '.join(traits.objectives)} only, and this task is {goal.kind}; choose another algo or task."
         )
     extra: dict[str, Any] = {"objective": goal}
-    if "train_classes" in inspect.signature(kind).parameters:
+    if traits.learns_all_classes:
         if getattr(source, "train_labels", "global") != "global":
             raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
         extra["train_classes"] = episodes["train"].support.y.shape[-1]
     if "network" in inspect.signature(kind).parameters:
-        extra["network"] = _build_network(config, episodes, goal, head=getattr(kind, "head", True), algorithm=kind.__name__)
+        extra["network"] = _build_network(config, episodes, goal, head=traits.head, algorithm=kind.__name__)
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
+    check_members(type(algorithm))  # `_target_` may be a function that returns an algorithm
     return algorithm
 
 

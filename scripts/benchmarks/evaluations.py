@@ -8,6 +8,8 @@ from functools import partial
 
 import torch
 
+from metarun.types import WithTrajectory
+
 from .agreement import compare_scores
 from .loops import loops_for
 from .ours import Run
@@ -39,7 +41,7 @@ def evaluation(row: Row, options: Options) -> list[Result]:
     with closing(Run(row.overrides)) as run:
         apart = compare_scores(problem, run, min(SCORED, row.episodes))
         variants = {"metarun": "last"}
-        if hasattr(run.parts.algorithm, "trajectory"):
+        if isinstance(run.parts.algorithm, WithTrajectory):
             variants |= {f"metarun, by_step={each}": each for each in ("all", "thin")}
         ours = [Contender(name, partial(run.evaluate, row.episodes, by_step=each), threads) for name, each in variants.items()]
         contenders = [*(scoring(name, name) for name in loops), *ours]

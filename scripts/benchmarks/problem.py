@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metarun.backbones.classifier import Classifier
 from metarun.episodes import deal
-from metarun.types import Episode, Examples, TaskSource
+from metarun.types import Episode, Examples, TaskSource, traits_of
 from metarun.wiring.build import build_source
 from metarun.wiring.instantiate import instantiate, locate
 
@@ -62,7 +62,7 @@ def _network(config: dict[str, Any], episode: Episode) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         network: nn.Module = instantiate(node, name="backbone")
-        if getattr(locate(config["algo"]["_target_"]), "head", True):
+        if traits_of(locate(config["algo"]["_target_"])).head:
             network = Classifier(network, episode.support.y.shape[-1])
     if config["backbone"].get("norm", "batch") == "batch":
         for layer in network.modules():

@@ -18,7 +18,7 @@ from metarun.engine.evaluation import score_episode
 from metarun.engine.training import gradients_of
 from metarun.functional import map_tasks
 from metarun.layers.norm import MODES
-from metarun.types import Algorithm, Aux, Episode, Examples, Params, State
+from metarun.types import Algorithm, Aux, Episode, Examples, Params, State, traits_of
 
 ALGORITHMS = [file.stem for file in sorted((Path(__file__).parents[2] / "configs/algo").glob("*.yaml")) if not file.stem.endswith("_")]
 CASES = [(name, kind) for name in ALGORITHMS for kind in kinds_of(name)]
@@ -72,13 +72,13 @@ def test_batched_equals_loop(name: str, norm: str):
 def test_an_absent_way_changes_nothing(name: str, norm: str):
     """An episode of 3 ways stored in the shape of 4 gives what the same episode gives to a network without the fourth output."""
     four = algorithm_of(name, norm=norm, outputs=4)
-    three = replace(four, network=conv_network(norm, 3 if getattr(four, "head", True) else None))
+    three = replace(four, network=conv_network(norm, 3 if traits_of(four).head else None))
     params, state = testing.start(four)
     fewer = {key: params[key][: len(value)] if value.dim() else params[key] for key, value in testing.start(three)[0].items()}
     state_of_three = {key: value[:3] if ".head." in key or key.startswith("inner_second.head") else value for key, value in state.items()}
     batch, keys = testing.first_episodes(SOURCES["classification"], 2)
     wide = Episode(one_way_more(batch.support), one_way_more(batch.query))
-    if "train_classes" not in four.__dataclass_fields__:  # else training labels are no ways: a class absent from a mini-batch is still one
+    if not traits_of(four).learns_all_classes:  # else training labels are no ways: a class absent from a mini-batch is still one
         gradients, losses, aux = gradients_of(three, fewer, state_of_three, batch, keys, torch.tensor(0))
         padded_gradients, padded_losses, padded_aux = gradients_of(four, params, state, wide, keys, torch.tensor(0))
         testing.assert_same(losses, padded_losses, "the loss")

@@ -11,24 +11,30 @@ from small import conv_network, few_shot
 from torch import Tensor, nn
 
 from metarun import testing
-from metarun.algorithms.maml import INNER_LR, Maml
-from metarun.algorithms.mamlpp import annealed, at_step, one_per_step, statistics_per_step, step_weights
+from metarun.algorithms.maml import Maml
+from metarun.algorithms.mamlpp import INNER_LR, MamlPlusPlus, annealed, at_step, one_per_step, statistics_per_step, step_weights
 from metarun.engine.training import gradients_of
 from metarun.episodes import deal
 from metarun.errors import UserError
 from metarun.layers.norm import MODES
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION
-from metarun.types import Episode, Examples, Params
+from metarun.types import Algorithm, Episode, Examples, Params
 
 KEY = torch.tensor(1)
 START = torch.tensor(0)
 A = 0.07
+OFF: dict[str, Any] = {"learn_inner_lr": False, "multi_step_loss_steps": 0, "first_order_steps": 0, "per_step_norm": False}
 
 
-def linear(**options: Any) -> tuple[Maml, Params, Episode]:
+def plus_plus(network: Network, **options: Any) -> MamlPlusPlus:
+    """MAML++ for classification with the parts that the options turn on, and no other."""
+    return MamlPlusPlus(network, CLASSIFICATION, **{"inner_steps": 1, **OFF, **options})
+
+
+def linear(**options: Any) -> tuple[MamlPlusPlus, Params, Episode]:
     """A linear model with a bias under mean squared error, and an episode of 6 support and 4 query points in 3 dimensions."""
-    algorithm = Maml(Network(nn.Linear(3, 1)), REGRESSION, **{"inner_lr": A, "inner_steps": 3, **options})
+    algorithm = MamlPlusPlus(Network(nn.Linear(3, 1)), REGRESSION, **{"inner_lr": A, "inner_steps": 3, **OFF, **options})
     params = {name: torch.randn_like(value, dtype=torch.float64) for name, value in testing.start(algorithm)[0].items()}
     x, y = torch.randn(10, 3, dtype=torch.float64), torch.randn(10, 1, dtype=torch.float64)
     return algorithm, params, Episode(Examples(x[:6], y[:6]), Examples(x[6:], y[6:]))
@@ -43,18 +49,28 @@ def perturbed(params: Params, size: float = 0.1) -> Params:
     return {name: value + size * torch.randn_like(value) for name, value in params.items()}
 
 
-def value_and_gradient(algorithm: Maml, params: Params, state: Params, episode: Episode, step: Tensor = START) -> tuple[Tensor, Params]:
+def value_and_gradient(
+    algorithm: Algorithm, params: Params, state: Params, episode: Episode, step: Tensor = START
+) -> tuple[Tensor, Params]:
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     loss, _ = algorithm.loss(leaves, state, episode, KEY, step)
     gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     return loss.detach(), dict(zip(leaves, gradients, strict=True))
 
 
-def query_losses(algorithm: Maml, params: Params, state: Params, episode: Episode) -> list[Tensor]:
+def query_losses(algorithm: MamlPlusPlus, params: Params, state: Params, episode: Episode) -> list[Tensor]:
     """The query loss after each inner step, from the path that evaluation takes."""
     query = episode.query
     path = algorithm.trajectory(params, state, episode.support, KEY)[1:]
     return [algorithm.objective.loss(algorithm.predict(fitted, query.x), query.y) for fitted in path]
+
+
+@pytest.mark.parametrize("options", [{}, {"first_order": True}, {"adapts": ["head.*"]}, {"inner_loss": "sum_over_shot"}], ids=str)
+def test_with_every_part_off_it_is_maml_to_the_last_bit(options: dict[str, Any]):
+    same = {"inner_lr": 0.3, "inner_steps": 2, **options}
+    ours, maml = plus_plus(conv_network(), **same), Maml(conv_network(), CLASSIFICATION, **same)
+    found, expected = (value_and_gradient(each, *testing.start(each), image_episode()) for each in (ours, maml))
+    testing.assert_same(found, expected, "the loss and its gradient", tolerance=0.0)
 
 
 # Multi-step loss.
@@ -103,7 +119,7 @@ def test_after_its_annealing_the_multi_step_loss_is_mamls():
 
 
 def test_there_is_a_rate_for_each_tensor_and_step_and_it_starts_at_inner_lr():
-    algorithm = Maml(conv_network(), CLASSIFICATION, inner_lr=0.1, inner_steps=3, learn_inner_lr=True)
+    algorithm = plus_plus(conv_network(), inner_lr=0.1, inner_steps=3, learn_inner_lr=True)
     params, _ = algorithm.init(KEY)
     rates = {name.removeprefix(INNER_LR): value for name, value in params.items() if name.startswith(INNER_LR)}
     assert set(rates) == set(algorithm.inner.chosen(algorithm.network.init()[0]))
@@ -153,7 +169,7 @@ def test_a_test_of_more_steps_than_were_trained_goes_on_with_the_last_rate():
 
 @pytest.mark.parametrize(("step", "first_order"), [(0, True), (9, True), (10, False), (50, False)])
 def test_the_order_of_derivatives_is_first_before_first_order_steps_and_second_from_there(step: int, first_order: bool):
-    algorithm = Maml(conv_network(), CLASSIFICATION, inner_lr=0.3, inner_steps=2, first_order_steps=10)
+    algorithm = plus_plus(conv_network(), inner_lr=0.3, inner_steps=2, first_order_steps=10)
     params, state = testing.start(algorithm)
     found = value_and_gradient(algorithm, params, state, image_episode(), torch.tensor(step))
     plain = replace(algorithm, first_order_steps=0, first_order=first_order)
@@ -179,7 +195,7 @@ def test_rows_are_taken_by_step_the_first_before_and_the_last_after():
 
 def test_a_single_row_for_all_steps_gives_what_mamls_norms_give():
     plain = Maml(conv_network(), CLASSIFICATION, inner_lr=0.3, inner_steps=3)
-    per_step = replace(plain, per_step_norm=True)
+    per_step = plus_plus(conv_network(), inner_lr=0.3, inner_steps=3, per_step_norm=True)
     loss, gradients = value_and_gradient(plain, *testing.start(plain), image_episode())
     loss_per_step, gradients_per_step = value_and_gradient(per_step, *testing.start(per_step), image_episode())
     torch.testing.assert_close(loss, loss_per_step, rtol=1e-12, atol=1e-12)
@@ -189,7 +205,7 @@ def test_a_single_row_for_all_steps_gives_what_mamls_norms_give():
 
 
 def test_each_step_has_its_own_scales_and_shifts_and_the_query_those_of_the_last():
-    algorithm = Maml(conv_network(), CLASSIFICATION, inner_lr=0.3, inner_steps=2, per_step_norm=True)
+    algorithm = plus_plus(conv_network(), inner_lr=0.3, inner_steps=2, per_step_norm=True)
     params, state = testing.start(algorithm)
     params, episode, network = perturbed(params, 0.3), image_episode(), algorithm.network
     rows = [{name: value[i] if name in network.norm_params else value for name, value in params.items()} for i in range(2)]
@@ -221,7 +237,7 @@ def test_running_statistics_of_a_step_are_of_its_support_and_query_passes():
 @pytest.mark.parametrize("multi_step", [0, 100])
 def test_running_statistics_are_tracked_and_read_step_by_step(multi_step: int):
     """Row i is tracked in training at step i, and normalises what happens at step i of a test with norm=running."""
-    algorithm = Maml(conv_network("running"), CLASSIFICATION, inner_steps=2, per_step_norm=True, multi_step_loss_steps=multi_step)
+    algorithm = plus_plus(conv_network("running"), inner_steps=2, per_step_norm=True, multi_step_loss_steps=multi_step)
     params, state = testing.start(algorithm)
     batch, keys = testing.first_episodes(few_shot(), 2)
     _, _, aux = gradients_of(algorithm, params, state, batch, keys, START)
@@ -251,7 +267,7 @@ ALL: dict[str, Any] = {
 
 @pytest.mark.parametrize("norm", ["batch", "support", "layer"])
 def test_the_gradient_by_all_parameters_equals_finite_differences(norm: str):
-    algorithm = Maml(conv_network(norm), CLASSIFICATION, inner_lr=0.2, **ALL)
+    algorithm = plus_plus(conv_network(norm), inner_lr=0.2, **ALL)
     params, state = testing.start(algorithm)
     params, episode = perturbed(params), image_episode()
     sizes = [value.numel() for value in params.values()]
@@ -265,7 +281,7 @@ def test_the_gradient_by_all_parameters_equals_finite_differences(norm: str):
 
 @pytest.mark.parametrize("step", [0, 20])
 def test_recomputed_inner_steps_give_the_same_gradient_and_statistics(step: int):
-    algorithm = Maml(conv_network(), CLASSIFICATION, inner_lr=0.2, **ALL)
+    algorithm = plus_plus(conv_network(), inner_lr=0.2, **ALL)
     params, state = testing.start(algorithm)
     batch = testing.double(deal(few_shot(), "train", torch.arange(2)))
     plain, recomputed = (
@@ -286,4 +302,4 @@ def test_recomputed_inner_steps_give_the_same_gradient_and_statistics(step: int)
 )
 def test_a_bad_option_is_a_sentence(options: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
-        Maml(conv_network(), CLASSIFICATION, **options)
+        plus_plus(conv_network(), **options)

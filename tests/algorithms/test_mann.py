@@ -312,8 +312,8 @@ def test_training_lowers_the_loss_and_evaluation_repeats_itself(tmp_path: Path):
         ({"units": 0}, r"algo\.units=0 must be at least 1"),
         ({"slots": 1}, r"algo\.slots=1 leaves no row to write to for some of algo\.heads=2"),
         ({"decay": 1.5}, r"algo\.decay=1\.5 must lie between 0 and 1"),
-        ({"sharpness": 0.0}, r"algo\.sharpness=0\.0 must be positive"),
-        ({"label_scale": 0.0}, r"algo\.label_scale=0\.0 must be positive"),
+        ({"sharpness": 0.0}, r"algo\.sharpness=0\.0 must be above 0"),
+        ({"label_scale": 0.0}, r"algo\.label_scale=0\.0 must be above 0"),
         ({"write": "keys"}, r"algo\.write is key or own, not 'keys'\. .*'key'"),
     ],
 )

@@ -13,7 +13,9 @@ from small import Double, Lines, conv_network, dense_network, few_shot, run_engi
 from torch import Tensor, nn
 
 from metarun import draws, testing
-from metarun.algorithms.memory import EMPTY, KEYS, USAGE, VALUES, Memory, ridge, write
+from metarun.algorithms.memory import Memory
+from metarun.algorithms.parts.entries import EMPTY, KEYS, USAGE, VALUES, write
+from metarun.algorithms.parts.task_weights import ridge
 from metarun.algorithms.protonet import ProtoNet
 from metarun.backbones.mlp import Mlp
 from metarun.engine.evaluation import evaluate
@@ -195,7 +197,7 @@ def test_the_contract_holds_with_a_filled_memory(retrieval: str):
 @pytest.mark.parametrize("algorithm", [classifier(Filled, "none"), regressor(Filled)], ids=["classification", "regression"])
 def test_the_gradient_agrees_with_finite_differences(algorithm: Memory):
     params, state = testing.start(algorithm)
-    source = few_shot() if algorithm.classifies else Lines()
+    source = few_shot() if algorithm.objective == CLASSIFICATION else Lines()
     batch, keys = testing.first_episodes(source, 1)
     gradients = gradients_of(algorithm, params, state, batch, keys, STEP)[0]
     episode = Episode(*(Examples(part.x[0], part.y[0]) for part in batch))

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from metarun import draws, testing
-from metarun.algorithms.r2d2 import R2D2, ridge, with_ones
+from metarun.algorithms.parts.vectors import with_ones
+from metarun.algorithms.r2d2 import R2D2, ridge
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode

@@ -27,7 +27,7 @@ FILES = {
         import torch
 
         from metarun.functional import prototypes, squared_distances
-        from metarun.types import Aux
+        from metarun.types import Aux, Traits
 
 
         @dataclass(frozen=True)
@@ -35,8 +35,7 @@ FILES = {
             network: Any
             objective: Any
             temperature: float = 1.0
-            head: ClassVar[bool] = False
-            objectives: ClassVar[tuple[str, ...]] = ("classification",)
+            traits: ClassVar[Traits] = Traits(head=False, objectives=("classification",))
 
             def init(self, key):
                 params, state = self.network.init()

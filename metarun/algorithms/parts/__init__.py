@@ -1,1 +1,1 @@
-"""What several papers share."""
+"""Code that several papers share."""

@@ -1,7 +1,7 @@
-"""Gaussians over the weights of a network, one variance for each weight, and what networks with sampled weights predict.
+"""Gaussians over the weights of a network with one variance for each weight, and the predictions of networks with sampled weights.
 
-For methods that keep a distribution of weights instead of a point. It is over all weights but the scales and shifts of normalisation;
-these have one value, learned by the outer loop, as they have in MAML.
+For methods that keep a distribution of weights instead of a point. The distribution covers all weights but the scales and shifts of
+normalisation. These have one value each, which the outer loop learns, as in MAML.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Gaussian(NamedTuple):
 class Sampled(NamedTuple):
     """A network with S sampled weights, ready for queries.
 
-    weights: (S, ...) by name. held: the parameters that all samples share. state, support: what queries are normalised by.
-    classes: (N,) bool, which ways the episode has; None where it has all, and in regression.
+    weights: (S, ...) by name. held: the parameters that all samples share. state, support: these normalise queries.
+    classes: (N,) bool, the ways that the episode has; None where it has all, and in regression.
     """
 
     weights: Params
@@ -43,10 +43,25 @@ class Sampled(NamedTuple):
     classes: Tensor | None
 
 
+def random_part(network: Network, params: Params) -> Params:
+    """Return the parameters that have a distribution: all of the network's but the scales and shifts of normalisation."""
+    return {name: params[name] for name in network.names if name not in network.norm_params}
+
+
+def held_part(network: Network, params: Params) -> Params:
+    """Return the parameters that have one value: the scales and shifts of normalisation."""
+    return {name: params[name] for name in network.norm_params}
+
+
+def count_of(examples: Examples) -> Tensor | int:
+    """Return the number of real rows."""
+    return len(examples.x) if examples.mask is None else examples.mask.sum()
+
+
 def draw(gaussian: Gaussian, key: Tensor, count: int) -> Params:
     """Return `count` samples by reparameterisation, mean + std · noise, (S, ...) by name.
 
-    Each sample has a key of its own, so that the first ones stay the same under a larger count.
+    Each sample has a key of its own, so the first samples do not depend on `count`.
     """
 
     def one(name: str, mean: Tensor) -> Tensor:
@@ -61,7 +76,7 @@ def kl(q: Gaussian, p: Gaussian, classes: Tensor | None = None) -> Tensor:
 
         Σ log(σ_p / σ_q) + (σ_q² + (μ_q - μ_p)²) / (2 σ_p²) - 1/2
 
-    classes: (N,) bool, the ways of the episode; the head's weights of the others are no part of its model and are left out.
+    classes: (N,) bool, the ways that the episode has; the sum leaves out the head's weights of the other ways.
     """
 
     def one(name: str) -> Tensor:

@@ -1,8 +1,8 @@
-"""A long short-term memory of linear operations, which maps over tasks where torch's own `nn.LSTM` has no batching rule.
+"""A long short-term memory made of linear operations, which can be mapped over tasks; torch's own `nn.LSTM` has no batching rule.
 
 Hochreiter and Schmidhuber. "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of Gers et al. 2000:
 
-    i, f, o = sigmoid(W x + U h + b),   g = tanh(W x + U h + b)        each with rows of its own, in the order i, f, g, o
+    i, f, o = sigmoid(W x + U h + b),   g = tanh(W x + U h + b)        i, f, g and o have rows of their own, in this order
     c ← f * c + i * g,   h ← o * tanh(c)
 """
 
@@ -20,7 +20,7 @@ from metarun.types import Params
 
 
 class LstmState(NamedTuple):
-    """hidden: h, what the cell puts out; cell: c, what it keeps. Both (..., U) with the leading axes of its inputs."""
+    """hidden: h, the output. cell: c, the memory. Both are (..., U) with the leading axes of the inputs."""
 
     hidden: Tensor
     cell: Tensor
@@ -30,7 +30,7 @@ def lstm_init(key: Tensor, inputs: int, units: int, *, orthogonal: bool = False)
     """Return weight_input (4U, D), weight_hidden (4U, U) and bias (4U,) of a cell with D inputs and U units.
 
     Weights are uniform within ±1/√U, as in torch; the bias is 1 for the forget gate and 0 elsewhere (Jozefowicz et al. 2015).
-    orthogonal: whether the U x U weights of h are random orthogonal matrices (Saxe et al. 2014), which neither shrink nor stretch it.
+    orthogonal: the U x U weights of h are random orthogonal matrices (Saxe et al. 2014), which keep the length of h.
     """
     limit = 1.0 / math.sqrt(units)
     bias = torch.zeros(4, units)
@@ -45,7 +45,10 @@ def lstm_init(key: Tensor, inputs: int, units: int, *, orthogonal: bool = False)
 
 
 def random_orthogonal(key: Tensor, size: int) -> Tensor:
-    """Return an orthogonal matrix (size, size), each as likely as the next (Mezzadri 2007: Q of a normal matrix, signs as of R's diagonal)."""
+    """Return a random orthogonal matrix (size, size), uniform over all of them.
+
+    Mezzadri 2007: Q of the QR decomposition of a normal matrix, with the signs of R's diagonal.
+    """
     q, r = torch.linalg.qr(draws.normal(key, size, size, dtype=torch.float64))
     return (q * r.diagonal().sign()).float()
 
@@ -57,14 +60,9 @@ def lstm_start(params: Params, like: Tensor) -> LstmState:
 
 
 def lstm_cell(params: Params, x: Tensor, state: LstmState | tuple[Tensor, Tensor]) -> LstmState:
-    """Return the state after one input x (..., D), of which `hidden` is the output."""
+    """Return the state after one input x (..., D); its `hidden` is the output."""
     hidden, cell = state
     gates = F.linear(x, params["weight_input"], params["bias"]) + F.linear(hidden, params["weight_hidden"])
     enter, forget, new, leave = gates.chunk(4, dim=-1)
     cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
     return LstmState(leave.sigmoid() * cell.tanh(), cell)
-
-
-def part_of(params: Params, prefix: str) -> Params:
-    """Return the parameters whose names begin with `prefix`, without it."""
-    return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}

@@ -4,8 +4,9 @@
     v_{i+1} = β2 v_i + (1 - β2) ∇L(θ_i)²            v̂ = v_{i+1} / (1 - β2^{i+1})
     θ_{i+1} = θ_i - α m̂ / sqrt(v̂ + ε²)                                               with m_0 = v_0 = 0 at the start of each task
 
-The paper divides by sqrt(v̂) + ε, whose derivative does not exist at v̂ = 0, where the parameters of a dead unit are. With ε inside the
-root it is 1/ε by m̂ there and 0 by v̂; elsewhere the two differ by ε against |∇L|. A smaller ε makes meta-gradients larger and noisier.
+The paper divides by sqrt(v̂) + ε. Its derivative does not exist at v̂ = 0, which happens for the parameters of a dead unit. With ε inside
+the root the derivative there is 1/ε by m̂ and 0 by v̂. Elsewhere the two forms differ by ε against |∇L|. A smaller ε makes meta-gradients
+larger and noisier.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam. lr: α. learn_lr: whether α is learned with the initialisation."""
+    """Adam. lr: α. learn_lr: learn α with the initialisation."""
 
     lr: float = 0.01
     beta1: float = 0.9
@@ -41,11 +42,12 @@ class Adam:
     def __post_init__(self) -> None:
         if self.eps <= 0.0 or not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0):
             raise UserError(
-                f"algo.update has beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}; betas must be at least 0 and below 1, eps above 0."
+                f"algo.update has beta1={self.beta1}, beta2={self.beta2}, eps={self.eps}; "
+                "betas must be at least 0 and below 1, eps above 0."
             )
 
     def init(self, weights: Params, key: Tensor) -> Params:
-        """Return α, where it is learned."""
+        """Return α where the outer loop learns it."""
         return {"lr": torch.tensor(self.lr)} if self.learn_lr else {}
 
     def start(self, weights: Params) -> Moments:

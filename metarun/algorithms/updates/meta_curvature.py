@@ -1,12 +1,12 @@
-"""Meta-Curvature: learn a linear map of each layer's gradient, a product of small matrices.
+"""Meta-Curvature: learn a linear map of each layer's gradient, as a product of small matrices.
 
 Eunbyung Park, Junier B. Oliva. "Meta-Curvature", NeurIPS 2019. https://arxiv.org/abs/1902.03356
 
     θ' = θ - α MC(∇L(θ, support)),      MC(G) = G ×₁ M_o ×₂ M_i ×₃ M_f                                         (section 3)
 
-for the gradient G (O, I, F) of a convolution with O output and I input channels and F positions of its filter: M_o (O, O), M_i (I, I) and
-M_f (F, F) multiply it along each axis. A linear layer has no M_f. A vector (bias, scale or shift) has one factor for each entry, which is
-what M_o would be if it were diagonal. All start as the identity, which is gradient descent, and are learned with θ.
+G (O, I, F) is the gradient of a convolution with O output channels, I input channels and F filter positions. M_o (O, O), M_i (I, I) and
+M_f (F, F) multiply it along each axis. A linear layer has no M_f. A vector (bias, scale or shift) has one factor for each entry, as with a
+diagonal M_o. All start as the identity, which is gradient descent, and the outer loop learns them with θ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUTPUTS, INPUTS, FILTER, FACTORS = "outputs.", "inputs.", "filter.", "factors."
 
 @dataclass(frozen=True)
 class MetaCurvature:
-    """Meta-Curvature. lr: α, which is not learned."""
+    """Meta-Curvature. lr: α, which stays fixed."""
 
     lr: float = 0.4
 

@@ -6,8 +6,8 @@ https://arxiv.org/abs/1707.09835
     θ' = θ - α ∘ ∇L(θ, support)          α has the shape of θ: one rate for each number                       (equation 1)
     minimise over θ and α the mean over tasks of L(θ', query)                                                  (equation 2)
 
-Nothing keeps α positive: a rate may turn against the gradient. MAML++ learns one rate for each tensor and step instead. The paper takes
-one inner step; α is learned for as many as training takes, and more of them at test may diverge.
+Nothing keeps α positive, so a rate may turn against the gradient. MAML++ learns one rate for each tensor and step instead. The paper
+takes one inner step. α fits the number of steps in training; more steps at test may diverge.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LR = "lr."
 
 @dataclass(frozen=True)
 class MetaSgd:
-    """Meta-SGD. low, high: α starts from uniform draws between them."""
+    """Meta-SGD. low, high: α starts as uniform draws between them."""
 
     low: float = 0.005
     high: float = 0.1

@@ -3,7 +3,7 @@
     v_{i+1} = μ v_i + ∇L(θ_i)
     θ_{i+1} = θ_i - α v_{i+1}                                                        with v_0 = 0 at the start of each task
 
-This is torch's form, in which μ does not weaken the new gradient.
+This is torch's form: μ does not weaken the new gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metarun.types import Params
 
 @dataclass(frozen=True)
 class Momentum:
-    """Gradient descent with momentum. lr: α. momentum: μ. learn_lr: whether α and μ are learned with the initialisation."""
+    """Gradient descent with momentum. lr: α. momentum: μ. learn_lr: learn α and μ with the initialisation."""
 
     lr: float = 0.1
     momentum: float = 0.9
@@ -31,7 +31,7 @@ class Momentum:
             raise UserError(f"algo.update.momentum={self.momentum} must be at least 0 and below 1.")
 
     def init(self, weights: Params, key: Tensor) -> Params:
-        """Return α and μ, where they are learned."""
+        """Return α and μ where the outer loop learns them."""
         return {"lr": torch.tensor(self.lr), "momentum": torch.tensor(self.momentum)} if self.learn_lr else {}
 
     def start(self, weights: Params) -> Params:

@@ -1,4 +1,4 @@
-"""What `gbml` asks of an update rule."""
+"""The interface of `gbml` to an update rule."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from metarun.types import Params
 
 
 class UpdateRule(Protocol):
-    """An update rule: a frozen dataclass of hyperparameters with pure functions for one task. Imitate, do not inherit.
+    """An update rule: a frozen dataclass of hyperparameters with pure functions for one task. Imitate this class, do not inherit from it.
 
-    `weights` are those of the network's parameters that adapt, by name.
+    `weights` are the parameters of the network that adapt, by name.
     """
 
     def init(self, weights: Params, key: Tensor) -> Params:
-        """Return what the rule learns with the initialisation, by names of its own; empty where it learns nothing."""
+        """Return the parameters that the outer loop learns with the initialisation, by names of the rule's own; may be empty."""
 
     def start(self, weights: Params) -> Any:
-        """Return the rule's memory before the first inner step: a pytree of tensors, empty where it keeps nothing."""
+        """Return the rule's memory before the first inner step: a pytree of tensors, which may be empty."""
 
     def step(self, learned: Params, weights: Params, slope: Slope, memory: Any, number: int) -> tuple[Params, Any]:
         """Return the weights and the memory after inner step `number` (from 0).
 
-        Must be differentiable by all its tensors wherever these are finite, a gradient of zero included.
+        It must be differentiable by all its tensors wherever they are finite, also where the gradient is zero.
         """

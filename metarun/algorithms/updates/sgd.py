@@ -16,13 +16,13 @@ from metarun.types import Params
 
 @dataclass(frozen=True)
 class Sgd:
-    """Gradient descent. lr: α. learn_lr: whether α, one for all parameters, is learned with the initialisation."""
+    """Gradient descent. lr: α, one for all parameters. learn_lr: learn α with the initialisation."""
 
     lr: float = 0.4
     learn_lr: bool = False
 
     def init(self, weights: Params, key: Tensor) -> Params:
-        """Return α, where it is learned."""
+        """Return α where the outer loop learns it."""
         return {"lr": torch.tensor(self.lr)} if self.learn_lr else {}
 
     def start(self, weights: Params) -> tuple[()]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from metarun import draws, testing
-from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, lstm_start, part_of
+from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, lstm_start
 from metarun.types import Params
 
 
@@ -92,7 +92,3 @@ def test_a_map_over_tasks_is_a_loop_over_them_for_the_gradient_too():
     mapped = vmap(grad(loss), (None, 0))(params, x)
     looped = [grad(loss)(params, row) for row in x]
     testing.assert_same(mapped, {name: torch.stack([each[name] for each in looped]) for name in params}, "the gradients")
-
-
-def test_a_part_of_the_parameters_loses_its_prefix():
-    assert list(part_of({"cell.bias": torch.zeros(1), "head.bias": torch.ones(1)}, "cell.")) == ["bias"]

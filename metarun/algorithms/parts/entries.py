@@ -1,0 +1,58 @@
+"""A memory of fixed size in the state: entries with a key, a value and a usage. Later tasks look entries up by their keys.
+
+An entry of low usage makes room for a new one. Shapes never depend on the number of entries, so the memory can be recorded and mapped.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.types import State
+
+KEYS, VALUES, USAGE = "memory.keys", "memory.values", "memory.usage"
+EMPTY = -1.0
+"""The usage of a place without an entry. An entry has a usage of 0 or more."""
+
+
+def empty_memory(capacity: int, key_size: int, value_size: int) -> State:
+    """Return keys (M, key_size), values (M, value_size) and usage (M,) of a memory without entries."""
+    keys, values = torch.zeros(capacity, key_size), torch.zeros(capacity, value_size)
+    return {KEYS: keys, VALUES: values, USAGE: torch.full((capacity,), EMPTY)}
+
+
+def attend(keys: Tensor, memory: State, sharpness: Tensor, count: int, random_key: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the attention (U, M) of keys (U, key_size) to `count` entries, and its mean cosine (U, 1).
+
+    The entries are the nearest ones, or with `random_key` random ones. An empty memory gives an even attention, which is finite.
+    """
+    filled = memory[USAGE] >= 0
+    cosine = keys @ memory[KEYS].T
+    rank = cosine.detach() if random_key is None else draws.uniform(random_key, *cosine.shape)
+    rank = rank.masked_fill(~filled, -torch.inf)
+    chosen = filled & (rank >= rank.topk(count, dim=1).values[:, -1:])
+    attention = (sharpness * cosine).masked_fill(~chosen, -1e9).softmax(dim=1)  # all at -inf would divide 0 by 0
+    return attention, (attention * cosine).sum(dim=1, keepdim=True)
+
+
+def faded(memory: State, decay: float, reads: Tensor | None) -> State:
+    """Return the memory with usage times `decay`, plus the attention (M,) to each entry where `reads` gives it."""
+    usage = memory[USAGE] * decay
+    if reads is not None:
+        usage = usage + reads
+    return {KEYS: memory[KEYS], VALUES: memory[VALUES], USAGE: torch.where(memory[USAGE] < 0, EMPTY, usage)}
+
+
+def write(memory: State, new: State, used: Tensor) -> State:
+    """Return the memory with new entries in the places of lowest usage, empty places first. If there are too many, the last ones stay.
+
+    memory: keys, values and usage, each with a leading axis M. new: the same with a leading axis E. used: (E,) bool, the rows of `new`
+    that are entries.
+    """
+    capacity = len(memory[USAGE])
+    later = used.sum() - used.cumsum(dim=0)  # the number of entries after this one
+    kept = used & (later < capacity)
+    # The rows to drop go to one more place at the end, which the last line cuts off: shapes may not depend on the number of entries.
+    places = torch.where(kept, memory[USAGE].argsort(stable=True)[later.clamp(max=capacity - 1)], capacity)
+    return {name: torch.cat([old, old[:1]]).index_copy(0, places, new[name].to(old.dtype))[:-1] for name, old in memory.items()}
