@@ -1,7 +1,7 @@
-"""What a task asks for, classification or regression: (outputs, targets) -> loss and score.
+"""Objectives of a task, classification or regression: loss and score from outputs and targets.
 
-Every function takes one task, works inside `torch.func.vmap` and `torch.func.grad` to any order, and leaves out the rows
-whose `mask` is False: whatever such a row holds, it changes neither value nor gradient.
+Every function takes one task and works inside `torch.func.vmap` and `torch.func.grad` to any order. It leaves out the rows where `mask`
+is False: the content of such a row changes neither value nor gradient.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from metarun.errors import UserError, nearest
 
 
 class Objective(Protocol):
-    """What algorithms, engine and evaluation ask of a kind of task.
+    """The loss and the score of a kind of task.
 
     kind: "classification" or "regression". metric: the name of the score, "accuracy" or "mse".
-    higher_is_better: whether a larger score is the better one.
+    higher_is_better: True where a larger score is better.
     """
 
     @property
@@ -36,13 +36,13 @@ class Objective(Protocol):
         """Return the mean loss over the real rows, a scalar. outputs and y: (B, N) or (B, D); mask: (B,) bool."""
 
     def score(self, outputs: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the metric over the real rows, a scalar; NaN where an output is NaN, so that no diverged task passes for a good one."""
+        """Return the metric over the real rows, a scalar. It is NaN where an output is NaN, so a diverged task never looks good."""
 
     def shot_scale(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the factor from the mean loss to "sum over examples / shots", the scale of MAML's released code.
 
         Its cross entropy divides a vector of N*K losses by K and sums it (`cbfinn/maml` utils.py `xent`), so the factor is the
-        number of classes present; its mean squared error is a mean already, so the factor is 1.
+        number of classes present. Its mean squared error is a mean already, so the factor is 1.
         """
 
 
@@ -50,7 +50,7 @@ class Objective(Protocol):
 class Classification:
     """Cross entropy of logits (B, N) with one-hot y (B, N), and accuracy in [0, 1].
 
-    The logit of a class that is absent from a padded episode may be as low as -1e9.
+    In a padded episode, the logit of an absent class may be as low as -1e9.
     """
 
     kind: str = "classification"
@@ -63,7 +63,7 @@ class Classification:
         return _mean(-(y * F.log_softmax(outputs, dim=-1)).sum(dim=-1), mask)
 
     def score(self, outputs: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the share of real rows whose largest output is at their class."""
+        """Return the share of real rows with the largest output at their class."""
         outputs, y = _real(outputs, y, mask)
         hit = (outputs.argmax(dim=-1) == y.argmax(dim=-1)).to(outputs.dtype)
         return _mean(torch.where(outputs.isnan().any(dim=-1), torch.nan, hit), mask)
@@ -76,7 +76,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Squared error between outputs (B, D) and targets (B, D), averaged over D and over the real rows: loss and score alike."""
+    """Squared error between outputs (B, D) and targets (B, D), averaged over D and the real rows; loss and score are the same."""
 
     kind: str = "regression"
     metric: str = "mse"
@@ -101,7 +101,7 @@ REGRESSION = Regression()
 
 
 def objective(kind: str) -> Objective:
-    """Return the objective that a task source names; raises `UserError` for a kind that does not exist."""
+    """Return the objective of a kind of task; raises `UserError` for an unknown kind."""
     known: dict[str, Objective] = {each.kind: each for each in (CLASSIFICATION, REGRESSION)}
     if kind not in known:
         raise UserError(f"a task's objective is {' or '.join(known)}, not '{kind}'.{nearest(kind, known)}")
@@ -109,9 +109,9 @@ def objective(kind: str) -> Objective:
 
 
 def _real(outputs: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Put zeros into the padding rows before anything is computed: 0 * inf in a later backward pass would be NaN."""
+    """Put zeros into the padding rows before any computation: 0 * inf in a later backward pass is NaN."""
     if outputs.shape != y.shape:
-        # Broadcasting (B,) against (B, 1) would give a (B, B) error that trains, badly.
+        # Broadcasting (B,) against (B, 1) gives a (B, B) error, which trains badly and silently.
         raise ValueError(f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(y.shape)}")
     if mask is None:
         return outputs, y

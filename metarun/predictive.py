@@ -2,8 +2,8 @@
 
     p(y | x) = 1/S Σ_s N(y; f_s(x), v)                              independent over the D targets of an example, given s
 
-One model for every method, so that their likelihoods compare: a method that predicts one value is the mixture with S = 1. A single v
-for all examples is what an observation noise of constant size means; what varies with x is how far the samples lie apart.
+All methods share this model, so their likelihoods compare. A method that predicts one value is the mixture with S = 1. All examples
+share one v, which models observation noise of constant size. The distance between the samples varies with x.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEAST_VARIANCE = 1e-12
 
 
 class Predictive(NamedTuple):
-    """samples: (S, B, D), sampled outputs. variance: scalar, v of the observations around each, in squared units of y."""
+    """samples: (S, B, D), sampled outputs. variance: scalar, v of the observations around each sample, in squared units of y."""
 
     samples: Tensor
     variance: Tensor
@@ -36,18 +36,17 @@ def nll(predictive: Predictive, y: Tensor, mask: Tensor | None = None) -> Tensor
 def coverage(predictive: Predictive, y: Tensor, mask: Tensor | None = None, level: float = 0.9) -> Tensor:
     """Return the share of real targets inside the central interval of `level`, that is (1 - level)/2 <= F(y) <= (1 + level)/2.
 
-    F is the mixture's distribution function, which grows with y, so whether y lies between its quantiles needs no quantile.
+    F is the mixture's distribution function. It grows with y, so this test needs no quantiles.
     """
-    below = _errors(predictive, y, mask) / predictive.variance.sqrt()
-    reached = _reached(below)
-    inside = (reached >= 0.5 * (1.0 - level)) & (reached <= 0.5 * (1.0 + level))
+    probability = _distribution(_errors(predictive, y, mask) / predictive.variance.sqrt())
+    inside = (probability >= 0.5 * (1.0 - level)) & (probability <= 0.5 * (1.0 + level))
     return _mean(inside.to(y.dtype).mean(dim=-1), mask)
 
 
 def quantile(predictive: Predictive, level: float) -> Tensor:
-    """Return the y (B, D) with F(y) = level, 0 < level < 1, of the mixture's distribution function F, by bisection.
+    """Return the y (B, D) with F(y) = level, 0 < level < 1, by bisection; F is the mixture's distribution function.
 
-    It lies between the quantiles of the lowest and of the highest Gaussian; 60 halvings leave less than rounding does.
+    y lies between the quantiles of the lowest and of the highest Gaussian. After 60 halvings the error is below rounding.
     """
     deviation = predictive.variance.sqrt()
     offset = (
@@ -56,22 +55,22 @@ def quantile(predictive: Predictive, level: float) -> Tensor:
     low, high = predictive.samples.amin(dim=0) + offset, predictive.samples.amax(dim=0) + offset
     for _ in range(60):
         middle = 0.5 * (low + high)
-        above = _reached((middle - predictive.samples) / deviation) > level
+        above = _distribution((middle - predictive.samples) / deviation) > level
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return 0.5 * (low + high)
 
 
 def spread(predictive: Predictive, mask: Tensor | None = None) -> Tensor:
-    """Return the standard deviation of p(y | x), the mean over targets and real rows: √(v + variance of the samples)."""
+    """Return the standard deviation of p(y | x), √(v + variance of the samples), averaged over targets and real rows."""
     samples = predictive.samples
     apart = (samples - samples.mean(dim=0)).square().mean(dim=0)
     return _mean((predictive.variance + apart).sqrt().mean(dim=-1), mask)
 
 
 def fit_variance(squared: Tensor, steps: int = 100) -> Tensor:
-    """Return the v under which targets are most likely, by expectation maximisation; with S = 1 the mean of `squared`, at once.
+    """Return the v of the largest likelihood, by expectation maximisation; with S = 1 this is the mean of `squared`.
 
-    squared: (M, S, D), the squared errors of M observed examples; D targets share v. Never 0, which no density has.
+    squared: (M, S, D), the squared errors of M observed examples; the D targets share v. v is at least `LEAST_VARIANCE`.
     """
     variance = squared.mean().clamp(min=LEAST_VARIANCE)
     for _ in range(steps if squared.shape[1] > 1 else 0):
@@ -80,13 +79,13 @@ def fit_variance(squared: Tensor, steps: int = 100) -> Tensor:
     return variance
 
 
-def _reached(deviations: Tensor) -> Tensor:
-    """Return the mixture's distribution function (B, D) from (y - sample) / √v, (S, B, D)."""
+def _distribution(deviations: Tensor) -> Tensor:
+    """Return the mixture's distribution function F(y), (B, D), from (y - sample) / √v, (S, B, D)."""
     return (0.5 * (1.0 + torch.erf(deviations / math.sqrt(2.0)))).mean(dim=0)
 
 
 def _errors(predictive: Predictive, y: Tensor, mask: Tensor | None) -> Tensor:
-    """Return y minus each sample, (S, B, D), 0 in padding rows so that whatever they hold reaches no derivative."""
+    """Return y minus each sample, (S, B, D); padding rows are 0, so their content reaches no derivative."""
     if predictive.samples.shape[1:] != y.shape:
         raise ValueError(f"samples of shape {tuple(predictive.samples.shape)} do not fit targets of shape {tuple(y.shape)}")
     errors = y - predictive.samples
@@ -100,7 +99,7 @@ def _mean(rows: Tensor, mask: Tensor | None) -> Tensor:
 def averaged(outputs: Tensor, kind: str) -> Tensor:
     """Return the prediction of outputs (S, B, N): in regression their mean, in classification the logarithm of the mean probability.
 
-    The latter are logits, whose softmax is the average of the samples' probabilities; an average of logits would not be.
+    These logarithms are logits: their softmax is the average of the samples' probabilities. The average of the logits is not.
     """
     if kind == "regression":
         return outputs.mean(dim=0)

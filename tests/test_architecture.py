@@ -93,6 +93,14 @@ def test_algorithms_tasks_and_backbones_do_not_know_one_another(name: str) -> No
     assert not others, f"{name} imports {others}"
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("metarun.algorithms.")])
+def test_a_paper_imports_no_other_paper(name: str) -> None:
+    """A file of `algorithms/` is a paper, and so is one of `algorithms/updates/`; what several share lies in `algorithms/parts/`."""
+    shared = ("metarun.algorithms.parts.", "metarun.algorithms.updates.rule")
+    papers = [other for other in imported(name) if other.startswith("metarun.algorithms.") and not other.startswith(shared)]
+    assert not papers, f"{name} imports {papers}"
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(SIBLINGS)])
 def test_domain_code_imports_little_from_outside(name: str) -> None:
     own = next(package for package in SIBLINGS if below(name, package))

@@ -66,7 +66,7 @@ class External(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """The state between two steps. controller: h and c, (H,). read: r, (R*W,). label: y_{t-1}, (N,). memory: without rows if there is none."""
+    """The state between two steps. controller: h and c, (H,). read: r, (R*W,). label: y_{t-1}, (N,). memory: M with its weights."""
 
     controller: LstmState
     read: Tensor

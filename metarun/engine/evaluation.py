@@ -1,4 +1,4 @@
-"""Scores on numbered episodes, with their uncertainty. Nothing here changes a parameter or a state."""
+"""Scores on numbered episodes, with their uncertainty. Evaluation never changes a parameter or a state."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from metarun.types import (
 )
 
 BY_STEP = ("all", "thin", "last")
-"""Which inner steps are scored: each; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; the last alone."""
+"""The inner steps to score: all; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; or the last alone."""
 BLOCK = 4
-"""Chunks of episodes that are dealt at once, for each worker."""
+"""The number of chunks of episodes to deal at once, for each worker."""
 
 
 def evaluate(
@@ -54,9 +54,9 @@ def evaluate(
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: how; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's
-    observations, from `observation_variance`; without one, its likelihood and coverage are left out. times: how often the caller will
-    do this with this runner, about. progress: hears how many episodes are done.
+    runner: runs the episodes; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations, from
+    `observation_variance`; without it the report has no likelihood and no coverage. times: about how often the caller repeats this with
+    the same runner. progress: is called with the number of episodes that are done.
     """
 
     def score(shared: tuple[Params, State, Tensor | None], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
@@ -86,9 +86,9 @@ def observation_variance(
     runner: Runner | None = None,
     device: torch.device | str = "cpu",
 ) -> float | None:
-    """Return the one variance of the observations under which the targets of these episodes are most likely; None in classification.
+    """Return the variance of the observations with the largest likelihood on these episodes; None in classification.
 
-    It is fitted to the predictions after the last inner step, so another number of steps needs another call.
+    The fit uses the predictions after the last inner step, so another number of steps needs another call.
     """
     if algorithm.objective.kind != "regression":
         return None
@@ -99,19 +99,19 @@ def observation_variance(
             samples = samples_of(algorithm, algorithm.adapt(*shared, support, key), query)
             return {"squared": (query.y - samples).square(), "real": _real(query)}
 
-        found: dict[str, Tensor] = map_tasks(one, *part)
-        return found
+        of_part: dict[str, Tensor] = map_tasks(one, *part)
+        return of_part
 
     episodes_of = Episodes(source, split, episodes, seed, device)
-    found = episodes_of.map("errors", errors, (params, state), runner or Runner(Plan()))
-    squared = found["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
-    usable = (found["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
+    figures = episodes_of.map("errors", errors, (params, state), runner or Runner(Plan()))
+    squared = figures["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
+    usable = (figures["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
     return float(fit_variance(squared[usable])) if usable.any() else None
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """The first `count` episodes of a split, with the noise of evaluation `seed`."""
+    """The first `count` episodes of a split, with the random draws of evaluation seed `seed`."""
 
     source: TaskSource
     split: str
@@ -134,9 +134,9 @@ class Episodes:
         dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
         done = 0
         with torch.no_grad():
-            for found in runner.map(name, function, shared, dealt, times=len(blocks) * times):
-                parts.append({name: value.cpu() for name, value in found.items()})
-                done += len(next(iter(found.values())))
+            for of_chunk in runner.map(name, function, shared, dealt, times=len(blocks) * times):
+                parts.append({name: value.cpu() for name, value in of_chunk.items()})
+                done += len(next(iter(of_chunk.values())))
                 if progress is not None:
                     progress(done)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -226,7 +226,7 @@ def _real(examples: Examples) -> Tensor:
 
 
 def scored_steps(last: int, by_step: str) -> list[int]:
-    """Return the numbers of inner steps at which to score, of 0 … last; by_step: one of `BY_STEP`."""
+    """Return the numbers of the inner steps to score, out of 0 … last; by_step: one of `BY_STEP`."""
     if by_step == "all":
         return list(range(last + 1))
     round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()

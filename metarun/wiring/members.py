@@ -16,12 +16,12 @@ from metarun.types import OPTIONAL_MEMBERS, Algorithm, Learner, Traits
 
 def _methods(protocols: Iterable[type]) -> dict[str, int]:
     """Return the methods that the Protocols describe, with the number of arguments that metarun passes."""
-    found = {}
+    methods = {}
     for protocol in protocols:
         for name, member in vars(protocol).items():
             if inspect.isfunction(member) and not name.startswith("_"):
-                found[name] = len(inspect.signature(member).parameters) - 1
-    return found
+                methods[name] = len(inspect.signature(member).parameters) - 1
+    return methods
 
 
 REQUIRED = _methods((Learner, Algorithm))
