@@ -189,6 +189,12 @@ class Network:
         return outputs, {name: weight @ value for name, value in statistics.items()}
 
 
+def network_of(algorithm: object) -> Network | None:
+    """Return the network of an algorithm; None where it has none."""
+    network = getattr(algorithm, "network", None)
+    return network if isinstance(network, Network) else None
+
+
 def running_statistics(state: State) -> Statistics:
     """Return the running statistics of a state under the names of their layers."""
     return part_of(state, RUNNING)

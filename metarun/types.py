@@ -166,7 +166,7 @@ class WithTrajectory(Protocol):
 class WithSamples(Protocol):
     """An algorithm that samples several networks for a task.
 
-    In regression, likelihood, coverage and spread are those of the mixture of the samples (`metarun.predictive`).
+    In regression, likelihood, coverage and spread describe the mixture of the samples (`metarun.predictive`).
     """
 
     def sampled(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -187,6 +187,14 @@ class WithChoice(Protocol):
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
         """Return the state with the choice; `score(state)` gives the validation score by inner step, and higher is better."""
+
+
+@runtime_checkable
+class WithInnerSteps(Protocol):
+    """An algorithm with a field for the number of inner steps in training, from which metarun estimates its work."""
+
+    @property
+    def inner_steps(self) -> int: ...
 
 
 OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithPresentations, WithChoice)
@@ -219,6 +227,14 @@ class WithDevice(Protocol):
 
     def to(self, device: str) -> TaskSource:
         """Return the same source with its data on the device."""
+
+
+@runtime_checkable
+class WithTrainLabels(Protocol):
+    """A source of classes that says what training labels number: "episode" or "global"."""
+
+    @property
+    def train_labels(self) -> str: ...
 
 
 @runtime_checkable

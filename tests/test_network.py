@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small import SmallConv, conv_network, few_shot
@@ -11,7 +13,8 @@ from metarun import testing
 from metarun.backbones.classifier import Classifier
 from metarun.errors import UserError
 from metarun.layers.norm import MODES, Norm
-from metarun.network import Fitted, Network, hide_absent, present_classes
+from metarun.network import Fitted, Network, hide_absent, network_of, present_classes, query_loss
+from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Episode, Examples, State
 
 # The table at the top of metarun/network.py, as dependencies of the first row's output: the other rows of its own set, the support
@@ -151,3 +154,40 @@ def test_a_masked_query_leaves_the_others_as_they_are():
     x = torch.cat([episode.query.x[:5], torch.full_like(episode.query.x[:2], 50.0)])
     masked, _ = network.on_query(fitted, x, torch.arange(7) < 5)
     torch.testing.assert_close(masked[:5], plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_regression_has_no_absent_classes():
+    mask = torch.tensor([True, False])
+    assert present_classes(Examples(torch.zeros(2, 1), torch.eye(2), mask), REGRESSION) is None
+    present = present_classes(Examples(torch.zeros(2, 1), torch.eye(2), mask), CLASSIFICATION)
+    assert present is not None
+    assert present.tolist() == [True, False]
+
+
+def test_the_query_loss_comes_with_loss_score_and_statistics_and_alone_has_a_gradient():
+    """Outputs 1 and 3 against targets 0 and 0: the mean squared error is (1 + 9) / 2."""
+    outputs = torch.tensor([[1.0], [3.0]], requires_grad=True)
+    loss, aux = query_loss(REGRESSION, outputs, {"norm.mean": torch.ones(2)}, Examples(torch.zeros(2, 1), torch.zeros(2, 1)))
+    assert float(loss) == 5.0
+    assert loss.requires_grad
+    assert {name: float(value) for name, value in aux.metrics.items()} == {"loss": 5.0, "mse": 5.0}
+    assert not aux.metrics["loss"].requires_grad
+    assert list(aux.state) == ["norm.mean"]
+
+
+def test_the_network_of_an_algorithm_is_its_field_or_none():
+    network = conv_network()
+    assert network_of(SimpleNamespace(network=network)) is network
+    assert network_of(SimpleNamespace(network="of roads")) is None
+    assert network_of(object()) is None
+
+
+@pytest.mark.parametrize(("training", "entries"), [(True, 1), (False, 3)])
+def test_a_path_is_fitted_whole_at_test_and_its_end_alone_in_training(training: bool, entries: int):
+    network = conv_network()
+    params, state = network.init()
+    path = [{name: value + number for name, value in params.items()} for number in range(3)]
+    support = Examples(torch.rand(3, 1, 8, 8), torch.eye(3))
+    fitted = network.fit_path(path, state, support, training=training)
+    assert len(fitted) == entries
+    assert fitted[-1].params is path[-1]

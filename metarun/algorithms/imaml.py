@@ -8,7 +8,7 @@ https://arxiv.org/abs/1909.04630
 
 Gradient descent from θ approaches the optimum, and conjugate gradients solve the linear system; they need only products H v
 (algorithm 2). Unlike in MAML, no gradient runs through the inner steps, so memory does not grow with their number. The pull towards θ is
-essential: without it the optimum does not depend on θ. All parameters adapt, those of normalisation included.
+essential: without it the optimum does not depend on θ. All parameters adapt, scales and shifts of normalisation too.
 
 The released code (https://github.com/aravindr93/imaml_dev) descends on L alone, adds one step of the pull at the end, and solves with
 2 I + H/(λ + 10). Here the pull is part of every inner step, and the system is I + H/(λ + μ). With μ = 0 it is the paper's; a larger μ

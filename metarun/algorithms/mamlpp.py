@@ -189,12 +189,12 @@ def annealed(gradients: Params, second_order: Tensor) -> Params:
 
 
 def one_per_step(tensors: Params, names: Collection[str], steps: int) -> Params:
-    """Return the tensors; those with these names repeated for each step, (steps, ...)."""
+    """Return the tensors; a tensor with one of these names gets a row for each step, (steps, ...)."""
     return {name: value.expand(steps, *value.shape).clone() if name in names else value for name, value in tensors.items()}
 
 
 def at_step(tensors: Params, names: Collection[str], step: int) -> Params:
-    """Return the tensors; of those with these names the row of inner step `step`, or the nearest row."""
+    """Return the tensors; of a tensor with one of these names the row of inner step `step`, or the nearest row."""
     return {name: value[max(0, min(step, len(value) - 1))] if name in names else value for name, value in tensors.items()}
 
 

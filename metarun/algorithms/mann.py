@@ -15,8 +15,8 @@ state starts anew for each episode, and so do the labels of its classes. The net
 the picture's last presentation. A label arrives one step late, and y_{-1} is zero.
 
 In training, support and query are one sequence in random order. The loss is the mean over all its steps, and includes the first
-presentation of each class, where the network can only guess. `by_presentation` scores such sequences by how often a class has been
-presented. `adapt` reads the support set, and `predict` shows each query as the next input, so the accuracy compares with other methods.
+presentation of each class, where the network can only guess. `by_presentation` scores the same sequences by the number of presentations of
+a class. `adapt` reads the support set, and `predict` shows each query as the next input, so the accuracy compares with other methods.
 
 Differences from the paper, each an option unless noted:
 

@@ -61,7 +61,7 @@ class Matching:
 
     similarity: c. "cosine", the paper's, lies in [-1, 1]. With one shot no class gets a probability above e/(e + (N-1)/e), 0.65 at 5 ways
         and 0.28 at 20, so it learns badly with many ways. "semi_cosine" divides by the length of the support embedding only, as many
-        ports do. "l2" is minus the squared Euclidean distance. These two have no such bound.
+        ports do. "l2" is minus the squared Euclidean distance. Neither of the two has a bound.
     temperature: divides c; below 1 it lifts the bound. learn_temperature: the outer loop learns it, from that value on.
     fce: full context embeddings. fce_steps: K; the paper does not give it. fce_shuffle: the LSTM reads the support set in a random order
         instead of class by class, which is the order of a dealt episode.
@@ -89,7 +89,7 @@ class Matching:
         check_not_negative(self, "fce_steps")
 
     def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return the backbone's parameters and running statistics, with `fce` those of the LSTMs, and ln of a temperature to learn."""
+        """Return the backbone's parameters and running statistics, with `fce` the LSTMs' parameters, and ln of a temperature to learn."""
         params, state = self.network.init()
         if self.learn_temperature:
             params[LOG_TEMPERATURE] = torch.tensor(math.log(self.temperature))

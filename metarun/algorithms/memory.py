@@ -2,8 +2,8 @@
 
 metarun's own. Near relatives: the memory module of Kaiser, Nachum, Roy and Bengio, "Learning to remember rare events", ICLR 2017
 (https://arxiv.org/abs/1703.03129), whose values are labels; "Memory matching networks" of Cai et al., CVPR 2018
-(https://arxiv.org/abs/1804.08281), whose memory is the support set. Here an entry is a past task: its key tells what its few examples
-looked like, and its value is the weights that its many examples led to.
+(https://arxiv.org/abs/1804.08281), whose memory is the support set. Here an entry is a past task: its key describes its few examples,
+and its value holds the weights that its many examples led to.
 
     key of a task      q   = unit length of the mean over its support of tanh(W [f(x), y] + b)
     retrieval          a_m = softmax over the k nearest entries of τ q·k_m,      r = Σ a_m v_m
@@ -141,7 +141,7 @@ class Memory:
         return loss, Aux.of(metrics, statistics | entries)
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Fade the entries, write those of all tasks of the step over the least used ones, and track running statistics."""
+        """Fade the entries, write the new entries of all tasks over the least used ones, and track running statistics."""
         reads = aux[READS].sum(dim=0) if self.eviction == "least_used" and READS in aux else None
         new = {name: aux[name].flatten(0, 1) for name in (KEYS, VALUES)}
         new[USAGE] = torch.ones_like(new[KEYS][:, 0])

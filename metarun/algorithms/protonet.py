@@ -25,7 +25,7 @@ from metarun.types import Aux, Episode, Examples, Params, State, Traits
 
 
 class Prototypes(NamedTuple):
-    """centres: (N, D), one per class. network: the embedding, ready for queries. classes: (N,) bool, those present, or None."""
+    """centres: (N, D), one per class. network: the embedding, ready for queries. classes: (N,) bool, the present ones, or None for all."""
 
     centres: Tensor
     network: Fitted

@@ -31,7 +31,7 @@ LOG_STRENGTH, SCALE, BIAS = "ridge.log_strength", "ridge.scale", "ridge.bias"
 
 
 class Solved(NamedTuple):
-    """weights: W (D+1, N). network: the embedding and the head's own parameters. classes: (N,) bool, those present, or None."""
+    """weights: W (D+1, N). network: the embedding and the head's own parameters. classes: (N,) bool, the present ones, or None for all."""
 
     weights: Tensor
     network: Fitted

@@ -1,7 +1,7 @@
 """Scratch: the same network trained on the support set alone, from random weights. The baseline that meta-learning must beat.
 
-No paper. Adam fits the support set for up to `max_inner_steps` full-batch steps. The learning rate (of `inner_lrs`) and the number of
-steps are those with the best score on validation episodes, so the baseline is as strong as its form allows. The run's seed determines
+No paper. Adam fits the support set for up to `max_inner_steps` full-batch steps. Validation episodes choose the learning rate (of
+`inner_lrs`) and the number of steps, so the baseline is as strong as its form allows. The run's seed determines
 the random weights, one set for all tasks.
 """
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun.engine.evaluation import path_of
 from metarun.functional import map_tasks
+from metarun.network import Network, network_of
 from metarun.objectives import Objective
 from metarun.predictive import averaged
 from metarun.types import Adapted, Examples, Learner, Params, State, WithSamples
@@ -37,9 +37,9 @@ class Ensemble:
         return self.member.objective
 
     @property
-    def network(self) -> Any:
+    def network(self) -> Network | None:
         """The network of the members; None where they have none."""
-        return getattr(self.member, "network", None)
+        return network_of(self.member)
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
         """Return the results of all members; each adapts by itself, with the same noise."""

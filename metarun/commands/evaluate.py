@@ -15,6 +15,7 @@ from metarun.engine.evaluation import BY_STEP, observation_variance
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.report import Report
 from metarun.errors import UserError, nearest
+from metarun.network import network_of
 from metarun.records.tracking import Progress
 from metarun.types import Episode
 from metarun.wiring.build import Parts, build, evaluation_plan
@@ -121,5 +122,5 @@ def _check_save(save: str | None) -> Path | None:
 
 
 def _norm_of(parts: Parts) -> str | None:
-    network = getattr(parts.algorithm, "network", None)
+    network = network_of(parts.algorithm)
     return network.norm if network is not None and network.norms else None

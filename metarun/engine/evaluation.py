@@ -128,7 +128,7 @@ class Episodes:
         times: int = 1,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
-        """Return what `function(shared, (episodes, keys))` gives for all, by name with a leading axis T, on the CPU; see `Runner.map`."""
+        """Return the results of `function(shared, (episodes, keys))` for all episodes, by name with a leading axis T, on the CPU."""
         parts: list[dict[str, Tensor]] = []
         blocks = torch.arange(self.count).split(runner.plan.chunk * runner.plan.workers * BLOCK)
         dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
@@ -183,9 +183,9 @@ def path_of(algorithm: Learner, params: Params, state: State, support: Examples,
 
 
 def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
-    """Return the outputs (S, B, D) whose mixture is the prediction: those of `sampled`, or the one output of `predict`.
+    """Return the outputs (S, B, D) whose mixture is the prediction: S outputs of `sampled`, or the one of `predict`.
 
-    output: of `predict`, where it is known.
+    output: of `predict`, where the caller has it already.
     """
     if isinstance(algorithm, WithSamples):
         return algorithm.sampled(adapted, query.x, query.mask)

@@ -24,12 +24,23 @@ from metarun.compute.plan import Device, Plan, Work, plan_for, work_of
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings
 from metarun.errors import UserError, first_line
-from metarun.network import Network
+from metarun.network import Network, network_of
 from metarun.objectives import Objective, objective
 from metarun.records import checkpoint
 from metarun.tasks.converted import fit_images
 from metarun.tasks.sampling import FewShot
-from metarun.types import Algorithm, Episode, Params, State, TaskSource, WithDevice, adapts_backbone, traits_of
+from metarun.types import (
+    Algorithm,
+    Episode,
+    Params,
+    State,
+    TaskSource,
+    WithDevice,
+    WithInnerSteps,
+    WithTrainLabels,
+    adapts_backbone,
+    traits_of,
+)
 from metarun.wiring.instantiate import check_targets, instantiate, locate
 from metarun.wiring.members import check_members
 
@@ -74,8 +85,8 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     algorithm = _build_algorithm(config, source, episodes)
-    network, inner_steps = getattr(algorithm, "network", None), getattr(algorithm, "inner_steps", 1)
-    module = network.module if isinstance(network, Network) else None
+    network, inner_steps = network_of(algorithm), algorithm.inner_steps if isinstance(algorithm, WithInnerSteps) else 1
+    module = None if network is None else network.module
     kind = {"sequential": traits_of(algorithm).sequential, "shared": not adapts_backbone(algorithm)}
     work = {split: work_of(module, episode, inner_steps, **kind) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
@@ -163,6 +174,7 @@ def evaluation_plan(parts: Parts, episodes: int) -> Plan:
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:
+    """Build the algorithm with the objective of the source, and a network and the number of training classes where it takes them."""
     node = {key: value for key, value in config["algo"].items() if key != "recipe"}
     kind = locate(node.get("_target_", ""))
     goal = objective(source.objective)
@@ -175,7 +187,7 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
         )
     extra: dict[str, Any] = {"objective": goal}
     if traits.learns_all_classes:
-        if getattr(source, "train_labels", "global") != "global":
+        if isinstance(source, WithTrainLabels) and source.train_labels != "global":
             raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
         extra["train_classes"] = episodes["train"].support.y.shape[-1]
     if "network" in inspect.signature(kind).parameters:
