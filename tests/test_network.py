@@ -168,7 +168,7 @@ def test_the_query_loss_comes_with_loss_score_and_statistics_and_alone_has_a_gra
     """Outputs 1 and 3 against targets 0 and 0: the mean squared error is (1 + 9) / 2."""
     outputs = torch.tensor([[1.0], [3.0]], requires_grad=True)
     loss, aux = query_loss(REGRESSION, outputs, {"norm.mean": torch.ones(2)}, Examples(torch.zeros(2, 1), torch.zeros(2, 1)))
-    assert float(loss) == 5.0
+    assert loss.item() == 5.0
     assert loss.requires_grad
     assert {name: float(value) for name, value in aux.metrics.items()} == {"loss": 5.0, "mse": 5.0}
     assert not aux.metrics["loss"].requires_grad
