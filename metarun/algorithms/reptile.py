@@ -60,9 +60,9 @@ class Reptile:
         return params, state | _as_state(Moments.zero(params))
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> list[Fitted]:
-        """Return the network before adaptation and after each inner step from the state's moments; in training after the last alone."""
-        path = self._inner_loop(params, state, support, key, training)[0]
-        return self.network.fit_path(path, state, support, present_classes(support, self.objective), training=training)
+        """Return the network before adaptation and after each inner step, from the moments in the state."""
+        path, classes = self._inner_loop(params, state, support, key, training)[0], present_classes(support, self.objective)
+        return [self.network.fit(fast, state, support, classes, training=training) for fast in path]
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return ½ |φ - stopgrad(φ̃)|². The logged loss is that of the last mini-batch, before its update."""
