@@ -1,64 +1,71 @@
-"""Small pure functions that several algorithms share."""
+"""Small pure functions that several algorithms share: maps over tasks, recomputation, prototypes, Adam."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from metarun.types import Params
 
 
-def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
-    """Map a function of one task over the leading axis T of every tensor in `batched`; what is no tensor (a mask None) stays.
+def split_tensors(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Any]]:
+    """Return the tensors of a pytree, in order, and a function that returns the pytree with other tensors in their places.
 
-    Returns what the function returns, a pytree whose tensors have a leading axis T.
+    Leaves that are no tensors (a mask None, a number) stay. The function takes as many tensors as were returned.
     """
-    leaves, spec = tree_flatten(batched)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    returned: list[tuple[list[Any], TreeSpec]] = []
+    leaves, spec = tree_flatten(tree)
+
+    def refill(tensors: Iterable[Tensor]) -> Any:
+        remaining = iter(tensors)
+        return tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)], refill
+
+
+def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
+    """Map a function of one task over the leading axis T of every tensor in `batched`; leaves that are no tensors (a mask None) stay.
+
+    Returns the pytree that the function returns; its tensors have a leading axis T.
+    """
+    tensors, refill = split_tensors(batched)
+    refills: list[Callable[[Iterable[Tensor]], Any]] = []  # of the function's result, whose structure is known once it has run
 
     def one(*parts: Tensor) -> list[Tensor]:
-        remaining = iter(parts)
-        out, shape = tree_flatten(
-            function(*tree_unflatten([next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec))
-        )
-        returned.append((out, shape))
-        return [leaf for leaf in out if isinstance(leaf, Tensor)]
+        results, refill_result = split_tensors(function(*refill(parts)))
+        refills.append(refill_result)
+        return results
 
-    if tensors[0].shape[0] == 1:  # as it is: batching rules cost time, and convolutions with shared weights keep their fast layout
-        results = iter([leaf[None] for leaf in one(*(tensor[0] for tensor in tensors))])
+    if tensors[0].shape[0] == 1:  # without vmap: batching rules cost time, and convolutions with shared weights keep their fast layout
+        results = [result[None] for result in one(*(tensor[0] for tensor in tensors))]
     else:
-        results = iter(vmap(one)(*tensors))
-    out, shape = returned[-1]
-    return tree_unflatten([next(results) if isinstance(leaf, Tensor) else leaf for leaf in out], shape)
+        results = vmap(one)(*tensors)
+    return refills[-1](results)
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a pure function of pytrees of tensors that does the same and remembers only its arguments for its derivative.
+    """Return a pure function of pytrees of tensors that gives the same results and keeps only its arguments for its derivative.
 
-    What happens inside is computed again when the derivative is asked for, so a chain of such functions needs the memory of one of them,
-    for about a third more time (Chen et al. 2016, "Training deep nets with sublinear memory cost"). The function must take every tensor
-    that it differentiates by as an argument, and return none of its arguments as it is.
+    The derivative computes the inside again. A chain of such functions needs the memory of one of them, for about a third more time
+    (Chen et al. 2016, "Training deep nets with sublinear memory cost", https://arxiv.org/abs/1604.06174). The function must take every
+    tensor that it differentiates by as an argument, and return none of its arguments unchanged.
     """
 
     def call(*args: Any) -> Any:
-        leaves, spec = tree_flatten(args)
-        shapes: list[TreeSpec] = []
+        tensors, refill = split_tensors(args)
+        refills: list[Callable[[Iterable[Tensor]], Any]] = []
 
         def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-            given = iter(tensors)
-            out = function(*tree_unflatten([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec))
-            flat, shape = tree_flatten(out)
-            shapes.append(shape)
-            return tuple(flat)
+            results, refill_result = split_tensors(function(*refill(tensors)))
+            refills.append(refill_result)
+            return tuple(results)
 
-        out = _Recomputed.apply(run, *(leaf for leaf in leaves if isinstance(leaf, Tensor)))
-        return tree_unflatten(list(out), shapes[-1])
+        results = _Recomputed.apply(run, *tensors)
+        return refills[-1](results)
 
     return call
 
@@ -90,8 +97,8 @@ class _Recomputed(torch.autograd.Function):
             return out
 
         pull = vjp(by_wanted, *(tensors[place] for place in wanted))[1]
-        found = dict(zip(wanted, pull(gradients), strict=True))
-        return None, *(found.get(place) for place in range(len(tensors)))
+        by_place = dict(zip(wanted, pull(gradients), strict=True))
+        return None, *(by_place.get(place) for place in range(len(tensors)))
 
 
 def prototypes(embeddings: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from metarun.episodes import deal, stack
-from metarun.functional import Moments, adam, map_tasks, prototypes, recomputed, squared_distances
+from metarun.functional import Moments, adam, map_tasks, prototypes, recomputed, split_tensors, squared_distances
 from metarun.types import Episode, Examples
 
 
@@ -69,6 +69,19 @@ def test_adam_leaves_parameters_without_a_gradient_and_its_arguments_alone():
     assert torch.equal(params["moved"], torch.ones(2))
     assert float(moments.updates) == 0.0
     torch.testing.assert_close(after["moved"], torch.full((2,), 0.9), atol=1e-5, rtol=0)
+
+
+def test_the_tensors_of_a_pytree_are_replaced_in_order_and_other_leaves_stay():
+    examples = Examples(torch.tensor([1.0]), torch.tensor([2.0]), None)
+    tensors, refill = split_tensors({"examples": examples, "name": "a", "last": torch.tensor(3.0)})
+    assert [float(tensor) for tensor in tensors] == [1.0, 2.0, 3.0]
+    changed = refill(10 * tensor for tensor in tensors)
+    assert changed == {"examples": Examples(torch.tensor([10.0]), torch.tensor([20.0]), None), "name": "a", "last": torch.tensor(30.0)}
+
+
+def test_a_pytree_refuses_too_few_tensors():
+    with pytest.raises(StopIteration):
+        split_tensors([torch.ones(1), torch.ones(1)])[1]([torch.ones(1)])
 
 
 def test_mapping_over_tasks_is_a_loop_and_keeps_what_is_no_tensor():

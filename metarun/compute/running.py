@@ -1,8 +1,8 @@
-"""Running functions of one chunk of tasks over whole batches: recorded, on several threads, results in the order of the tasks.
+"""Run a function of one chunk of tasks over whole batches: recorded, on several threads, with results in the order of the tasks.
 
-On a processor, chunks run side by side on `workers` threads of one core each, since small tensors leave nothing for two cores to share.
-Which thread runs a chunk changes no number, and results are joined in order, so only the size of the chunks and of the kernels' own
-thread teams decides the bits.
+On a processor, chunks run on `workers` threads at once. Each thread has one core, since two cores gain nothing on small tensors.
+The results do not depend on the thread that runs a chunk. Only the size of the chunks and the number of threads of torch's kernels
+decide the bits.
 """
 
 from __future__ import annotations
@@ -12,70 +12,107 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from metarun.compute.plan import Plan
 from metarun.compute.programs.recording import Recorded
+from metarun.functional import split_tensors
+from metarun.types import Aux, Params
 
 WORTH_RECORDING = 8
-"""A program that runs fewer times than this is not recorded: recording costs about as much as a few runs."""
+"""Chunks below which a function runs as it is written: recording costs about as much as a few runs."""
+
+Function = Callable[[Any, Any], Any]
+"""A pure function `f(shared, chunk)` of two pytrees of tensors."""
+
+
+class BatchGradient(NamedTuple):
+    """The result of a batch of T tasks. gradient: of the mean loss, by parameter. losses: (T,). aux: with a leading axis T."""
+
+    gradient: Params
+    losses: Tensor
+    aux: Aux
 
 
 class Runner:
     """Maps functions `f(shared, chunk)` over the chunks of batches, as a plan says.
 
-    Close it, or use it in `with`, to end its threads and to give back the number of threads of torch's kernels.
+    A runner records a function once and knows it again by its identity, or by its own `__eq__`: give the same object at every call.
+    Close the runner, or use it in `with`, to end its threads and to restore torch's number of threads.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._recorded: dict[str, Recorded] = {}
-        self._before = torch.get_num_threads()
+        self._recorded: dict[Function, Recorded] = {}
+        self._threads_before = torch.get_num_threads()
         self._pool = None
         if plan.workers > 1:
             self._pool = ThreadPoolExecutor(plan.workers, "metarun-worker", _set_threads, (plan.threads,))
 
-    def map(self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], *, times: int) -> Iterator[Any]:
-        """Yield `function(shared, part)` for each part of `chunk` tasks of each batch, in order.
+    def map(self, function: Function, shared: Any, batches: Iterable[Any], *, runs: int) -> Iterator[Any]:
+        """Yield `function(shared, chunk)` for each chunk of `plan.chunk` tasks of each batch, in order.
 
-        A batch is taken from `batches` while parts of those before it still run, so that no core waits between two batches.
-        name: of the function, one per runner; the function must be the same at each call of a name. shared, and each batch: pytrees of
-        tensors, the latter with a leading axis T. times: how often about the run will do this with a batch, by which it is decided
-        whether to record.
+        The runner takes the next batch while chunks of the batches before it still run, so that no core waits between two batches.
+        shared, and each batch: pytrees of tensors; those of a batch have a leading axis T. runs: about how many batches the runner gets
+        with this function in all. Few are not worth a recording.
         """
         if torch.get_num_threads() != self.plan.threads:
             torch.set_num_threads(self.plan.threads)
-        return self._in_order(self._calls(name, self._cast(function), shared, batches, times))
+        return self._in_order(self._calls(function, shared, batches, runs))
+
+    def mean_gradient(self, function: Function, shared: Any, batch: Any, *, runs: int) -> BatchGradient:
+        """Return the gradient of the mean loss over the tasks of a batch, with the losses and the aux of every task in order.
+
+        function: returns the gradient of the SUM of the losses of a chunk, the losses, and the aux. runs: as in `map`.
+        """
+        tasks = _tasks(batch)
+        total: Params = {}
+        outputs: Any = None
+        done = 0
+        for gradient, *chunk_outputs in self.map(function, shared, [batch], runs=runs):
+            # Results go into memory of their final size: small tensors that outlive their chunk would leave gaps between large blocks.
+            if outputs is None:
+                total = {name: torch.zeros_like(value) for name, value in gradient.items()}
+                outputs = tree_map(lambda leaf: leaf.new_empty(tasks, *leaf.shape[1:]), chunk_outputs)
+            for name, value in gradient.items():
+                total[name] += value
+            for of_batch, of_chunk in zip(tree_leaves(outputs), tree_leaves(chunk_outputs), strict=True):
+                of_batch[done : done + len(of_chunk)] = of_chunk
+            done += len(chunk_outputs[0])
+        return BatchGradient({name: value / tasks for name, value in total.items()}, *outputs)
 
     @property
     def kernels(self) -> str:
-        """Whose kernels have computed: "c" where a recorded program was allowed to use those of `metarun.compute.kernels.rewrite`, else "torch"."""
+        """The kernels that have computed: "c" where a recorded program was allowed to use the C kernels, else "torch"."""
         return "c" if any(recorded.c_kernels and recorded.whole for recorded in self._recorded.values()) else "torch"
 
-    def _calls(
-        self, name: str, function: Callable[[Any, Any], Any], shared: Any, batches: Iterable[Any], times: int
-    ) -> Iterator[tuple[Callable[[], Any], bool]]:
-        """Yield what to call for each part, and whether on a thread of the pool."""
+    def recorded(self, function: Function) -> Recorded | None:
+        """Return the recording of a function, or None where the function has run only as it is written."""
+        return self._recorded.get(function)
+
+    def _calls(self, function: Function, shared: Any, batches: Iterable[Any], runs: int) -> Iterator[tuple[Callable[[], Any], bool]]:
+        """Yield a call for each chunk, and whether it may run on a thread of the pool."""
         for batch in batches:
-            parts = self._cut(batch)
-            if times * len(parts) < WORTH_RECORDING:
-                yield from ((partial(function, shared, part), False) for part in parts)
+            chunks = self._cut(batch)
+            if runs * len(chunks) < WORTH_RECORDING:
+                yield from ((partial(self._cast(function), shared, chunk), False) for chunk in chunks)
                 continue
-            recorded = self._recorded.setdefault(name, Recorded(function, self.plan.compile, self.plan.kernels == "c"))
-            programs = [recorded.program(shared, part) for part in parts]
-            aside = len(parts) > 1 and all(program.concurrent for program in programs)
-            yield from ((partial(program.call, shared, part), aside) for program, part in zip(programs, parts, strict=True))
+            if function not in self._recorded:
+                self._recorded[function] = Recorded(self._cast(function), self.plan.compile, self.plan.kernels == "c")
+            programs = [self._recorded[function].program(shared, chunk) for chunk in chunks]
+            concurrent = len(chunks) > 1 and all(program.concurrent for program in programs)
+            yield from ((partial(program.call, shared, chunk), concurrent) for program, chunk in zip(programs, chunks, strict=True))
 
     def _in_order(self, calls: Iterable[tuple[Callable[[], Any], bool]]) -> Iterator[Any]:
-        """Yield the results of the calls, few of them ahead of what was taken, so that memory does not grow with their number."""
+        """Yield the results of the calls. Only a few calls run ahead of the caller, so that memory does not grow with their number."""
         running: deque[Future[Any]] = deque()
         try:
-            for call, aside in calls:
-                if aside and self._pool is not None:
+            for call, concurrent in calls:
+                if concurrent and self._pool is not None:
                     running.append(self._pool.submit(call))
                     if len(running) > self.plan.workers:
                         yield running.popleft().result()
@@ -90,19 +127,19 @@ class Runner:
                 future.cancel()
 
     def _cut(self, batch: Any) -> list[Any]:
-        leaves, spec = tree_flatten(batch)
-        tasks, chunk = next(leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)), self.plan.chunk
-        cut = [leaf.split(chunk) if isinstance(leaf, Tensor) else [leaf] * -(-tasks // chunk) for leaf in leaves]
-        return [tree_unflatten(list(part), spec) for part in zip(*cut, strict=True)]
+        """Return the chunks of a batch."""
+        tensors, refill = split_tensors(batch)
+        return [refill(parts) for parts in zip(*(tensor.split(self.plan.chunk) for tensor in tensors), strict=True)]
 
-    def _cast(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _cast(self, function: Function) -> Function:
+        """Return the function with products in bfloat16, where the plan says so."""
         device = self.plan.autocast
         if device is None:
             return function
 
-        def cast(shared: Any, part: Any) -> Any:
+        def cast(shared: Any, chunk: Any) -> Any:
             with torch.autocast(device, torch.bfloat16):
-                return function(shared, part)
+                return function(shared, chunk)
 
         return cast
 
@@ -110,7 +147,7 @@ class Runner:
         """End the threads; a second call does nothing."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._before)
+        torch.set_num_threads(self._threads_before)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +156,12 @@ class Runner:
         self.close()
 
 
+def _tasks(batch: Any) -> int:
+    """Return T, the length of the leading axis."""
+    return len(split_tensors(batch)[0][0])
+
+
 def _set_threads(count: int) -> None:
-    torch.get_num_threads()  # what is set before a thread has looked once is lost
+    """Set the number of kernel threads of a thread of the pool."""
+    torch.get_num_threads()  # a thread's first call sets its number to the process's, and would overwrite a number set before
     torch.set_num_threads(count)

@@ -49,28 +49,19 @@ def evaluate(
     by_step: str = "all",
     variance: float | None = None,
     device: torch.device | str = "cpu",
-    times: int = 1,
+    runs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: runs the episodes; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations, from
-    `observation_variance`; without it the report has no likelihood and no coverage. times: about how often the caller repeats this with
-    the same runner. progress: is called with the number of episodes that are done.
+    runner: maps over the episodes; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations,
+    from `observation_variance`; without one, the report has no likelihood and no coverage. runs: about how many evaluations the caller
+    makes with this runner. progress: hears how many episodes are done.
     """
-
-    def score(shared: tuple[Params, State, Tensor | None], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
-        params, state, observations = shared
-
-        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            return score_episode(algorithm, params, state, episode, key, by_step=by_step, variance=observations)
-
-        scored: dict[str, Tensor] = map_tasks(one, *part)
-        return scored
-
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
-    scored = episodes_of.map(f"score {by_step}", score, (params, state, observations), runner or Runner(Plan()), times, progress)
+    score = TaskScores(algorithm, by_step)
+    scored = episodes_of.map(score, (params, state, observations), runner or Runner(Plan()), runs, progress)
     return summarise(algorithm.objective, scored, variance)
 
 
@@ -93,20 +84,43 @@ def observation_variance(
     if algorithm.objective.kind != "regression":
         return None
 
-    def errors(shared: tuple[Params, State], part: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+    def errors(shared: tuple[Params, State], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
             support, query = episode
             samples = samples_of(algorithm, algorithm.adapt(*shared, support, key), query)
             return {"squared": (query.y - samples).square(), "real": _real(query)}
 
-        of_part: dict[str, Tensor] = map_tasks(one, *part)
-        return of_part
+        by_name: dict[str, Tensor] = map_tasks(one, *chunk)
+        return by_name
 
     episodes_of = Episodes(source, split, episodes, seed, device)
-    figures = episodes_of.map("errors", errors, (params, state), runner or Runner(Plan()))
-    squared = figures["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
-    usable = (figures["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
+    results = episodes_of.map(errors, (params, state), runner or Runner(Plan()))
+    squared = results["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
+    usable = (results["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
     return float(fit_variance(squared[usable])) if usable.any() else None
+
+
+class TaskScores:
+    """`score_episode` of an algorithm over a chunk of episodes. Two of one algorithm and `by_step` are equal, so a runner records one."""
+
+    def __init__(self, algorithm: Learner, by_step: str) -> None:
+        self.algorithm, self.by_step = algorithm, by_step
+
+    def __call__(self, shared: tuple[Params, State, Tensor | None], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        """Return the scores of a chunk. shared: params, state and the variance of the observations. chunk: episodes and keys."""
+        params, state, variance = shared
+
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            return score_episode(self.algorithm, params, state, episode, key, by_step=self.by_step, variance=variance)
+
+        scores: dict[str, Tensor] = map_tasks(one, *chunk)
+        return scores
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskScores) and self.algorithm is other.algorithm and self.by_step == other.by_step
+
+    def __hash__(self) -> int:
+        return hash((id(self.algorithm), self.by_step))
 
 
 @dataclass(frozen=True)
@@ -121,22 +135,21 @@ class Episodes:
 
     def map(
         self,
-        name: str,
         function: Callable[[Any, Any], dict[str, Tensor]],
         shared: Any,
         runner: Runner,
-        times: int = 1,
+        runs: int = 1,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the results of `function(shared, (episodes, keys))` for all episodes, by name with a leading axis T, on the CPU."""
+        """Return the results of `function(shared, (episodes, keys))` for all episodes, with a leading axis T, on the CPU."""
         parts: list[dict[str, Tensor]] = []
         blocks = torch.arange(self.count).split(runner.plan.chunk * runner.plan.workers * BLOCK)
         dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
         done = 0
         with torch.no_grad():
-            for of_chunk in runner.map(name, function, shared, dealt, times=len(blocks) * times):
-                parts.append({name: value.cpu() for name, value in of_chunk.items()})
-                done += len(next(iter(of_chunk.values())))
+            for results in runner.map(function, shared, dealt, runs=len(blocks) * runs):
+                parts.append({name: value.cpu() for name, value in results.items()})
+                done += len(next(iter(results.values())))
                 if progress is not None:
                     progress(done)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

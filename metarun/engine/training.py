@@ -12,17 +12,20 @@ next line is logged.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
 from metarun.engine.evaluation import evaluate
 from metarun.engine.interrupt import Interrupt
@@ -31,7 +34,7 @@ from metarun.engine.report import Report
 from metarun.errors import NotFiniteError, UserError
 from metarun.functional import map_tasks
 from metarun.records.tracking import Progress, Tracker
-from metarun.types import Algorithm, Aux, Episode, Params, State, TaskSource, WithChoice, WithTrajectory
+from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithChoice, WithTrajectory
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class Position:
     best: dict[str, Any] | None = None
     window: dict[str, Any] = field(default_factory=dict)
 
+    def add_to_window(self, metrics: Metrics) -> None:
+        """Add the means of a step's metrics. metrics: scalars or (T,)."""
+        self.window["steps"] = self.window.get("steps", 0) + 1
+        for name, values in metrics.items():
+            self.window[name] = self.window.get(name, 0.0) + values.mean().double()
+
 
 def train(
     algorithm: Algorithm,
@@ -92,44 +101,25 @@ def train(
     save: Callable[[Position, str], None],
     on_evaluation: Callable[[Position, Report], None] | None = None,
 ) -> Position:
-    """Run from `position` to `settings.steps`, or to an interrupt; returns where it ended.
+    """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
 
-    `save(position, name)` writes a checkpoint; "last.pt" is written on schedule and at the end, "best.pt" where the validation score
-    improves. Raises UserError where a loss is not finite, the last checkpoint kept.
+    `save(position, name)` writes a checkpoint: "last.pt" on schedule and at the end, "best.pt" where the validation score improves.
+    Raises UserError where a loss is not finite; the last checkpoint stays.
     """
-    clock = Clock(settings.tasks_per_step)
-    training, validating = Runner(settings.plan), Runner(settings.eval_plan)
-    dealer = Dealer(
-        source,
-        "train",
-        first_step=position.step,
-        steps=settings.steps,
-        tasks_per_step=settings.tasks_per_step,
-        seed=settings.seed,
-        device=settings.device,
-    )
-
-    def validate() -> None:
-        with dealer.lock:
-            report = _validate(algorithm, source, position, settings, validating)
-            if on_evaluation is not None:
-                on_evaluation(position, report)
-        if _track_validation(position, report, algorithm, tracker, progress):
-            save(position, "best.pt")
-        clock.pause()
-
-    with Interrupt() as interrupt, training, validating, dealer:
+    loop = Loop(algorithm, source, position, optimizer, settings)
+    validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
+    with Interrupt() as interrupt, loop:
         if position.step == 0:
             save(position, "last.pt")
-        if settings.steps == 0:  # nothing for the outer loop to learn; there may be something to choose
+        if settings.steps == 0:  # the outer loop has nothing to learn, but the algorithm may have something to choose
             validate()
             save(position, "last.pt")
         while position.step < settings.steps and not interrupt.stopped:
-            _step(algorithm, dealer, position, optimizer, settings, training)
+            loop.step()
             finished = position.step == settings.steps
             progress.update(position.step)
             if _due(position.step, settings.log_every) or finished:
-                _log(position, optimizer, tracker, progress, clock, dealer)
+                _log(loop, tracker, progress)
             if _due(position.step, settings.eval_every) or finished:
                 validate()
             if _due(position.step, settings.save_every) or finished:
@@ -139,43 +129,56 @@ def train(
     return position
 
 
-def _step(algorithm: Algorithm, dealer: Dealer, position: Position, optimizer: OuterOptimizer, settings: Settings, runner: Runner) -> None:
-    """Take one outer step in place."""
-    batch, keys, indices = dealer.next()
-    step = torch.full((), position.step, device=settings.device)  # filled there: a copy would wait for the device
-    total: Params = {}
-    whole: Any = None  # the losses (T,) and the aux of all tasks
-    done = 0
+class Loop:
+    """A run in progress: the objects that its steps share. Use it in `with`, which starts and ends its threads."""
 
-    def gradients(shared: tuple[Params, State, Tensor], part: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
+    def __init__(self, algorithm: Algorithm, source: TaskSource, position: Position, optimizer: OuterOptimizer, settings: Settings) -> None:
+        self.algorithm, self.source, self.position, self.optimizer, self.settings = algorithm, source, position, optimizer, settings
+        self.gradients = TaskGradients(algorithm)
+        self.runner, self.validation_runner = Runner(settings.plan), Runner(settings.eval_plan)
+        self.clock = Clock(settings.tasks_per_step)
+        run = {name: getattr(settings, name) for name in ("steps", "tasks_per_step", "seed", "device")}
+        self.dealer = Dealer(source, "train", first_step=position.step, **run)
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            for each in (self.runner, self.validation_runner, self.dealer):
+                opened.enter_context(each)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._opened.close()
+
+    def step(self) -> None:
+        """Take one outer step: deal, gradients, optimizer, state."""
+        position, settings = self.position, self.settings
+        batch, keys, indices = self.dealer.next()
+        step = torch.full((), position.step, device=settings.device)  # filled on the device: a copy would wait for it
+        shared = (position.params, position.state, step)
+        gradient, losses, aux = self.runner.mean_gradient(self.gradients, shared, (batch, keys), runs=settings.steps)
+        checked = settings.device == "cpu"
+        if checked and not losses.isfinite().all():
+            _explain_not_finite(self.algorithm, position, batch, keys, indices, losses)
+        norm = self.optimizer.update(gradient, position.step)
+        if checked and not norm.isfinite():
+            raise NotFiniteError(f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept.")
+        position.state = self.algorithm.update_state(position.state, aux.state)
+        position.step += 1
+        position.add_to_window(aux.metrics | {"gradient_norm": norm})
+
+
+@dataclass(frozen=True, eq=False)
+class TaskGradients:
+    """`gradients_of` an algorithm, as the runner calls it. Make one for a run, as the runner records each object anew."""
+
+    algorithm: Algorithm
+
+    def __call__(self, shared: tuple[Params, State, Tensor], chunk: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
+        """Return the gradients of a chunk. shared: params, state and step. chunk: episodes and keys."""
         params, state, step = shared
-        return gradients_of(algorithm, params, state, *part, step)
-
-    shared = (position.params, position.state, step)
-    for gradient, *part in runner.map("gradients", gradients, shared, [(batch, keys)], times=settings.steps):
-        # Into memory that is there: small tensors that outlive their chunk lie between large blocks, which then leave gaps.
-        if whole is None:
-            total = {name: torch.zeros_like(value) for name, value in gradient.items()}
-            whole = tree_map(lambda leaf: leaf.new_empty(len(indices), *leaf.shape[1:]), part)
-        for name, value in gradient.items():
-            total[name] += value
-        for all_tasks, some in zip(tree_leaves(whole), tree_leaves(part), strict=True):
-            all_tasks[done : done + len(some)] = some
-        done += len(part[0])
-    losses, aux = whole
-    looking = settings.device == "cpu"
-    if looking and not losses.isfinite().all():
-        _explain_not_finite(algorithm, position, batch, keys, indices, losses)
-    mean = {name: gradient / settings.tasks_per_step for name, gradient in total.items()}
-    norm = optimizer.update(mean, position.step)
-    if looking and not norm.isfinite():
-        raise NotFiniteError(f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept.")
-    position.state = algorithm.update_state(position.state, aux.state)
-    position.step += 1
-    window = position.window
-    window["steps"] = window.get("steps", 0) + 1
-    for name, values in (aux.metrics | {"gradient_norm": norm}).items():
-        window[name] = window.get(name, 0.0) + values.mean().double()
+        return gradients_of(self.algorithm, params, state, *chunk, step)
 
 
 def gradients_of(
@@ -218,35 +221,55 @@ def _check_window(window: dict[str, Any], step: int) -> None:
             raise NotFiniteError(f"{name.replace('_', ' ')} is not finite in the steps {first} to {step}; the last checkpoint is kept.")
 
 
-def _validate(algorithm: Algorithm, source: TaskSource, position: Position, settings: Settings, runner: Runner) -> Report:
-    times = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
+def _validate_and_track(
+    loop: Loop,
+    tracker: Tracker,
+    progress: Progress,
+    save: Callable[[Position, str], None],
+    on_evaluation: Callable[[Position, Report], None] | None,
+) -> None:
+    """Score the validation episodes, log the score, and save the checkpoint where it is the best one so far."""
+    with loop.dealer.lock:
+        report = _validate(loop)
+        if on_evaluation is not None:
+            on_evaluation(loop.position, report)
+    if _track_validation(loop, report, tracker, progress):
+        save(loop.position, "best.pt")
+    loop.clock.pause()
+
+
+def _validate(loop: Loop) -> Report:
+    """Return the scores of the validation episodes. After the last step the algorithm first chooses its state by them, if it can."""
+    algorithm, position, settings = loop.algorithm, loop.position, loop.settings
+    validation: dict[str, Any] = {
+        "split": "val",
+        "episodes": settings.eval_episodes,
+        "runner": loop.validation_runner,
+        "device": settings.device,
+        "by_step": "thin",
+        "runs": settings.steps // settings.eval_every + 1 if settings.eval_every else 1,
+    }
 
     def run(state: State) -> Report:
-        return evaluate(
-            algorithm,
-            position.params,
-            state,
-            source,
-            split="val",
-            episodes=settings.eval_episodes,
-            runner=runner,
-            device=settings.device,
-            by_step="thin",
-            times=times,
-        )
+        return evaluate(algorithm, position.params, state, loop.source, **validation)
 
     def score(state: State) -> dict[int, float]:
-        sign = 1.0 if algorithm.objective.higher_is_better else -1.0
         report = run(state)
-        return {step: sign * value for step, value in zip(report.steps, report.by_step, strict=True)}
+        return {step: _sign(algorithm) * value for step, value in zip(report.steps, report.by_step, strict=True)}
 
     if position.step == settings.steps and isinstance(algorithm, WithChoice):
         position.state = algorithm.choose(position.params, position.state, score)
     return run(position.state)
 
 
-def _track_validation(position: Position, report: Report, algorithm: Algorithm, tracker: Tracker, progress: Progress) -> bool:
+def _sign(algorithm: Algorithm) -> float:
+    """Return 1, or -1 for a score of which less is better."""
+    return 1.0 if algorithm.objective.higher_is_better else -1.0
+
+
+def _track_validation(loop: Loop, report: Report, tracker: Tracker, progress: Progress) -> bool:
     """Log a validation, and return whether it is the best one so far."""
+    position = loop.position
     values = {f"val/{report.metric}": report.mean, "val/ci95": report.ci95}
     if len(report.by_step) > 1:
         values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
@@ -254,46 +277,27 @@ def _track_validation(position: Position, report: Report, algorithm: Algorithm, 
     progress.update(position.step, **{f"val {report.metric}": report.mean})
     if not math.isfinite(report.mean):
         return False
-    sign = 1.0 if algorithm.objective.higher_is_better else -1.0
+    sign = _sign(loop.algorithm)
     if position.best is not None and sign * report.mean <= sign * position.best["score"]:
         return False
     position.best = {"score": report.mean, "step": position.step}
     return True
 
 
-def _log(position: Position, optimizer: OuterOptimizer, tracker: Tracker, progress: Progress, clock: Clock, dealer: Dealer) -> None:
+def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:
+    """Log the means over the steps since the last log line, and start a new window."""
+    position, tasks_per_step = loop.position, loop.settings.tasks_per_step
     window = position.window = {name: float(total) for name, total in position.window.items()}
     _check_window(window, position.step)
     steps = window.pop("steps")
     values = {f"train/{name}": total / steps for name, total in window.items()}
-    values["train/tasks"] = steps * clock.tasks_per_step  # how many tasks these means are over
-    speed, waiting = clock.read(int(steps), dealer.waited)
-    tracker.log(position.step, values | {"train/lr": optimizer.lr_at(position.step - 1), "tasks_per_second": speed, "waiting": waiting})
+    values["train/tasks"] = steps * tasks_per_step  # the number of tasks in these means
+    speed, waiting = loop.clock.read(int(steps), loop.dealer.waited)
+    values |= {"train/lr": loop.optimizer.lr_at(position.step - 1), "tasks_per_second": speed, "waiting": waiting}
+    tracker.log(position.step, values)
     progress.update(position.step, loss=values["train/loss"], **{"tasks/s": speed})
     position.window = {}
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-class Clock:
-    """Measures training speed, evaluation and saving aside."""
-
-    def __init__(self, tasks_per_step: int) -> None:
-        self.tasks_per_step, self.start, self.waited = tasks_per_step, time.perf_counter(), 0.0
-
-    def read(self, steps: int, waited: float) -> tuple[float, float]:
-        """Return tasks per second over the last `steps` steps and the share of that time spent waiting for episodes; start anew.
-
-        waited: seconds, since the beginning of the run.
-        """
-        now = time.perf_counter()
-        passed = max(now - self.start, 1e-9)
-        share = (waited - self.waited) / passed
-        self.start, self.waited = now, waited
-        return steps * self.tasks_per_step / passed, share
-
-    def pause(self) -> None:
-        """Leave out the time up to now."""
-        self.start = time.perf_counter()

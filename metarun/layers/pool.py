@@ -7,28 +7,20 @@ Pooling chooses one value of each window. Its derivatives need only the places o
 The three functions below therefore differentiate into each other, to any order. Images keep their channels last in memory. Pooling does not
 mix channels, so the tasks are folded into the rows or the channels, without a copy. torch's rule for `vmap` copies the images first, which
 takes ten times as long as the pooling.
-
-Where no derivative asks for the places, as in an evaluation, `pool_by_maxima` has a recorded program look for the values alone.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from functools import reduce
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
 
 from metarun.layers.conv import channels_last, fold_tasks
 from metarun.layers.replace import replace_layers
 
 Pair = tuple[int, int]
-
-LARGEST = 2
-"""The side of windows above which `pool_by_maxima` would read them too often."""
 
 
 class Windows(NamedTuple):
@@ -161,54 +153,6 @@ def _fold_both(tasks: int, in_dims: Any, values: Tensor, chosen: Tensor) -> tupl
         return torch.cat([tensor] * tasks, axis) if dim is None else fold_tasks(tensor, dim, axis)
 
     return axis, folded(values, values_dim), folded(chosen, chosen_dim)
-
-
-def pool_by_maxima(module: GraphModule) -> GraphModule:
-    """Let a program take the largest values of small windows row by row and then column by column, where it asks for no places.
-
-    They are the same values, but for the sign of a zero. The kernel that also finds the places takes a third longer on channels-last images.
-    """
-    module.graph.eliminate_dead_code()
-    for node in module.graph.nodes:
-        if node.target is torch.ops.aten.max_pool2d_with_indices.default:
-            windows = _windows(*node.args[1:])
-            if _only_values(node, windows):
-                _take_maxima(node, *windows.kernel)
-    module.recompile()
-    return module
-
-
-def _windows(kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Windows:
-    """Return the windows that the arguments of torch's operation name: sides may be one number for both, and the stride left out."""
-    return Windows(_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation), ceil)
-
-
-def _only_values(node: Node, windows: Windows) -> bool:
-    """Say whether only the values of a pooling are read, of small windows side by side in a processor's channels-last images."""
-    beside = windows == Windows(windows.kernel, windows.kernel, (0, 0), (1, 1), False) and max(windows.kernel) <= LARGEST
-    image = cast(Any, node.args[0]).meta.get("val")
-    last = isinstance(image, Tensor) and image.device.type == "cpu" and image.dim() == 4 and image.permute(0, 2, 3, 1).is_contiguous()
-    return beside and last and all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
-
-
-def _take_maxima(node: Node, high: int, wide: int) -> None:
-    aten, call, x = torch.ops.aten, node.graph.call_function, cast(Any, node.args[0])
-    rows, channels, height, width = x.meta["val"].shape
-
-    def largest(values: Node, size: int, count: int) -> Node:
-        """Return the largest of each `size` neighbours along the last axis but one, which has `count` times as many places."""
-        parts = (call(aten.slice.Tensor, (values, -2, place, size * count, size)) for place in range(size))
-        return reduce(lambda best, part: call(aten.maximum.default, (best, part)), parts)
-
-    with node.graph.inserting_before(node):
-        tall = call(aten.view.default, (call(aten.permute.default, (x, [0, 2, 3, 1])), [rows, height, width * channels]))
-        flat = call(aten.view.default, (largest(tall, high, height // high), [rows, height // high, width, channels]))
-        out = call(aten.permute.default, (largest(flat, wide, width // wide), [0, 3, 1, 2]))
-    for user in list(node.users):
-        out.meta = user.meta
-        user.replace_all_uses_with(out)
-        node.graph.erase_node(user)
-    node.graph.erase_node(node)
 
 
 def _pair(size: int | Sequence[int]) -> Pair:

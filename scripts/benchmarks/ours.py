@@ -14,12 +14,11 @@ from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.compute.running import Runner
-from metarun.engine.dealing import Dealer
 from metarun.engine.evaluation import evaluate
 from metarun.engine.report import Report
-from metarun.engine.training import _step, gradients_of
+from metarun.engine.training import Loop
 from metarun.episodes import deal
-from metarun.types import Aux, Episode, Params, State, TaskSource
+from metarun.types import Params, TaskSource
 from metarun.wiring.build import build, build_settings, evaluation_plan, start
 
 from .variants import composed
@@ -32,14 +31,13 @@ class Run:
         parts = build(composed(overrides))
         self.parts, self.settings = replace(parts, source=wrap(parts.source)), build_settings(parts)
         self.position, self.optimizer = start(parts, self.settings)
-        same: dict[str, Any] = {name: getattr(self.settings, name) for name in ("steps", "tasks_per_step", "seed", "device")}
         self._open = ExitStack()
-        self.dealer = self._open.enter_context(Dealer(self.parts.source, "train", first_step=0, **same))
-        self.runner = self._open.enter_context(Runner(self.settings.plan))
+        self.loop = self._open.enter_context(Loop(parts.algorithm, self.parts.source, self.position, self.optimizer, self.settings))
+        self.dealer, self.runner = self.loop.dealer, self.loop.runner
 
     def step(self) -> None:
         """Take one outer step: deal, differentiate, update."""
-        _step(self.parts.algorithm, self.dealer, self.position, self.optimizer, self.settings, self.runner)
+        self.loop.step()
 
     def settle(self) -> None:
         """Wait until as many episodes are dealt ahead as there will ever be: a turn then pays for as many as it takes."""
@@ -47,24 +45,19 @@ class Run:
 
     def gradients(self, dtype: torch.dtype, count: int) -> tuple[Tensor, Params]:
         """Return mean loss and gradient of the first training tasks. In float32 they come from the very programs that a step runs."""
-        algorithm, position, indices = self.parts.algorithm, self.position, torch.arange(count)
+        position, indices = self.position, torch.arange(count)
         batch = (deal(self.parts.source, "train", indices), draws.key(self.settings.seed, "train", indices))
         shared = (position.params, position.state, torch.tensor(position.step))
         shared, batch = tree_map_only(Tensor, lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, (shared, batch))
-        times = self.settings.steps if dtype == torch.float32 else 1  # once is not recorded, and so not compiled
-
-        def function(shared: tuple[Params, State, Tensor], part: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
-            params, state, step = shared
-            return gradients_of(algorithm, params, state, *part, step)
-
-        parts = list(self.runner.map("gradients", function, shared, [batch], times=times))
-        mean = {name: torch.stack([gradients[name] for gradients, _, _ in parts]).sum(dim=0) / count for name in position.params}
-        return torch.cat([losses for _, losses, _ in parts]).mean(), mean
+        runs = self.settings.steps if dtype == torch.float32 else 1  # once is not recorded, and so not compiled
+        chunks = list(self.runner.map(self.loop.gradients, shared, [batch], runs=runs))
+        mean = {name: torch.stack([gradients[name] for gradients, _, _ in chunks]).sum(dim=0) / count for name in position.params}
+        return torch.cat([losses for _, losses, _ in chunks]).mean(), mean
 
     @property
     def mode(self) -> str:
         """How steps run: "compiled" or "recorded" as flat programs, or "eager", operation by operation, as they are written."""
-        recorded = self.runner._recorded.get("gradients")
+        recorded = self.runner.recorded(self.loop.gradients)
         if recorded is None or not recorded.whole:
             return "eager"
         return "compiled" if recorded.compile else "recorded"

@@ -9,7 +9,6 @@ import torch
 from small import composed
 
 from metarun.commands.train import train
-from metarun.compute.running import Runner
 from metarun.engine import training as engine
 from metarun.engine.dealing import Dealer
 from metarun.wiring.build import build, build_settings, start
@@ -46,12 +45,11 @@ def test_a_step_never_waits_for_the_device():
     parts = build(composed("algo=maml", *GLYPHS, "device=cuda"))
     settings = build_settings(parts)
     position, optimizer = start(parts, settings)
-    same = {"first_step": 0, "steps": settings.steps, "tasks_per_step": settings.tasks_per_step, "seed": 0, "device": "cuda"}
-    with Dealer(parts.source, "train", **same) as dealer, Runner(settings.plan) as runner:
+    with engine.Loop(parts.algorithm, parts.source, position, optimizer, settings) as loop:
         for number in range(6):
             if number == 3:
                 torch.cuda.set_sync_debug_mode("error")
-            engine._step(parts.algorithm, dealer, position, optimizer, settings, runner)
+            loop.step()
         torch.cuda.set_sync_debug_mode("default")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.types import Aux
 
 BATCH = (torch.arange(14.0).reshape(7, 2), None, torch.arange(7))
 
@@ -21,16 +22,16 @@ def double(shared: Tensor, part: Any) -> tuple[Tensor, Tensor]:
     return shared * x, number
 
 
-def results(plan: Plan, *, times: int = 100) -> list[tuple[Tensor, Tensor]]:
+def results(plan: Plan, *, runs: int = 100) -> list[tuple[Tensor, Tensor]]:
     with Runner(plan) as runner:
-        return list(runner.map("double", double, torch.tensor(2.0), [BATCH], times=times))
+        return list(runner.map(double, torch.tensor(2.0), [BATCH], runs=runs))
 
 
 @pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2), Plan(1, workers=3), Plan(8)])
-@pytest.mark.parametrize("times", [1, 100])
-def test_results_come_in_the_order_of_the_tasks(plan: Plan, times: int):
+@pytest.mark.parametrize("runs", [1, 100])
+def test_results_come_in_the_order_of_the_tasks(plan: Plan, runs: int):
     """Recorded or not, one after the other or side by side; the last chunk may be smaller."""
-    found = results(plan, times=times)
+    found = results(plan, runs=runs)
     assert [len(number) for _, number in found] == ([3, 3, 1] if plan.chunk == 3 else [1] * 7 if plan.chunk == 1 else [7])
     assert torch.equal(torch.cat([x for x, _ in found]), 2 * BATCH[0])
     assert torch.cat([number for _, number in found]).tolist() == list(range(7))
@@ -45,8 +46,8 @@ def test_chunks_run_on_threads_of_their_own_with_the_planned_size_of_teams():
         return part + 1
 
     with Runner(Plan(1, workers=2)) as runner:
-        runner._recorded["look"] = Unrecorded(look)  # type: ignore[assignment]
-        assert len(list(runner.map("look", look, None, [torch.arange(6)], times=100))) == 6
+        runner._recorded[look] = Unrecorded(look)  # type: ignore[assignment]
+        assert len(list(runner.map(look, None, [torch.arange(6)], runs=100))) == 6
     assert {size for _, size in seen} == {1}
     assert all(name.startswith("metarun-worker") for name, _ in seen)
     assert torch.get_num_threads() == before
@@ -71,9 +72,9 @@ def test_an_error_in_a_worker_reaches_the_caller_and_its_threads_end():
         raise ValueError(f"task {int(part)}")
 
     with Runner(Plan(1, workers=2)) as runner:
-        runner._recorded["broken"] = Unrecorded(broken)  # type: ignore[assignment]
+        runner._recorded[broken] = Unrecorded(broken)  # type: ignore[assignment]
         with pytest.raises(ValueError, match="task 0"):
-            list(runner.map("broken", broken, None, [torch.arange(6)], times=100))
+            list(runner.map(broken, None, [torch.arange(6)], runs=100))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("metarun-worker")]
 
 
@@ -86,8 +87,8 @@ def test_few_chunks_are_ahead_of_what_was_taken():
         return part
 
     with Runner(Plan(1, workers=2)) as runner:
-        runner._recorded["note"] = Unrecorded(note)  # type: ignore[assignment]
-        next(iter(runner.map("note", note, None, [torch.arange(50)], times=100)))
+        runner._recorded[note] = Unrecorded(note)  # type: ignore[assignment]
+        next(iter(runner.map(note, None, [torch.arange(50)], runs=100)))
         assert len(begun) <= 3
 
 
@@ -103,23 +104,23 @@ def test_the_next_batch_is_taken_while_the_one_before_still_runs():
         return part
 
     with Runner(Plan(1, workers=2)) as runner:
-        runner._recorded["meet"] = Unrecorded(meet)  # type: ignore[assignment]
-        found = runner.map("meet", meet, None, (torch.tensor(pair) for pair in ([0, 1], [2, 3])), times=100)
+        runner._recorded[meet] = Unrecorded(meet)  # type: ignore[assignment]
+        found = runner.map(meet, None, (torch.tensor(pair) for pair in ([0, 1], [2, 3])), runs=100)
         assert [int(part) for part in found] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2)])
-@pytest.mark.parametrize("times", [1, 100])
-def test_batches_of_any_size_come_one_after_the_other(plan: Plan, times: int):
+@pytest.mark.parametrize("runs", [1, 100])
+def test_batches_of_any_size_come_one_after_the_other(plan: Plan, runs: int):
     """A batch of one part runs where the caller is, after those before it have been handed out."""
     batches = [(torch.ones(size, 2), None, torch.arange(size) + start) for size, start in ((7, 0), (2, 7), (6, 9))]
     with Runner(plan) as runner:
-        found = list(runner.map("double", double, torch.tensor(2.0), iter(batches), times=times))
+        found = list(runner.map(double, torch.tensor(2.0), iter(batches), runs=runs))
     assert [number.tolist() for _, number in found] == [[0, 1, 2], [3, 4, 5], [6], [7, 8], [9, 10, 11], [12, 13, 14]]
 
 
-@pytest.mark.parametrize("times", [1, 100])
-def test_products_are_taken_in_bfloat16_where_the_plan_says_so(times: int):
+@pytest.mark.parametrize("runs", [1, 100])
+def test_products_are_taken_in_bfloat16_where_the_plan_says_so(runs: int):
     """1 + 2^-9 is 1 in bfloat16, which has 8 bits of fraction; in float32 it is itself."""
 
     def product(shared: Tensor, part: Tensor) -> Tensor:
@@ -128,6 +129,45 @@ def test_products_are_taken_in_bfloat16_where_the_plan_says_so(times: int):
     found = {}
     for autocast in (None, "cpu"):
         with Runner(Plan(4, autocast=autocast)) as runner:
-            found[autocast] = torch.cat(list(runner.map("product", product, torch.eye(2), [torch.full((4, 2), 1 + 2.0**-9)], times=times)))
+            found[autocast] = torch.cat(list(runner.map(product, torch.eye(2), [torch.full((4, 2), 1 + 2.0**-9)], runs=runs)))
     assert found[None].unique().tolist() == [1 + 2.0**-9]
     assert found["cpu"].unique().tolist() == [1.0]
+
+
+def sums(shared: Tensor, chunk: tuple[Tensor]) -> tuple[dict[str, Tensor], Tensor, Aux]:
+    """Return the gradient by w of the sum of the losses w * x, the losses, and x as the aux."""
+    (x,) = chunk
+    return {"w": x.sum(), "idle": torch.zeros(2)}, shared * x, Aux({"loss": shared * x}, {"x": x})
+
+
+@pytest.mark.parametrize("plan", [Plan(3), Plan(3, workers=2), Plan(8)])
+@pytest.mark.parametrize("runs", [1, 100])
+def test_a_mean_gradient_is_over_all_tasks_and_comes_with_what_each_gave_in_order(plan: Plan, runs: int):
+    """d/dw of the mean of w * x is the mean of x, here 3."""
+    x = torch.arange(7.0)
+    with Runner(plan) as runner:
+        gradient, losses, aux = runner.mean_gradient(sums, torch.tensor(2.0), (x,), runs=runs)
+    assert float(gradient["w"]) == 3.0
+    assert gradient["idle"].tolist() == [0.0, 0.0]
+    assert torch.equal(losses, 2 * x)
+    assert torch.equal(aux.metrics["loss"], 2 * x)
+    assert torch.equal(aux.state["x"], x)
+
+
+def test_a_function_is_recorded_once_and_another_with_the_same_code_is_recorded_anew():
+    traced: list[str] = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, shared: Tensor, part: Any) -> Tensor:
+            traced.append(self.name)
+            return shared * part[0]
+
+    one, other = Named("one"), Named("other")
+    with Runner(Plan(8)) as runner:
+        for function in (one, one, other, one):
+            list(runner.map(function, torch.tensor(2.0), [BATCH], runs=100))
+        assert runner.recorded(sums) is None
+    assert traced == ["one", "other"]

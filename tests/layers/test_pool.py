@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from metarun.layers.pool import MaxPool2d, Windows, max_pool2d, pool_by_maxima, replace_pool
+from metarun.layers.pool import MaxPool2d, Windows, max_pool2d, replace_pool
 from metarun.network import Network
 
 WINDOWS = [
@@ -111,45 +110,3 @@ def test_a_layer_that_returns_indices_and_one_of_the_users_own_class_are_left_to
     assert isinstance(replace_pool(nn.Sequential(Own(2)))[0], Own)  # type: ignore[index]
     out, indices = replace_pool(nn.MaxPool2d(2, return_indices=True))(random(1, 1, 4, 4))
     assert out.shape == indices.shape == (1, 1, 2, 2)
-
-
-def recorded(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, bool]:
-    """Return what the recorded program gives, and whether a kernel in it finds the places of the largest values."""
-    module = make_fx(function)(x)
-    pool_by_maxima(module)
-    return module(x), any("max_pool2d_with_indices" in str(node.target) for node in module.graph.nodes)
-
-
-@pytest.mark.parametrize(("kernel", "size"), [((2, 2), (8, 8)), ((2, 2), (7, 7)), ((1, 2), (8, 5)), ((2, 1), (4, 7))])
-def test_a_program_that_reads_only_the_values_takes_maxima_which_are_the_same(kernel: tuple[int, int], size: tuple[int, int]) -> None:
-    windows = Windows(kernel, kernel, (0, 0), (1, 1), False)
-    x = random(3, 4, *size).to(memory_format=torch.channels_last)
-    out, places = recorded(lambda x: max_pool2d(x, windows).relu(), x)
-    assert not places
-    assert torch.equal(out, plain(x, windows).relu())
-    assert out.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("pool", [lambda x: F.max_pool2d(x, 2), lambda x: F.max_pool2d(x, [2], padding=0), lambda x: F.max_pool2d(x[0], 2)])
-@pytest.mark.parametrize("channels", [1, 4])
-def test_what_a_call_of_torchs_function_leaves_out_has_its_default(pool: Callable[[Tensor], Tensor], channels: int) -> None:
-    x = random(2, channels, 6, 6)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        given = x.to(memory_format=layout)
-        assert torch.equal(recorded(pool, given)[0], pool(x))
-        torch.testing.assert_close(recorded(grad(lambda x: pool(x).square().sum()), given)[0], grad(lambda x: pool(x).square().sum())(x))
-
-
-@pytest.mark.parametrize("windows", [*WINDOWS[1:], Windows((3, 3), (3, 3), (0, 0), (1, 1), False)])
-def test_windows_that_are_large_overlap_or_reach_over_the_edge_stay_with_torchs_kernel(windows: Windows) -> None:
-    x = random(2, 4, 7, 7).to(memory_format=torch.channels_last)
-    out, places = recorded(lambda x: max_pool2d(x, windows), x)
-    assert places
-    assert torch.equal(out, plain(x, windows))
-
-
-def test_a_derivative_asks_for_the_places() -> None:
-    x = random(2, 4, 8, 8).to(memory_format=torch.channels_last)
-    out, places = recorded(grad(lambda x: max_pool2d(x, WINDOWS[0]).square().sum()), x)
-    assert places
-    torch.testing.assert_close(out, grad(lambda x: plain(x, WINDOWS[0]).square().sum())(x))

@@ -1,19 +1,22 @@
-"""Recorded programs without Python between their operations.
+"""Run recorded programs without Python between their operations.
 
-Python takes some microseconds from one operation to the next, more than a small operation itself takes; and of threads that run programs side
-by side only one at a time may do so, for which the others wait. The interpreter that torch has for its own programs (TorchScript's, in C++)
-calls the same operations in the same order, hence the same bits, and needs Python only to begin and to end (and for operations that are written
-in it, as those of `metarun.compute.kernels.operations`, each of which comes to one long call of C). It is asked to change nothing
-on the way: fusing is for `device.compile`. (A product with a number is an operation of its own there, of the same bits.)
+Python takes some microseconds from one operation to the next, more than a small operation takes. It also holds the GIL between operations,
+so threads that run programs at once wait for each other. torch has an interpreter of its own, TorchScript's, in C++. It calls the same
+operations in the same order, hence the same bits, and holds the GIL only at the beginning and the end of a program, and for operations
+that are written in Python, as those of `metarun.compute.kernels` are. metarun switches the interpreter's optimizations off: fusing
+operations is the task of `device.compile`.
 
-What is used of torch here is not public. Where it is missing, or a program has an operation that is not torch's, Python runs the program.
+`executable` is the one function for other modules. The parts of torch that it uses are not public, and torch calls TorchScript deprecated.
+Where they are missing, or a program has an operation that is not torch's, Python runs the program, with the same bits.
 """
 
 from __future__ import annotations
 
 import logging
 import operator
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,33 +30,63 @@ log = logging.getLogger(__name__)
 
 _MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2, torch.channels_last_3d: 3}
 """Their numbers in c10/core/MemoryFormat.h."""
-_NONE = "(no schema)"
-"""How torch says that there is no operation for such arguments."""
+_NO_SCHEMA = "(no schema)"
+"""torch's answer where no operation takes such arguments."""
+_NEEDED = (
+    "Graph",
+    "TensorType",
+    "ListType",
+    "OptionalType",
+    "FloatType",
+    "_create_function_from_graph",
+    "_get_graph_executor_optimize",
+    "_set_graph_executor_optimize",
+)
+"""Members of `torch._C` that this module uses."""
+
+Run = Callable[..., Sequence[Tensor]]
+"""A function of the tensors that a program takes; it returns the tensors that the program returns."""
 
 
-def without_python(module: GraphModule) -> Callable[..., Sequence[Tensor]] | None:
-    """Return what takes the tensors that a flat program takes and returns those that it returns; None where Python has to run it."""
+def executable(module: GraphModule) -> Run:
+    """Return a function that runs a flat program: in torch's interpreter where possible, else in Python. The bits are the same."""
+    return without_python(module) or module.forward
+
+
+def without_python(module: GraphModule) -> Run | None:
+    """Return a function that runs a flat program in torch's interpreter, or None, with a log line, where Python has to run the program."""
     try:
-        function = torch._C._create_function_from_graph("program", _Translation(module).graph)
-        get, change = torch._C._get_graph_executor_optimize, torch._C._set_graph_executor_optimize
+        reason = unsupported()
+        function = None if reason else torch._C._create_function_from_graph("program", _Translation(module).graph)
     except Exception as error:  # whatever is missing or new in this version of torch
-        log.info("a recorded program is run by Python: %s", first_line(error))
+        function, reason = None, first_line(error)
+    if function is None:
+        log.info("a recorded program is run by Python: %s", reason)
         return None
+    return partial(_run, function, module)
 
-    def run(*tensors: Tensor) -> Sequence[Tensor]:
-        before = get()  # of this thread alone
-        change(False)
-        try:
-            found: Sequence[Tensor] = function(*tensors)
-        except Exception as error:
-            # torch's interpreter makes one kind of error of all. Python's has the kind and the words that the operation gave it.
-            found = module.forward(*tensors)
-            log.warning("a recorded program failed without Python, and was run by it: %s", error)
-        finally:
-            change(before)
-        return found
 
-    return run
+def unsupported() -> str | None:
+    """Return the reason why torch's interpreter cannot run programs here, or None where it can."""
+    if sys.version_info >= (3, 14):
+        return "torch does not support its interpreter on Python 3.14"
+    missing = [name for name in _NEEDED if not hasattr(torch._C, name)]
+    return f"torch {torch.__version__} has no torch._C.{missing[0]}" if missing else None
+
+
+def _run(function: Run, module: GraphModule, *tensors: Tensor) -> Sequence[Tensor]:
+    """Run a program without the interpreter's optimizations, and by Python where the interpreter fails."""
+    before = torch._C._get_graph_executor_optimize()  # a setting of this thread alone
+    torch._C._set_graph_executor_optimize(False)
+    try:
+        return function(*tensors)
+    except Exception as error:
+        # The interpreter raises one kind of error for all. Python raises the operation's own, where the error comes again.
+        results: Sequence[Tensor] = module.forward(*tensors)
+        log.warning("torch's interpreter failed on a recorded program, and Python ran the program: %s", error)
+        return results
+    finally:
+        torch._C._set_graph_executor_optimize(before)
 
 
 class _Translation:
@@ -79,27 +112,30 @@ class _Translation:
         self.graph.lint()
 
     def _call(self, node: Node) -> Any:
-        """Append an operation; return its result, or a list of them."""
+        """Append an operation; return its result, or a list of its results."""
         if not isinstance(node.target, torch._ops.OpOverload):
             raise TypeError(f"{node.target} is no operation of torch.")
         schema = node.target._schema
-        given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
-        arguments = [(given.get(each.name, each.default_value), each.type) for each in schema.arguments]
-        if node.target is torch.ops.aten._to_copy.default and given.get("dtype") is not None and not isinstance(node.args[0], Node):
-            arguments[0] = (torch.tensor(node.args[0]), arguments[0][1])
-        call = self._append(schema.name, [self._value(value, kind) for value, kind in arguments], len(schema.returns))
+        call = self._append(schema.name, self._arguments(node, schema), len(schema.returns))
         results = list(call.outputs())
-        for result, returned in zip(results, schema.returns, strict=True):
-            result.setType(returned.type)
-        # torch finds the operation by the types of its arguments: a number in the place of a tensor leads to one that takes it as it is.
-        number = bool(node.all_input_nodes) and has_number(node)
-        if call.schema() != str(schema) and (call.schema() == _NONE or not number):
-            raise TypeError(f"{schema} is taken for {call.schema()}.")
+        for result, declared in zip(results, schema.returns, strict=True):
+            result.setType(declared.type)
+        _check_operation(call, node, schema)
         if len(results) != 1:
             return results
-        if isinstance(node.meta.get("val"), (list, tuple)):
-            return list(self._append("prim::ListUnpack", results, len(node.meta["val"])).outputs())
-        return results[0]
+        return self._unpacked(results[0], node) if isinstance(node.meta.get("val"), (list, tuple)) else results[0]
+
+    def _arguments(self, node: Node, schema: Any) -> list[Any]:
+        """Return the value of every argument of the schema, defaults filled in."""
+        named = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+        copied = node.target is torch.ops.aten._to_copy.default and named.get("dtype") is not None
+        if copied and not isinstance(node.args[0], Node):  # the tracer writes a constant tensor as a number
+            named[schema.arguments[0].name] = torch.tensor(node.args[0])
+        return [self._value(named.get(each.name, each.default_value), each.type) for each in schema.arguments]
+
+    def _unpacked(self, result: Any, node: Node) -> list[Any]:
+        """Return the tensors of a result that is a list of tensors."""
+        return list(self._append("prim::ListUnpack", [result], len(node.meta["val"])).outputs())
 
     def _value(self, value: Any, kind: Any) -> Any:
         """Return an argument of the type that the operation's schema gives it."""
@@ -118,3 +154,15 @@ class _Translation:
 
     def _append(self, name: str, inputs: Sequence[Any], outputs: int) -> Any:
         return self.graph.appendNode(self.graph.create(name, inputs, outputs))
+
+
+def _check_operation(call: Any, node: Node, schema: Any) -> None:
+    """Raise TypeError where the interpreter would call another operation than the recorded one.
+
+    The interpreter finds an operation by the types of its arguments. A number in the place of a tensor leads to the variant of the
+    operation that takes a number, which gives the same bits.
+    """
+    same = call.schema() == str(schema)
+    takes_number = bool(node.all_input_nodes) and has_number(node) and call.schema() != _NO_SCHEMA
+    if not same and not takes_number:
+        raise TypeError(f"{schema} is taken for {call.schema()}.")

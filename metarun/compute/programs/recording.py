@@ -1,10 +1,11 @@
-"""Recording a pure function of tensors as a flat program of tensor operations, which then runs without the code that wrote it.
+"""Record a pure function of tensors as a flat program of tensor operations, and run the program instead of the function.
 
-An algorithm is written with `torch.func`: gradients inside a map over tasks, inside a gradient. Working that out costs Python more than
-small tensors cost the processor, and it is the same work each time, since the functions are pure and shapes decide everything. So the
-function runs once under a tracer, and from then on only the operations are called: the same ones in the same order, but for copies that would
-be made twice, hence the same bits (but for what `device.compile` and `device.kernels` make of them), two to three times faster where tensors are small. A program holds no module and
-no autograd graph, so several threads may run it at once, and torch's compiler can fuse it whole.
+An algorithm uses `torch.func`: gradients inside a map over tasks, inside a gradient. Python spends more time on these transformations than
+the processor spends on small tensors. The work is the same at every call, since the functions are pure and shapes decide everything.
+So the function runs once under a tracer. From then on metarun calls only the recorded operations, two to three times faster where tensors
+are small. The operations and their order are the same, except that no copy is made twice, so the bits are the same.
+`device.compile` and `device.kernels` may change the last bits. A program holds no module and no autograd graph. So several threads may run
+it at once, and torch's compiler can fuse it as a whole.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,19 +23,19 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
 from metarun.cache import cache_folder
 from metarun.compute.programs.in_place import may_alias, reuse_memory
-from metarun.compute.programs.interpreter import without_python
+from metarun.compute.programs.interpreter import executable
 from metarun.errors import first_line
-from metarun.layers.pool import pool_by_maxima
+from metarun.functional import split_tensors
 
 log = logging.getLogger(__name__)
 
-_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
-"""Operations that mean nothing where no gradient is recorded."""
-_ORDERS = (
+_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+"""Operations that do nothing where no gradient is recorded."""
+_LAYOUT_CHANGES = (
     torch.ops.aten.view.default,
     torch.ops.aten._unsafe_view.default,
     torch.ops.aten.permute.default,
@@ -44,7 +45,7 @@ _ORDERS = (
     torch.ops.aten.expand.default,
     torch.ops.aten.clone.default,
 )
-"""Operations that bring values into another order, or copy them."""
+"""Operations that change the shape or the order of values, or copy them."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Program:
 class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
-    function: must not branch on the values of tensors; one that does runs as it is, operation by operation.
-    compile: fuse the program with torch's compiler, where a C++ compiler is found. c_kernels: of `metarun.compute.kernels.rewrite`, which must be there,
-    and which that compiler knows nothing of.
-    With either the result may differ in the last bits.
+    function: must not branch on the values of tensors. A function that does runs as it is written, operation by operation.
+    compile: fuse the program with torch's compiler, where a C++ compiler is found.
+    c_kernels: let `metarun.compute.kernels`, which must not be missing, replace operations. torch's compiler does not know them.
+    With `compile` or `c_kernels` the results may differ in the last bits.
     """
 
     function: Callable[..., Any]
@@ -71,11 +72,11 @@ class Recorded:
     _programs: dict[Hashable, Program] = field(default_factory=dict)
 
     def program(self, *args: Any) -> Program:
-        """Return the program for such arguments, recording it where it is new. Not for several threads at once."""
+        """Return the program for such arguments; record it where the signature is new. Not for several threads at once."""
         leaves, spec = tree_flatten(args)
         signature = (spec, tuple(_describe(leaf) for leaf in leaves))
         if signature not in self._programs:
-            self._programs[signature] = self._record(leaves, spec)
+            self._programs[signature] = self._record(args)
         return self._programs[signature]
 
     @property
@@ -83,50 +84,50 @@ class Recorded:
         """Whether the function has run here, and always as a recorded program."""
         return bool(self._programs) and all(program.concurrent for program in self._programs.values())
 
-    def _record(self, leaves: list[Any], spec: TreeSpec) -> Program:
-        shapes: list[TreeSpec] = []
+    def _record(self, args: tuple[Any, ...]) -> Program:
+        tensors, refill = split_tensors(args)
+        refills: list[Callable[[Iterable[Tensor]], Any]] = []  # of the result, whose structure is known once the function has run
 
-        def flat(*tensors: Tensor) -> list[Any]:
-            given = iter(tensors)
-            args = tree_unflatten([next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
-            out, shape = tree_flatten(self.function(*args))
-            shapes.append(shape)
-            return out
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            results, refill_result = split_tensors(self.function(*refill(tensors)))
+            refills.append(refill_result)
+            return results
 
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         try:
             module = _traced(flat, tensors)
-        except Exception as error:  # whatever it is, an error of the function itself comes again when it is called
+        except Exception as error:  # whatever its kind: an error of the function itself comes again when the function is called
             reason = first_line(error)
             if "_local_scalar_dense" in reason:
-                reason = "what it does depends on the value of a tensor"
+                reason = "the function branches on the value of a tensor"
             log.info("not recorded, runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
-        _skip_what_does_nothing(module)
-        _order_once(module)
+        run = self._runnable(module, tensors)
+
+        def call(*args: Any) -> Any:
+            with torch.no_grad():
+                return refills[-1](run(*split_tensors(args)[0]))
+
+        return Program(call, concurrent=True)
+
+    def _runnable(self, module: GraphModule, tensors: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
+        """Return a fast function of tensors that computes the program."""
+        _skip_aliases(module)
+        _merge_layout_changes(module)
+        module.graph.eliminate_dead_code()
+        module.recompile()
         if self.c_kernels:
             from metarun.compute.kernels import rewrite
 
             module = rewrite(module)
-        module = pool_by_maxima(module)
-        run = _compiled(module, tensors) if self.compile else None
-        if run is None:
-            module = reuse_memory(module)
-            run = without_python(module) or module.forward
-
-        def call(*args: Any) -> Any:
-            with torch.no_grad():
-                out = run(*(leaf for leaf in tree_flatten(args)[0] if isinstance(leaf, Tensor)))
-            return tree_unflatten(list(out), shapes[-1])
-
-        return Program(call, concurrent=True)
+        compiled = _compiled(module, tensors) if self.compile else None
+        return executable(reuse_memory(module)) if compiled is None else compiled
 
 
-def _traced(function: Callable[..., list[Any]], tensors: list[Tensor]) -> GraphModule:
-    """Return the operations that the function comes to for these tensors.
+def _traced(function: Callable[..., list[Tensor]], tensors: list[Tensor]) -> GraphModule:
+    """Return the operations that the function calls for these tensors.
 
-    The tracer describes each result by a fake tensor. Left to itself it makes a mode for each of them, which over thousands of operations
-    takes more time and memory than the tensors themselves; given one, it uses that.
+    The tracer describes each result by a fake tensor. By default it makes one mode for each of them, which takes more time and memory over
+    thousands of operations than the tensors themselves. So it gets one mode for all.
     """
     with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
         return make_fx(function)(*tensors)
@@ -136,28 +137,28 @@ def _describe(leaf: Any) -> Hashable:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
 
 
-def _skip_what_does_nothing(module: GraphModule) -> None:
+def _skip_aliases(module: GraphModule) -> None:
     for node in module.graph.nodes:
-        if node.op == "call_function" and node.target in _SAME:
+        if node.op == "call_function" and node.target in _ALIASES:
             node.replace_all_uses_with(node.args[0])
 
 
-def _order_once(module: GraphModule) -> None:
-    """Let what is brought into one order several times be brought once: maps over tasks do that for a function and again for its derivative.
+def _merge_layout_changes(module: GraphModule) -> None:
+    """Eliminate common subexpressions among layout changes: a map over tasks repeats them for a function and for its derivative.
 
-    C kernels find the two together only then (`metarun.compute.kernels.rewrite`). What the program returns stays apart, as its caller may change it; a
-    program that itself writes over tensors stays as it is.
+    The C kernels recognise the two as one tensor only after this. Results that the program returns stay separate, as the caller may
+    change them. A program with in-place operations stays unchanged.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
     if any(isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable for node in nodes):
-        return  # what lies behind a name may change
+        return  # the same expression may have two values
     returned = set(module.graph.output_node().all_input_nodes)
     for node in reversed(nodes):
         if node in returned and may_alias(node):
             returned.update(node.all_input_nodes)
     known: dict[Hashable, Node] = {}
     for node in nodes:
-        if node.target in _ORDERS and node not in returned:
+        if node.target in _LAYOUT_CHANGES and node not in returned:
             first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if first is not node:
                 node.replace_all_uses_with(first)
@@ -165,8 +166,8 @@ def _order_once(module: GraphModule) -> None:
 
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:
-    """Return the program fused by torch's compiler, or None, having said why, where that does not work here."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # torch's own place is emptied at every boot
+    """Return the program fused by torch's compiler, or None, with a warning, where the compiler does not work here."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # torch's default folder is emptied at every boot
     from torch import _inductor as inductor  # takes a second to import
 
     start = time.perf_counter()

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from small import algorithm_of, few_shot
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from metarun import draws
+from metarun import draws, testing
+from metarun.compute.programs import interpreter
 from metarun.compute.programs.in_place import WORTH, reuse_memory
-from metarun.compute.programs.interpreter import without_python
+from metarun.compute.programs.interpreter import executable, without_python
 from metarun.compute.programs.recording import Recorded
+from metarun.engine.training import TaskGradients
 
 
 def recorded(function: Callable[..., list[Tensor]], *tensors: Tensor) -> GraphModule:
@@ -66,7 +70,7 @@ def test_a_recorded_function_is_run_without_python(monkeypatch: pytest.MonkeyPat
         assert run is not None
         return lambda *tensors: runs.append(run(*tensors)) or runs[-1]
 
-    monkeypatch.setattr("metarun.compute.programs.recording.without_python", spied)
+    monkeypatch.setattr(interpreter, "without_python", spied)
     x = inputs()[0]
     program = Recorded(torch.exp).program(x)
     found = [program.call(number * x) for number in (1, 2)]
@@ -179,15 +183,52 @@ def test_a_program_that_fails_there_and_not_in_python_is_told(monkeypatch: pytes
     monkeypatch.setattr(torch._C, "_create_function_from_graph", lambda *_: failing)
     x = inputs()[0]
     assert torch.equal(Recorded(torch.exp).program(x).call(x), x.exp())
-    assert "a recorded program failed without Python, and was run by it: no kernel" in caplog.text
+    assert "torch's interpreter failed on a recorded program, and Python ran the program: no kernel" in caplog.text
 
 
-def test_without_torchs_interpreter_python_runs_the_program(monkeypatch: pytest.MonkeyPatch):
+def create_nothing(patch: pytest.MonkeyPatch) -> None:
     def absent(*_: Any) -> Any:
         raise AttributeError("no such thing in this version")
 
-    monkeypatch.setattr(torch._C, "_create_function_from_graph", absent)
-    x = inputs()[0]
-    program = Recorded(torch.exp).program(x)
-    assert program.concurrent
-    assert torch.equal(program.call(x), x.exp())
+    patch.setattr(torch._C, "_create_function_from_graph", absent)
+
+
+FALL_BACKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "a member is gone": (
+        lambda patch: patch.delattr(torch._C, "_get_graph_executor_optimize"),
+        "has no torch._C._get_graph_executor_optimize",
+    ),
+    "Python 3.14": (lambda patch: patch.setattr(interpreter, "sys", SimpleNamespace(version_info=(3, 14, 0))), "on Python 3.14"),
+    "another interface": (create_nothing, "no such thing in this version"),
+}
+
+
+@pytest.mark.parametrize("name", FALL_BACKS)
+def test_where_torchs_interpreter_is_missing_python_runs_the_program_with_the_same_bits(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    remove, reason = FALL_BACKS[name]
+    remove(monkeypatch)
+    x, y = inputs()
+    module = recorded(lambda x, y: [(x * 2.0).exp() / 3.0, y.norm()], x, y)
+    with caplog.at_level(logging.INFO):
+        found = executable(module)(x, y)
+    assert "a recorded program is run by Python: " in caplog.text
+    assert reason in caplog.text
+    for one, other in zip(found, module(x, y), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["maml", "protonet"])
+def test_a_program_of_training_gives_the_same_bits_in_torchs_interpreter_and_in_python(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    algorithm = algorithm_of(name)
+    shared, chunk = (*testing.start(algorithm), torch.tensor(3)), testing.first_episodes(few_shot(), 3)
+    with caplog.at_level(logging.INFO):
+        interpreted = Recorded(TaskGradients(algorithm)).program(shared, chunk).call(shared, chunk)
+        assert "run by Python" not in caplog.text
+        monkeypatch.setattr(interpreter, "unsupported", lambda: "not in this test")
+        in_python = Recorded(TaskGradients(algorithm)).program(shared, chunk).call(shared, chunk)
+        assert "run by Python: not in this test" in caplog.text
+    testing.assert_same(interpreted, in_python, "the interpreter", tolerance=0.0)

@@ -91,7 +91,7 @@ def test_a_function_that_branches_on_values_runs_as_it_is_and_says_so(caplog: py
 
     with caplog.at_level("INFO", "metarun.compute.programs.recording"):
         program = Recorded(branching).program(torch.ones(2))
-    assert "operation by operation: what it does depends on the value of a tensor" in caplog.text
+    assert "operation by operation: the function branches on the value of a tensor" in caplog.text
     assert not program.concurrent
     assert program.call(-torch.ones(2)).tolist() == [1, 1]
 
