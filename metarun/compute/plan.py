@@ -1,4 +1,7 @@
-"""In which portions a device runs tasks: chosen by rule from shapes, never by timing, so that a rerun chooses the same."""
+"""The plan of a run: how many tasks a device maps at once, on how many threads, with which kernels.
+
+Shapes decide, never timings, so that a second run has the same plan.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 CHUNK_FLOPS = 4e9
-"""Forward operations of the tasks that a processor maps at once: fewer are lost in the calling of kernels, more only take memory."""
+"""Forward operations of the tasks that a processor maps at once. Fewer lose time in calls of kernels; more take memory and gain nothing."""
 
 
 ALONE_FLOPS = 5e8
-"""Forward operations of one task whose kernels are so large that a processor gains nothing by mapping two of them at once; but where tasks
-share the backbone and nothing is differentiated, several are one larger kernel."""
+"""Forward operations of one task from which a processor gains nothing by mapping two tasks at once, as its kernels are large enough.
+This does not hold where tasks share the backbone and nothing is differentiated: several tasks are then one larger kernel."""
 
 
 SEQUENTIAL_TASKS = 64
-"""Tasks of a sequential algorithm that a processor maps at once: its operations are so small that their calls are what counts."""
+"""Tasks of a sequential algorithm that a processor maps at once. The operations are so small that their number decides."""
 
 
 TEAM_FLOPS = 2e8
-"""Forward operations of a whole step below which a second thread costs more than it does."""
+"""Forward operations of a whole step below which a second thread costs more than it gains."""
 
 
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
@@ -40,12 +43,12 @@ COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 
 
 C_KERNELS_FLOPS, C_KERNELS_SCORED_FLOPS = 1e13, 5e11
-"""Forward operations of a whole run, and of a whole evaluation, below which C kernels do not gain the seconds that it takes to compile
-them. They are compiled once, and evaluations are done again and again."""
+"""Forward operations of a whole run, and of a whole evaluation, below which C kernels gain less than the seconds that their compilation
+takes. They are compiled once, and evaluations are repeated."""
 
 
 MEMORY_SHARE = 0.5
-"""Of the device's memory, for the activations of the tasks that are mapped at once."""
+"""The share of the device's memory for the activations of the tasks that are mapped at once."""
 
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -60,11 +63,11 @@ KERNEL_CHANNELS = 16
 
 @dataclass(frozen=True)
 class Work:
-    """What one task asks of a device.
+    """The work of one task.
 
-    flops: operations of one forward pass over all its examples. values: numbers kept on the way. sequential: whether its examples are read
-    one after the other, in many small operations. shared: whether those of all tasks pass through the same weights. images: whether they
-    pass through a convolution of images, for which `metarun.compute.kernels` has kernels.
+    flops: operations of one forward pass over all its examples. values: numbers kept for the derivative. sequential: whether the
+    algorithm reads the examples one after the other, in many small operations. shared: whether the examples of all tasks pass through
+    the same weights. images: whether they pass through a convolution for which `metarun.compute.kernels` has kernels.
     """
 
     flops: float
@@ -76,11 +79,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a batch of tasks is run.
+    """How to run a batch of tasks.
 
-    chunk: tasks mapped at once. workers: chunks side by side. threads: of each worker's kernels. compile: whether to fuse the kernels.
-    autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none. kernels: "c" where
-    those of `metarun.compute.kernels.rewrite` stand in for torch's in what they do faster, else "torch".
+    chunk: tasks mapped at once. workers: chunks at once. threads: of the kernels of each worker. compile: whether torch's compiler fuses
+    the operations. autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none.
+    kernels: "c" where those of `metarun.compute.kernels` may replace torch's, else "torch".
     """
 
     chunk: int = 8
@@ -93,9 +96,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Device:
-    """Where to compute.
+    """A device and the choices of the config.
 
-    name: for torch. threads: of the processor, in all. chunk, compile, kernels: as the config says, None where it leaves them to the rule.
+    name: for torch. threads: of the processor, in all. chunk, compile, kernels: as in the config; None leaves the choice to the rules here.
     precision: one of `PRECISIONS`.
     """
 
@@ -106,49 +109,73 @@ class Device:
     precision: str = "float32"
     kernels: str | None = None
 
-    def plan(self, work: Work, tasks: int, *, steps: int = 0, most: int | None = None) -> Plan:
-        """Return how to run batches of so many tasks. steps: how often, in training; 0 for an evaluation. most: no larger chunk than this."""
-        chunk = self.chunk or self._even(tasks, max(1, min(tasks, self._fitting(work, tasks, steps > 0), most or tasks)))
-        chunk = min(chunk, most or chunk)
-        small = work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS and self.kernels != "c"
-        compile = small if self.compile is None else self.compile
+    def plan(self, work: Work, tasks: int, *, steps: int = 0, largest: int | None = None) -> Plan:
+        """Return how to run batches of `tasks` tasks. steps: of a training; 0 for an evaluation. largest: limit of the chunk."""
+        chunk = self._chunk(work, tasks, largest, training=steps > 0)
+        compile = self._compiles(work, tasks, steps)
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
         if self.name != "cpu":
             return Plan(chunk, compile=compile, autocast=autocast)
         team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
         kernels = "torch" if compile else self._kernels(work, tasks, steps)
-        if kernels == "c" and self.chunk is None and (tasks % team == 0 or self.kernels == "c"):
-            chunk = min(chunk, -(-tasks // team))  # they compute on one thread each, so that there must be a chunk for each thread
-        workers = min(team, -(-tasks // chunk))
+        if kernels == "c":
+            chunk = self._chunk_for_c(chunk, tasks, team)
+        workers = min(team, _parts(tasks, chunk))
         if team // workers > 1 and self.kernels != "c":
-            kernels = "torch"
-        return Plan(chunk, workers, 1 if kernels == "c" else team // workers, compile, autocast, kernels)
+            kernels = "torch"  # a C kernel runs on one thread, and the others would idle
+        threads = 1 if kernels == "c" else team // workers
+        return Plan(chunk, workers, threads, compile, autocast, kernels)
+
+    def _chunk(self, work: Work, tasks: int, largest: int | None, *, training: bool) -> int:
+        """Return the tasks mapped at once: the config's number, else equal chunks of as many as fit; never more than `largest`."""
+        limit = tasks if largest is None else largest
+        if self.chunk is not None:
+            return self.chunk if largest is None else min(self.chunk, largest)
+        fitting = max(1, min(tasks, limit, self._fitting(work, tasks, training)))
+        chunks = _parts(tasks, fitting)
+        if chunks > 1 and self.name == "cpu":
+            chunks = _parts(chunks, self.threads) * self.threads  # each thread gets as many
+        return min(_parts(tasks, chunks), limit)
+
+    def _chunk_for_c(self, chunk: int, tasks: int, team: int) -> int:
+        """Return a chunk that gives each thread of the team one, since a C kernel runs on one thread; the config's chunk stays.
+
+        Where tasks do not divide evenly, only a config that names the C kernels changes the chunk.
+        """
+        if self.chunk is not None or (tasks % team and self.kernels != "c"):
+            return chunk
+        return min(chunk, _parts(tasks, team))
+
+    def _compiles(self, work: Work, tasks: int, steps: int) -> bool:
+        """Say whether torch's compiler fuses a step: as the config says, else where kernels are small and the run is long."""
+        if self.compile is not None:
+            return self.compile
+        return work.flops * tasks < COMPILE_FLOPS and steps >= COMPILE_STEPS and self.kernels != "c"
 
     def _kernels(self, work: Work, tasks: int, steps: int) -> str:
-        """Return whose kernels are to compute, by what `plan` is told."""
+        """Return "c" or "torch": as the config says, else "c" where the work is worth compiling the C kernels.
+
+        They compute convolutions of images in float32 only.
+        """
         if not work.images or self.precision == "bf16":
             return "torch"
-        least = C_KERNELS_FLOPS if steps else C_KERNELS_SCORED_FLOPS
-        return self.kernels or ("c" if work.flops * tasks * max(steps, 1) >= least else "torch")
-
-    def _even(self, tasks: int, fitting: int) -> int:
-        """Return the size of equal chunks of at most `fitting` tasks: one chunk, or as many for each thread as for the next."""
-        chunks = -(-tasks // fitting)
-        if chunks > 1 and self.name == "cpu":
-            chunks = -(-chunks // self.threads) * self.threads
-        return -(-tasks // chunks)
+        if self.kernels is not None:
+            return self.kernels
+        worth = C_KERNELS_FLOPS if steps else C_KERNELS_SCORED_FLOPS
+        return "c" if work.flops * tasks * max(steps, 1) >= worth else "torch"
 
     def _fitting(self, work: Work, tasks: int, training: bool) -> int:
-        """Return how many of so many tasks fit into the memory, and on a processor are worth mapping at once."""
+        """Return how many of the tasks fit into memory and, on a processor, are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         if self.name != "cpu":
             return fitting
         if work.sequential:
-            return min(fitting, SEQUENTIAL_TASKS, -(-tasks // self.threads))
+            return min(fitting, SEQUENTIAL_TASKS, _parts(tasks, self.threads))
         alone = work.flops >= ALONE_FLOPS and (training or not work.shared)
         return 1 if alone else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
 
     def _memory(self) -> float:
+        """Return the bytes of the device's memory; of a processor, the share of one thread."""
         if self.name != "cpu":
             return float(torch.cuda.get_device_properties(self.name).total_memory)
         if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
@@ -156,8 +183,13 @@ class Device:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / self.threads
 
 
+def _parts(whole: int, size: int) -> int:
+    """Return the number of parts of at most `size` that a whole has."""
+    return -(-whole // size)
+
+
 def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, sequential: bool = False, shared: bool = False) -> Work:
-    """Return what one task asks for, from one pass of the support set through the module. sequential, shared: as `Work` has them."""
+    """Return the work of one task, from one pass of the support set through the module. sequential, shared: as in `Work`."""
     support, query = len(episode.support.x), len(episode.query.x)
     if module is None:
         values = float(episode.support.x.numel() + episode.query.x.numel())
@@ -191,7 +223,10 @@ def kernels_missing() -> str | None:
 
 
 def plan_for(device: Device, work: Work, tasks: int, steps: int) -> Plan:
-    """Return how to run, by torch's kernels where own ones are wanted and there are none; UserError where the config asks for them."""
+    """Return the device's plan, with torch's kernels where the C kernels are missing.
+
+    Raises UserError where the config names the C kernels and they are missing.
+    """
     plan = device.plan(work, tasks, steps=steps)
     if plan.kernels == "torch":
         if device.kernels == "c":

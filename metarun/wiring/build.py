@@ -163,9 +163,9 @@ def build_settings(parts: Parts) -> Settings:
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
     # As many tasks at once as in training fit into memory; what a resumed run takes over is that of training, so only that counts here.
-    most = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
+    largest = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
     validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
-    return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, most=most))
+    return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, largest=largest))
 
 
 def evaluation_plan(parts: Parts, episodes: int) -> Plan:

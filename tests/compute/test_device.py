@@ -67,7 +67,7 @@ def test_what_does_not_fit_into_half_the_memory_is_cut_into_chunks():
 
 
 def test_a_validation_maps_no_more_tasks_at_once_than_training():
-    assert on_cpu().plan(work(7e4), 200, most=25).chunk == 25
+    assert on_cpu().plan(work(7e4), 200, largest=25).chunk == 25
 
 
 def test_only_small_steps_of_long_runs_are_compiled_unless_the_config_decides():
