@@ -1,7 +1,7 @@
-"""The episodes of the coming outer steps, dealt by another thread while a step runs.
+"""Deal the episodes of the next outer steps on another thread while a step runs.
 
-What `Dealer.next` hands out is what `metarun.functional.deal` gives for the same numbers, bit for bit, wherever a run begins. Small tasks
-are dealt for many steps at once, since a call costs as much for one step as for sixty.
+`Dealer.next` returns the same bits as `metarun.episodes.deal` for the same indices, at whichever step a run begins. The dealer deals small
+tasks for many steps at once, since a call costs as much for one step as for sixty.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from metarun.episodes import deal
 from metarun.types import Episode, Examples, TaskSource, WithBatches
 
 BLOCK_VALUES = 1_000_000
-"""Input values that are dealt at once, where that is more than a step."""
+"""Input values that the dealer deals at once, where that is more than a step."""
 BLOCK_STEPS = 64
-"""The most steps that are dealt at once."""
+"""The largest number of steps in a block."""
 BLOCKS_AHEAD = 2
-"""One where a step is a block by itself: what it holds is large, and dealing it takes a small part of the time that it takes to run."""
+"""Blocks dealt ahead. One is enough where a step is a block: such a step is large, and dealing takes a small part of its time."""
 
 
 class Step(NamedTuple):
-    """The episodes of an outer step with a leading axis T, their keys (T,) for the algorithm's draws, and their numbers (T,), on the CPU."""
+    """An outer step. batch: its episodes, with a leading axis T. keys: (T,), for the algorithm's draws. indices: (T,), on the CPU."""
 
     batch: Episode
     keys: Tensor
@@ -39,11 +39,11 @@ class Step(NamedTuple):
 
 
 class Dealer:
-    """Hands out the steps `first_step` … `steps` - 1 of a run, in order; its thread lives from `with` to the end of it.
+    """Returns the steps `first_step` … `steps` - 1 of a run, in order. Its thread lives as long as the `with` block.
 
-    Step s has the episodes s * tasks_per_step … (s + 1) * tasks_per_step - 1 of `split`. seed: of the keys, as the run's.
-    lock: held while the thread calls the source. Whoever else calls the source meanwhile holds it too, so that a source need not be made for
-    several threads; and calls no `next` under it, which might wait for that thread.
+    Step s has the episodes s * tasks_per_step … (s + 1) * tasks_per_step - 1 of `split`. seed: the run's; it determines the keys.
+    lock: the thread holds it while it calls the source. Other callers of the source must hold it too, so that a source need not support
+    several threads. They must not call `next` under the lock, as `next` may wait for the thread.
     waited: seconds that `next` has waited for the thread, in all.
     """
 
@@ -64,7 +64,7 @@ class Dealer:
         self._source, self._split, self._seed, self._device = source, split, seed, device
         self._tasks, self._next, self._end = tasks_per_step, first_step, steps
         self._block_values = block_values
-        self._block_steps: int | None = None  # what fits is known when the first step has been dealt
+        self._block_steps: int | None = None  # the first step that is dealt decides
         self._ready: deque[Step] = deque()
         self._ahead: deque[Future[list[Step]]] = deque()
         self._thread = ThreadPoolExecutor(1, "dealer")
@@ -72,7 +72,7 @@ class Dealer:
     def __enter__(self) -> Dealer:
         threads = torch.get_num_threads()
         self._thread.submit(_compute_alone).result()
-        torch.set_num_threads(threads)  # as it was here; but a new thread begins with the number that was set last anywhere
+        torch.set_num_threads(threads)  # a new thread begins with the number that any thread set last
         self._ahead.extend(self._thread.submit(self._deal) for _ in range(BLOCKS_AHEAD))
         return self
 
@@ -80,13 +80,13 @@ class Dealer:
         self.close()
 
     def close(self) -> None:
-        """End the thread, as soon as it has dealt what it is dealing."""
+        """End the thread after the block that it deals."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def next(self) -> Step:
-        """Return the next step, waiting for it where it is not ready.
+        """Return the next step; wait where it is not ready.
 
-        Raises what the source raised when dealing it, and IndexError, with a sentence, after the last step.
+        Raises the error of the source where dealing the step failed, and IndexError after the last step.
         """
         if not self._ready:
             start = time.perf_counter()
@@ -94,15 +94,15 @@ class Dealer:
                 self._ready.extend(self._ahead.popleft().result())
             finally:
                 self.waited += time.perf_counter() - start
-                # Not before: only with the first block is it known whether a step is one, and a third large step need not be held for it.
+                # Submit only now: the first block decides whether a step is a block, and a third large step in memory would be waste.
                 if len(self._ahead) < (1 if self._block_steps == 1 else BLOCKS_AHEAD):
                     self._ahead.append(self._thread.submit(self._deal))
         if not self._ready:
-            raise IndexError(f"the run ends after {self._end} steps, and all of them have been handed out.")
+            raise IndexError(f"the run ends after {self._end} steps, and all of them have been dealt.")
         return self._ready.popleft()
 
     def _deal(self) -> list[Step]:
-        """Deal the next block of steps; of none at the end of the run."""
+        """Deal the next block of steps; an empty one at the end of the run."""
         steps = min(self._block_steps or 1, self._end - self._next)
         if steps <= 0:
             return []
@@ -118,8 +118,8 @@ class Dealer:
         return list(map(Step, self._cut(batch), self._parts(keys), indices.split(self._tasks)))
 
     def _fitting(self, step: Episode) -> int:
-        if not isinstance(self._source, WithBatches):
-            return 1  # dealt one by one: nothing to gain, and the end of a run would have to wait
+        if not hasattr(self._source, "batch"):
+            return 1  # episodes come one by one: a block gains nothing, and delays the end of a run
         values = sum(part.x.numel() for part in step)
         return max(1, min(BLOCK_STEPS, self._block_values // max(values, 1)))
 
@@ -131,12 +131,12 @@ class Dealer:
         return map(Episode, steps(block.support), steps(block.query))
 
     def _parts(self, block: Tensor) -> Iterator[Tensor]:
-        # Copies and not views: products of a matrix and a vector round by where in memory the matrix begins, and a step's place in its
-        # block depends on the step at which a run was resumed.
+        # Copies, not views: the rounding of a product of a matrix and a vector depends on the address of the matrix, and the place of a
+        # step in its block depends on the step at which a run was resumed.
         return (part.clone(memory_format=torch.contiguous_format) for part in block.split(self._tasks))
 
 
 def _compute_alone() -> None:
-    """Have torch use no other thread beside this one, which would get into the way of the step."""
-    torch.get_num_threads()  # a thread's first question or operation sets its number to the process's; one set before would be lost
+    """Limit torch to one thread here, so that dealing takes no core from the step."""
+    torch.get_num_threads()  # a thread's first call sets its number to the process's, and would overwrite a number set before
     torch.set_num_threads(1)

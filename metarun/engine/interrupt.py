@@ -1,4 +1,4 @@
-"""Turning SIGINT and SIGTERM into a request to stop after the current step."""
+"""Turn SIGINT and SIGTERM into a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM sets `stopped`; a second SIGINT acts as if nobody caught it."""
+    """In `with`, the first SIGINT or SIGTERM sets `stopped`. A second SIGINT raises KeyboardInterrupt, as it does by default."""
 
     def __init__(self) -> None:
         self.stopped = False

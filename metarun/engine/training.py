@@ -1,12 +1,11 @@
-"""The outer loop, read top to bottom: deal, loss, step, then evaluate, track, save.
+"""The outer loop, read top to bottom: deal, gradients, optimizer, state; then evaluate, track, save.
 
-The engine knows no algorithm. It maps `loss`, written for one task, over the tasks of a step in chunks, differentiates the mean,
-steps the outer optimizer, and lets the algorithm update its state once per step. Every draw hangs on (seed, split, index), and the
-checkpoint holds everything else, so a run that was stopped and resumed is the run that was never stopped.
+The engine knows no algorithm. It maps `loss`, written for one task, over the tasks of a step in chunks, and takes the gradient of the
+mean. It steps the outer optimizer and lets the algorithm update its state once a step. (seed, split, index) determine every draw, and the
+checkpoint holds everything else. So a resumed run equals a run that never stopped.
 
-Nothing in a step waits for the device: episodes are dealt ahead by another thread, and figures stay where they were computed until they
-are logged. Only a processor, where it costs nothing, looks at each step's loss; elsewhere a loss that is not finite is found when the
-next line is logged.
+A step never waits for the device. Another thread deals the episodes, and figures stay on the device until they are logged. On a CPU the
+engine checks the loss of every step. On another device it finds a loss that is not finite when it writes the next log line.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -39,10 +37,11 @@ from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskS
 
 @dataclass(frozen=True)
 class Settings:
-    """The top-level keys of `train.yaml`, and what was chosen for the device.
+    """The top-level keys of `train.yaml`, and the choices for the device.
 
-    steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 is never, except that the last step is always evaluated and
-    saved. eval_episodes: validation episodes. plan, eval_plan: how the tasks of a step and of a validation are run.
+    steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 is never, but the engine always evaluates and saves the last step.
+    eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a validation. device: as torch names it.
+    Raises UserError where a number is too small.
     """
 
     seed: int = 0
@@ -57,23 +56,18 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 0),
-            ("tasks_per_step", 1),
-            ("eval_every", 0),
-            ("eval_episodes", 1),
-            ("save_every", 0),
-            ("log_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} is too small; it must be at least {least}.")
+        least = {"steps": 0, "tasks_per_step": 1, "eval_every": 0, "eval_episodes": 1, "save_every": 0, "log_every": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise UserError(f"{name}={getattr(self, name)} is too small; it must be at least {smallest}.")
 
 
 @dataclass
 class Position:
-    """Where a run stands: everything that a step changes, and so everything that a checkpoint holds.
+    """The part of a run that a step changes, and that a checkpoint holds.
 
-    window: sums of the metrics since the last log line, and under "steps" how many they are; scalars on the device.
+    step: outer steps done. best: "score" and "step" of the best validation. window: sums of the metrics since the last log line, as
+    scalars on the device, and their number under "steps".
     """
 
     step: int
@@ -148,7 +142,7 @@ class Loop:
             self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._opened.close()
 
     def step(self) -> None:

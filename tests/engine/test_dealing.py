@@ -161,7 +161,7 @@ def test_after_the_last_step_there_is_none() -> None:
         open_dealer.next()
         open_dealer.next()
         for _ in range(2):
-            with pytest.raises(IndexError, match="the run ends after 2 steps, and all of them have been handed out"):
+            with pytest.raises(IndexError, match="the run ends after 2 steps, and all of them have been dealt"):
                 open_dealer.next()
 
 
