@@ -160,15 +160,15 @@ def test_a_run_that_broke_off_after_any_step_is_the_run_never_stopped(
 
 
 def train_and_break_off(config: dict[str, Any], folder: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = engine._step
+    step = engine.Loop.step
 
-    def breaking(algorithm: Any, source: Any, position: Any, *rest: Any) -> None:
-        step(algorithm, source, position, *rest)
-        if position.step == stop:
+    def breaking(loop: engine.Loop) -> None:
+        step(loop)
+        if loop.position.step == stop:
             raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_step", breaking)
+        patched.setattr(engine.Loop, "step", breaking)
         with pytest.raises(Stop):
             train(config, folder)
 
@@ -220,16 +220,16 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     unstopped: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ):
     name, reference = unstopped
-    step = engine._step
+    step = engine.Loop.step
 
-    def interrupted(algorithm: Any, source: Any, position: Any, *rest: Any) -> None:
-        if position.step == 6:
+    def interrupted(loop: engine.Loop) -> None:
+        if loop.position.step == 6:
             os.kill(os.getpid(), number)
-        step(algorithm, source, position, *rest)
+        step(loop)
 
-    monkeypatch.setattr(engine, "_step", interrupted)
+    monkeypatch.setattr(engine.Loop, "step", interrupted)
     train(config(name), tmp_path / "run")
-    monkeypatch.setattr(engine, "_step", step)
+    monkeypatch.setattr(engine.Loop, "step", step)
     said = capsys.readouterr().err
     assert f"stopped at step 7 of {STEPS} and saved; go on with: metarun train resume={tmp_path / 'run'}" in said
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == 7
