@@ -157,7 +157,9 @@ class Loop:
             _explain_not_finite(self.algorithm, position, batch, keys, indices, losses)
         norm = self.optimizer.update(gradient, position.step)
         if checked and not norm.isfinite():
-            raise NotFiniteError(f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept.")
+            raise NotFiniteError(
+                f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept."
+            )
         position.state = self.algorithm.update_state(position.state, aux.state)
         position.step += 1
         position.add_to_window(aux.metrics | {"gradient_norm": norm})
