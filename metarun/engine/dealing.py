@@ -118,7 +118,7 @@ class Dealer:
         return list(map(Step, self._cut(batch), self._parts(keys), indices.split(self._tasks)))
 
     def _fitting(self, step: Episode) -> int:
-        if not hasattr(self._source, "batch"):
+        if not isinstance(self._source, WithBatches):
             return 1  # episodes come one by one: a block gains nothing, and delays the end of a run
         values = sum(part.x.numel() for part in step)
         return max(1, min(BLOCK_STEPS, self._block_values // max(values, 1)))
