@@ -1,8 +1,7 @@
-"""Every rule of configs/algo/update, found by listing: the contract, exact meta-gradients, and each rule's own formula."""
+"""Every rule of configs/algo/update, found by listing: the contract and exact meta-gradients. `updates/` tests each rule's formula."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,7 @@ from torch import Tensor, nn
 from metarun import testing
 from metarun.algorithms.gbml import UPDATE, Gbml
 from metarun.algorithms.maml import Maml
-from metarun.algorithms.parts.inner_loop import Slope
-from metarun.algorithms.updates.adam import Adam
-from metarun.algorithms.updates.lstm import Lstm, preprocessed
-from metarun.algorithms.updates.meta_curvature import FACTORS, FILTER, INPUTS, OUTPUTS, MetaCurvature
 from metarun.algorithms.updates.metasgd import LR, MetaSgd
-from metarun.algorithms.updates.momentum import Momentum
 from metarun.algorithms.updates.rule import UpdateRule
 from metarun.algorithms.updates.sgd import Sgd
 from metarun.engine.training import gradients_of
@@ -166,25 +160,6 @@ def test_a_gradient_of_exactly_zero_leaves_the_meta_gradient_finite(name: str):
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-# Each rule's formula.
-
-
-def weights() -> Params:
-    shapes: dict[str, tuple[int, ...]] = {"conv": (4, 2, 3, 3), "linear": (3, 5), "bias": (4,)}
-    return {name: torch.randn(*shape, dtype=torch.float64) for name, shape in shapes.items()}
-
-
-def slopes(count: int) -> list[Slope]:
-    return [Slope(weights(), torch.rand((), dtype=torch.float64), {}) for _ in range(count)]
-
-
-def walk(rule: UpdateRule, start: Params, learned: Params, path: list[Slope]) -> Params:
-    memory = rule.start(start)
-    for number, slope in enumerate(path):
-        start, memory = rule.step(learned, start, slope, memory, number)
-    return start
-
-
 @pytest.mark.parametrize(
     "options", [{"inner_steps": 2}, {"first_order": True}, {"inner_loss": "sum_over_shot", "adapt_norm": True}], ids=str
 )
@@ -194,53 +169,6 @@ def test_with_gradient_descent_it_is_maml(options: dict[str, Any]):
     batch, keys = testing.first_episodes(few_shot(), 2)
     found, expected = (gradients_of(each, params, state, batch, keys, START) for each in (gbml, maml))
     testing.assert_same(found, expected, "the meta-gradient", tolerance=0.0)
-
-
-@pytest.mark.parametrize(
-    ("rule", "make"),
-    [
-        (Sgd(0.1), lambda given: torch.optim.SGD(given, lr=0.1)),
-        (Momentum(0.1, 0.9), lambda given: torch.optim.SGD(given, lr=0.1, momentum=0.9)),
-        (Adam(0.1), lambda given: torch.optim.Adam(given, lr=0.1)),
-    ],
-    ids=["sgd", "momentum", "adam"],
-)
-def test_the_steps_are_torchs(rule: UpdateRule, make: Any):
-    start, path = weights(), slopes(4)
-    leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
-    optimizer = make(leaves.values())
-    for slope in path:
-        for name, leaf in leaves.items():
-            leaf.grad = slope.gradients[name]
-        optimizer.step()
-    testing.assert_same(walk(rule, start, {}, path), leaves, "the weights", tolerance=1e-6)  # Adam's eps stands elsewhere
-
-
-def test_adams_first_step_has_the_size_of_its_rate_and_its_derivative_at_zero_is_one_over_eps():
-    """m̂ / sqrt(v̂ + ε²) = g / sqrt(g² + ε²) at the first step: the sign of g from afar, g/ε near zero."""
-    gradient = torch.tensor([3.0, -0.2, 0.0], dtype=torch.float64, requires_grad=True)
-    start = {"w": torch.zeros(3, dtype=torch.float64)}
-    rule = Adam(lr=1.0, eps=1e-3)
-    stepped, _ = rule.step({}, start, Slope({"w": gradient}, torch.zeros(()), {}), rule.start(start), 0)
-    torch.testing.assert_close(stepped["w"], -torch.tensor([1.0, -1.0, 0.0]).double(), rtol=0, atol=2e-5)
-    (slope,) = torch.autograd.grad(stepped["w"][2], gradient)
-    assert slope[2] == pytest.approx(-1e3)
-
-
-def test_metasgd_multiplies_the_gradient_by_a_rate_for_each_number_of_any_sign():
-    start, [slope] = weights(), slopes(1)
-    learned = {LR + name: torch.randn_like(value) for name, value in start.items()}
-    expected = {name: value - learned[LR + name] * slope.gradients[name] for name, value in start.items()}
-    testing.assert_same(walk(MetaSgd(), start, learned, [slope]), expected, "the weights", tolerance=0.0)
-
-
-def test_metasgd_starts_from_uniform_rates_of_its_own_for_each_number():
-    learned = MetaSgd(0.005, 0.1).init(weights(), KEY)
-    for value in learned.values():
-        assert 0.005 <= float(value.min()) < float(value.max()) < 0.1
-        assert len(value.unique()) == value.numel()
-    assert not torch.equal(learned["lr.conv"].flatten()[:4], learned["lr.bias"])
-    testing.assert_same(learned, MetaSgd(0.005, 0.1).init(weights(), KEY), "another start for the same key", tolerance=0.0)
 
 
 def test_the_meta_gradient_of_metasgds_rates_is_minus_support_times_query_gradient():
@@ -259,69 +187,9 @@ def test_the_meta_gradient_of_metasgds_rates_is_minus_support_times_query_gradie
         torch.testing.assert_close(gradient, -at_start[name] * at_end[name], rtol=1e-9, atol=1e-12)
 
 
-def test_meta_curvature_multiplies_the_gradient_along_each_of_its_axes():
-    start, [slope] = weights(), slopes(1)
-    rule = MetaCurvature(lr=0.5)
-    learned = {name: torch.randn_like(value, dtype=torch.float64) for name, value in rule.init(start, KEY).items()}
-    conv, linear = slope.gradients["conv"].reshape(4, 2, 9), slope.gradients["linear"]
-    expected = {
-        "conv": torch.einsum("ao,bi,cf,oif->abc", *(learned[kind + "conv"] for kind in (OUTPUTS, INPUTS, FILTER)), conv).reshape(
-            4, 2, 3, 3
-        ),
-        "linear": torch.einsum("ao,bi,oi->ab", learned[OUTPUTS + "linear"], learned[INPUTS + "linear"], linear),
-        "bias": learned[FACTORS + "bias"] * slope.gradients["bias"],
-    }
-    found = walk(rule, start, learned, [slope])
-    testing.assert_same(found, {name: value - 0.5 * expected[name] for name, value in start.items()}, "the weights", tolerance=1e-12)
-
-
-def test_meta_curvature_starts_as_gradient_descent():
-    start, path = weights(), slopes(2)
-    rule = MetaCurvature(lr=0.5)
-    testing.assert_same(walk(rule, start, testing.double(rule.init(start, KEY)), path), walk(Sgd(0.5), start, {}, path), "the weights")
-
-
-def test_the_papers_preprocessing_by_hand():
-    """p = 10: above e^-10 the logarithm over 10 and the sign, below -1 and e^10 x."""
-    x = torch.tensor([1.0, -math.exp(-5), math.exp(-11), 0.0], dtype=torch.float64)
-    expected = torch.tensor([[0.0, 1.0], [-0.5, -1.0], [-1.0, math.exp(-1)], [-1.0, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(preprocessed(x), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_the_lstms_steps_are_those_of_torchs_cell_and_the_papers_gates():
-    start, path, rule = weights(), slopes(3), Lstm(units=5)
-    learned = {name: value + 0.3 * torch.randn_like(value) for name, value in testing.double(rule.init(start, KEY)).items()}
-    cell = nn.LSTMCell(4, 5).double()
-    names = {"weight_ih": "weight_input", "weight_hh": "weight_hidden", "bias_ih": "bias"}
-    cell.load_state_dict({theirs: learned[f"cell.{ours}"] for theirs, ours in names.items()} | {"bias_hh": torch.zeros(20).double()})
-    theta = torch.cat([value.flatten() for value in start.values()])
-    state, rate, keep = None, torch.zeros_like(theta), torch.zeros_like(theta)
-    for slope in path:
-        gradient = torch.cat([value.flatten() for value in slope.gradients.values()])
-        inputs = torch.cat([preprocessed(gradient), preprocessed(slope.loss).expand(len(gradient), 2)], dim=1)
-        state = cell(inputs, state)
-        seen = [torch.cat([state[0], theta[:, None], gate[:, None]], dim=1) for gate in (rate, keep)]
-        rate, keep = (torch.sigmoid(x @ learned[f"{n}_weight"] + learned[f"{n}_bias"]) for n, x in zip(("rate", "keep"), seen, strict=True))
-        theta = keep * theta - rate * gradient
-    found = torch.cat([value.flatten() for value in walk(rule, start, learned, path).values()])
-    torch.testing.assert_close(found, theta, rtol=1e-12, atol=1e-12)
-
-
-def test_the_lstm_starts_near_gradient_descent():
-    """With gate weights of at most 0.01 a parameter keeps σ(5) ± 1 % of itself and the rate is σ(-4.5) within 30 %."""
-    start, [slope], rule = weights(), slopes(1), Lstm()
-    learned = testing.double(rule.init(start, KEY))
-    _, memory = rule.step(learned, start, slope, rule.start(start), 0)
-    assert (memory.keep - 0.9933).abs().max() < 0.01
-    assert (memory.rate - 0.0110).abs().max() < 0.0033
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Momentum(momentum=1.0), "algo.update.momentum=1.0 must be at least 0 and below 1"),
-        (lambda: Adam(eps=0.0), "eps above 0"),
-        (lambda: Lstm(units=0), "algo.update.units=0 must be at least 1"),
         (lambda: images(Sgd(), inner_steps=-1), "algo.inner_steps=-1"),
         (lambda: images(Sgd(), adapts=["haed.*"]), "matches none of the parameters"),
     ],
