@@ -86,7 +86,7 @@ def test_repeated_views_give_the_same_values_and_copy_if_the_order_in_memory_dif
     repeated = repeat_views(other, [turned, flat], before=end)
     assert repeated.meta["val"].shape == (6,)
     values = torch.arange(6.0).reshape(2, 3)
-    assert torch.equal(program.run(repeated, torch.zeros(2, 3), values), values.t().reshape(6))
+    assert torch.equal(program.run(repeated, torch.zeros(3, 2).t(), values), values.t().reshape(6))
 
 
 def test_a_replaced_node_is_gone_and_its_readers_read_the_new_one():
