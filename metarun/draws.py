@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ def noise(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tenso
 
 
 @torch.library.custom_op("metarun::noise", mutates_args=())
-def _noise(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
+def _noise(key: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     words = bits(key, (count + 1) // 2)
     chance = _shift_right(words, 32).to(dtype).add_(0.5).mul_(2.0**-32)
@@ -126,12 +127,12 @@ def _noise(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
 
 
 @_noise.register_fake
-def _(key: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
+def _(key: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return key.new_empty(*key.shape, *shape, dtype=dtype)
 
 
 @_noise.register_vmap
-def _(info: Any, in_dims: Any, key: Tensor, shape: list[int], dtype: torch.dtype) -> tuple[Tensor, int]:
+def _(info: Any, in_dims: Any, key: Tensor, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, int]:
     return _noise(key.movedim(in_dims[0], 0), shape, dtype), 0
 
 

@@ -10,6 +10,7 @@ it at once, and torch's compiler can fuse it as a whole.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -23,7 +24,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import TreeSpec, tree_flatten
 
 from metarun.cache import cache_folder
 from metarun.compute.programs.in_place import may_alias, reuse_memory
@@ -74,7 +75,7 @@ class Recorded:
     def program(self, *args: Any) -> Program:
         """Return the program for such arguments; record it where the signature is new. Not for several threads at once."""
         leaves, spec = tree_flatten(args)
-        signature = (spec, tuple(_describe(leaf) for leaf in leaves))
+        signature = (_structure(spec), tuple(_describe(leaf) for leaf in leaves))
         if signature not in self._programs:
             self._programs[signature] = self._record(args)
         return self._programs[signature]
@@ -131,6 +132,20 @@ def _traced(function: Callable[..., list[Tensor]], tensors: list[Tensor]) -> Gra
     """
     with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
         return make_fx(function)(*tensors)
+
+
+def _structure(spec: TreeSpec) -> Hashable:
+    """Return the structure of a pytree as a key of a dictionary: its text where torch is too old to hash it (2.6 is)."""
+    return spec if _specs_have_hashes() else repr(spec)
+
+
+@functools.cache
+def _specs_have_hashes() -> bool:
+    try:
+        hash(tree_flatten({"name": 0})[1])
+    except TypeError:
+        return False
+    return True
 
 
 def _describe(leaf: Any) -> Hashable:
