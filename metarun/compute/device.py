@@ -1,4 +1,4 @@
-"""Where a run computes, and in which portions: chosen by rule from shapes, never by timing, so that a rerun chooses the same."""
+"""The device that a config names, tensors on it, and the memory settings of the process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metarun.compute.plan import KERNELS, PRECISIONS, Device
 from metarun.errors import UserError
 
 _STOCK_THREADS = torch.get_num_threads()
-"""As torch found it, before any run of this process chose for itself."""
+"""torch's own choice, before any run of this process changes it."""
 
 
 def choose_device(config: Mapping[str, Any]) -> Device:
-    """Return the device that the config names, and prepare the process for it."""
+    """Return the device that the config names, and prepare the process for it. Raises UserError where a value is not allowed."""
     name = config.get("name", "auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,24 +42,24 @@ def choose_device(config: Mapping[str, Any]) -> Device:
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
-    """Return parameters or state on the device, convolution weights with their channels last, which the processor's kernels prefer."""
+    """Return parameters or state on the device. Convolution weights get channels-last strides, which suit the processor's kernels."""
     moved = {name: value.to(device) for name, value in tensors.items()}
     return {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value for name, value in moved.items()}
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: every step frees and asks for the same ones, and page faults cost more than the work.
+    """Tell glibc to keep large freed blocks. Every step frees and allocates the same blocks, and page faults would cost more than the work.
 
-    Does nothing where the C library is another one.
+    Does nothing on another C library.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: below a GiB, from the heap
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never give the heap back
-        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, since others are cut into pieces of 64 MiB
-        mallopt(-2, 1 << 27)  # M_TOP_PAD: larger than such a piece, so that none is given back where threads had other heaps before
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: blocks below a GiB come from the heap
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap never returns to the system
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, since further heaps have pieces of 64 MiB
+        mallopt(-2, 1 << 27)  # M_TOP_PAD: larger than such a piece, so that no piece of an earlier heap returns to the system
 
 
 def _auto(config: Mapping[str, Any], key: str) -> Any:

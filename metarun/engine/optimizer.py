@@ -15,22 +15,22 @@ from metarun.errors import UserError, nearest
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
 
-# LBFGS wants a closure, SparseAdam sparse gradients, and Muon matrices only: none of them fits a dictionary of any tensors.
+# Left out: LBFGS needs a closure, SparseAdam sparse gradients, and Muon matrices.
 _OPTIMIZERS = {
-    name: found
-    for name, found in vars(torch.optim).items()
-    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
+    name: kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
 }
 
 
 class OuterOptimizer:
     """Steps meta-parameters in place, by name.
 
-    params: the leaf tensors to step; may be empty. steps: of the whole run, where the linear and cosine schedules end.
+    params: the leaf tensors to step; may be empty. steps: outer steps of the whole run, at which the linear and cosine schedules end.
     name: a class of `torch.optim`. lr: outer learning rate. options: further arguments of that class (betas, momentum, weight_decay, …).
     clip_value: limit of each gradient entry's size. clip_norm: limit of the norm over all gradients, applied after `clip_value`.
     schedule: "constant"; "linear" and "cosine", from lr at step 0 to final_lr at step `steps`; "step", times `decay_factor` every
-        `decay_every` steps. warmup_steps: the rate rises linearly over the first so many steps, whatever the schedule.
+        `decay_every` steps. warmup_steps: first steps, over which the rate rises linearly under every schedule.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OuterOptimizer:
         self._torch = _torch_optimizer(list(self._params.values()), name, lr, options or {})
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0: it depends on nothing else, so a resumed run has the same."""
+        """Return the learning rate of a step, counted from 0. It depends on nothing else, so a resumed run has the same rates."""
         done = min(step / max(self.steps, 1), 1.0)
         match self.schedule:
             case "linear":
@@ -78,7 +78,7 @@ class OuterOptimizer:
     def update(self, grads: Mapping[str, Tensor], step: int) -> Tensor:
         """Take one step on the parameters, in place; return the norm of the gradient before clipping, as a scalar tensor.
 
-        grads: by name, one for each parameter, not changed. step: counted from 0.
+        grads: one for each parameter, by name; they stay unchanged. step: counted from 0.
         """
         if self._torch is None:
             return torch.zeros(())
@@ -112,7 +112,7 @@ class OuterOptimizer:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return the gradient with the parameter's strides: fused kernels walk through both in memory order, whatever their shapes say."""
+    """Return the gradient with the parameter's strides. Fused kernels read both in memory order and ignore strides."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
@@ -130,7 +130,7 @@ def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[s
         if key not in known:
             raise UserError(f"optimizer.options.{key} is not an option of {same[0]}.{nearest(key, known)}")
     try:
-        # torch refuses an empty list; an algorithm without parameters still gets its options checked.
+        # torch refuses an empty list, and the options of an algorithm without parameters are checked too.
         optimizer = make(params or [torch.zeros(())], lr=lr, **_fused(params, known, options), **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"optimizer.options do not suit {same[0]}: {str(error).rstrip('.')}.") from error
@@ -138,7 +138,7 @@ def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[s
 
 
 def _fused(params: list[Tensor], known: set[str], options: dict[str, Any]) -> dict[str, bool]:
-    """Ask for torch's fused kernels where they exist: on two CPU cores a step of Adam then takes 40 to 75 % of the time."""
+    """Return the option for torch's fused kernels, where they exist. With them a step of Adam takes 40 to 75 % of the time on two cores."""
     suits = all(param.device.type in ("cpu", "cuda") and param.is_floating_point() for param in params)
     chosen = {"fused", "foreach", "differentiable", "capturable"} & set(options)
     return {"fused": True} if suits and "fused" in known and not chosen else {}

@@ -1,4 +1,4 @@
-"""What a set of episodes says of a model: means with their intervals, what diverged, how well calibrated. From scores to one record."""
+"""The figures of a model over a set of episodes: means with intervals, diverged episodes, calibration."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor
 from metarun.objectives import Objective
 
 DIVERGED_RATIO = 10.0
-"""A regression episode has diverged above so many times the error of predicting the mean of its support targets."""
+"""A regression episode has diverged where its error is above this multiple of the error of predicting the mean support target."""
 ECE_BINS = 15
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a set of episodes says of a model.
+    """The figures of a model over a set of episodes.
 
-    metric: "accuracy" in [0, 1], or "mse". mean, median, std: over the episodes whose score is finite; ci95: half the width of
-    the 95 % interval of the mean, 1.96 · std / √episodes. diverged: episodes that are not finite or, in regression, worse than
-    `DIVERGED_RATIO` times predicting the support mean. by_step: mean score before adaptation and after inner steps, whose numbers
-    are `steps`: each one, or a selection (`metarun.engine.evaluation.BY_STEP`).
-    nll: mean negative log-likelihood per query, in nats; in regression under `metarun.predictive`'s mixture, None where no variance of the
-    observations is known. ece: expected calibration error (Guo et al. 2017), 15 bins pooled over queries; classification only.
-    baseline: in regression the mean error of predicting the support mean, else None. scores: per episode, in order.
-    coverage90: share of targets inside the central 90 % interval of the prediction; regression with an nll only. spread: how wide the
-    predictions are: mean standard deviation in regression, mean entropy in nats in classification. nll_ci95, coverage90_ci95: as ci95.
-    variance: of the observations where it was fitted on validation episodes, else None. nlls: per episode, in order.
-    by_presentation: accuracy at the n-th presentation of a class, n = 1 …, over all episodes, of an algorithm that reads sequences;
-    by_presentation_ci95: as ci95, of the episodes' own accuracies; None for other algorithms.
+    metric: "accuracy" in [0, 1], or "mse". mean, median, std: over the episodes with a finite score. ci95: half the width of the 95 %
+    interval of the mean, 1.96 · std / √episodes. diverged: the number of episodes with a score that is not finite or, in regression,
+    an error above `DIVERGED_RATIO` times that of predicting the support mean. by_step: mean score before adaptation and after inner
+    steps. steps: the numbers of these inner steps, all or a selection (`metarun.engine.evaluation.BY_STEP`).
+    nll: mean negative log-likelihood per query, in nats. In regression the mixture of `metarun.predictive` gives the likelihood; None
+    where the variance of the observations is unknown. ece: expected calibration error (Guo et al. 2017), 15 bins over all queries;
+    classification only. baseline: in regression the mean error of predicting the support mean, else None.
+    scores, nlls: per episode, in order. coverage90: share of targets inside the central 90 % interval of the prediction; only in
+    regression, with an nll. spread: the mean width of the predictions: standard deviation in regression, entropy in nats in classification.
+    nll_ci95, coverage90_ci95: as ci95. variance: of the observations, where it was fitted on validation episodes, else None.
+    by_presentation: accuracy at the n-th presentation of a class, n = 1 …, over all episodes, for an algorithm that reads sequences.
+    by_presentation_ci95: as ci95, over the accuracies of the episodes. Both are None for other algorithms.
     """
 
     metric: str
@@ -57,12 +57,12 @@ class Report:
     nlls: list[float] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return every figure but those of each episode."""
+        """Return all figures except those of single episodes."""
         return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls")}
 
 
 def summarise(objective: Objective, scored: dict[str, Tensor], variance: float | None = None) -> Report:
-    """Turn per-episode results, with a leading axis of episodes, into a report. variance: as it was fitted."""
+    """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted."""
     by_step = scored["by_step"].double()
     last = by_step[:, -1]
     finite = last[last.isfinite()]
@@ -78,7 +78,7 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
         metric=objective.metric,
         mean=_mean(last),
         ci95=_interval(last),
-        median=float(finite.quantile(0.5)) if len(finite) else math.nan,  # torch's own median takes the lower of two middle ones
+        median=float(finite.quantile(0.5)) if len(finite) else math.nan,  # torch.median takes the lower of two middle values
         std=_std(finite),
         episodes=len(last),
         diverged=int(diverged.sum()),
@@ -99,12 +99,12 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
 
 
 def _by_presentation(scored: dict[str, Tensor]) -> dict[str, list[float]]:
-    """Return the accuracies by presentation and their intervals; a presentation that no episode has is left out."""
+    """Return the accuracies by presentation and their intervals, without presentations that no episode has."""
     if "presented" not in scored:
         return {}
     right, presented = scored["right_by_presentation"].double(), scored["presented"].double()
     had = presented.sum(dim=0) > 0
-    each = (right / presented)[:, had]  # NaN where an episode has no such presentation, which the interval leaves out
+    each = (right / presented)[:, had]  # NaN where an episode has no such presentation; the interval ignores NaN
     return {
         "by_presentation": (right.sum(dim=0) / presented.sum(dim=0))[had].tolist(),
         "by_presentation_ci95": [_interval(column) for column in each.T],
@@ -112,7 +112,7 @@ def _by_presentation(scored: dict[str, Tensor]) -> dict[str, list[float]]:
 
 
 def calibration_error(confidence: Tensor, right: Tensor, real: Tensor) -> float:
-    """Return the expected calibration error: the weighted mean over confidence bins of |accuracy - confidence|; `real` weighs a row."""
+    """Return the expected calibration error: the mean over confidence bins of |accuracy - confidence|, weighted by `real`."""
     confidence, right, real = (tensor.flatten().double() for tensor in (confidence, right, real))
     usable = confidence.isfinite()
     confidence, right, real = confidence[usable], right[usable], real[usable]
@@ -131,6 +131,6 @@ def _std(finite: Tensor) -> float:
 
 
 def _interval(values: Tensor) -> float:
-    """Return half the width of the 95 % interval of the mean of those values that are finite."""
+    """Return half the width of the 95 % interval of the mean of the finite values."""
     finite = values[values.isfinite()]
     return 1.96 * _std(finite) / math.sqrt(max(len(finite), 1))

@@ -16,7 +16,7 @@ from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
-from metarun.engine.evaluation import BY_STEP, evaluate, observation_variance, score_episode, scored_steps
+from metarun.engine.evaluation import BY_STEP, TaskScores, evaluate, observation_variance, score_episode, scored_steps
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.types import Episode, Examples, Params, State
 
@@ -301,3 +301,14 @@ def test_an_algorithm_that_reads_sequences_is_scored_by_presentation():
     assert len(report.by_presentation) == 3
     other = algorithm_of("protonet")
     assert evaluate(other, *testing.start(other), Double(few_shot()), split="test", episodes=1).by_presentation is None
+
+
+def test_evaluations_with_one_runner_record_the_scores_of_an_algorithm_once():
+    algorithm = algorithm_of("protonet")
+    params, state = testing.start(algorithm)
+    with Runner(Plan(2)) as runner:
+        for by_step in ("last", "last", "all"):
+            evaluate(algorithm, params, state, Double(few_shot()), split="val", episodes=4, runner=runner, by_step=by_step, runs=10)
+        assert runner.recorded(TaskScores(algorithm, "last")) is not None
+        assert runner.recorded(TaskScores(algorithm_of("protonet"), "last")) is None
+        assert len(runner._recorded) == 2
