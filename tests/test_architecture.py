@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "metarun"
@@ -195,3 +196,90 @@ def test_every_package_of_the_tree_ships() -> None:
     config = {".".join(("metarun", *file.parent.relative_to(ROOT).parts)) for file in CONFIGS}
     assert set(tool["packages"]) == code | config
     assert {name for name, patterns in tool["package-data"].items() if "*.yaml" in patterns} == config
+
+
+# House rules
+
+
+MAX_ROOT_MODULES, MAX_MODULE_LINES, MAX_FUNCTION_LINES = 12, 300, 40
+CODE = {str(file.relative_to(ROOT)): file for folder in ("metarun", "scripts") for file in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def test_the_root_of_the_package_holds_few_modules() -> None:
+    names = sorted(file.name for file in PACKAGE.glob("*.py"))
+    assert len(names) <= MAX_ROOT_MODULES, f"metarun/ has {len(names)} modules; move one to the folder of its layer: {names}"
+
+
+def test_c_code_lies_with_the_kernels() -> None:
+    files = [file for pattern in ("*.c", "*.h") for folder in ("metarun", "scripts", "tests") for file in (ROOT / folder).rglob(pattern)]
+    outside = [str(file.relative_to(ROOT)) for file in files if file.parent != PACKAGE / "compute" / "kernels"]
+    assert not outside, f"move to metarun/compute/kernels/: {outside}"
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_module_is_short(name: str) -> None:
+    lines = len(CODE[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_MODULE_LINES, f"{name} has {lines} lines, more than {MAX_MODULE_LINES}; move one idea to a module of its own"
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_function_is_short(name: str) -> None:
+    """Signature, docstring and body count; decorators do not."""
+    tree = ast.parse(CODE[name].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    long = {function: lines for function, lines in lengths.items() if lines > MAX_FUNCTION_LINES}
+    assert not long, f"{name}: functions have more than {MAX_FUNCTION_LINES} lines: {long}; give a part of each a name"
+
+
+TESTED_ELSEWHERE = {
+    "metarun.algorithms.updates.rule": "tests/algorithms/test_gbml.py",  # a Protocol: each rule in configs/ keeps it
+    "metarun.cli.jobs": "tests/cli/test_cli.py",  # from the words of a command to the arguments of a job
+    "metarun.cli.main": "tests/cli/test_cli.py",
+    "metarun.commands.train": "tests/commands/test_commands.py",  # a run, and then what reads it
+    "metarun.commands.trained": "tests/commands/test_commands.py",
+    "metarun.compute.kernels.normalisations": "tests/compute/kernels/test_rewrite.py",  # patterns are seen in whole programs only
+    "metarun.compute.kernels.rewriting": "tests/compute/kernels/test_rewrite.py",
+}
+"""The test files of modules that no test file mirrors, with the reason why one file tests several."""
+
+
+@pytest.mark.parametrize("name", [name for name, file in MODULES.items() if not file.stem.startswith("__")])
+def test_a_module_has_its_test_file(name: str) -> None:
+    relative = MODULES[name].relative_to(PACKAGE)
+    mirrored = Path("tests") / relative.parent / f"test_{relative.name}"
+    exists = (ROOT / mirrored).is_file()
+    if name in TESTED_ELSEWHERE:
+        assert (ROOT / TESTED_ELSEWHERE[name]).is_file(), f"{TESTED_ELSEWHERE[name]} is gone; write {mirrored}"
+        assert not exists, f"{mirrored} exists; remove {name} from TESTED_ELSEWHERE"
+    else:
+        assert exists, f"write {mirrored}: tests/ mirrors metarun/"
+
+
+TEXT = (".py", ".sh", ".md", ".yaml", ".yml", ".toml", ".txt", ".c", ".h", ".json", ".cff", "")
+
+
+def text_files() -> list[Path]:
+    folders = ("metarun", "configs", "scripts", "docs", "tests", ".github", ".ci")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
+    return sorted(file for file in files if file.is_file() and file.suffix in TEXT and not {"__pycache__", ".git"} & set(file.parts))
+
+
+def test_text_has_no_whitespace_at_the_end_of_a_line_and_ends_with_one_newline() -> None:
+    texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in text_files()}
+    trailing = [f"{name}:{n}" for name, text in texts.items() for n, line in enumerate(text.split("\n"), 1) if line != line.rstrip()]
+    assert not trailing, f"remove the whitespace at the end of {trailing}"
+    endings = [name for name, text in texts.items() if text and (not text.endswith("\n") or text.endswith("\n\n"))]
+    assert not endings, f"end with one newline: {endings}"
+
+
+def test_the_matrix_of_the_workflow_is_what_pyproject_declares() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["check"]["strategy"]["matrix"]["include"]
+    declared = {found[1] for line in project["classifiers"] if (found := re.search(r"Python :: (3\.\d+)$", line))}
+    assert {entry["python"] for entry in matrix} == declared
+    assert project["requires-python"] == f">={min(declared, key=lambda version: int(version[2:]))}"
+    floor = next(line for line in project["dependencies"] if line.startswith("torch>="))
+    pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {entry["torch"] for entry in matrix} == {floor.partition(">=")[2] + ".0", pinned and pinned[1]}

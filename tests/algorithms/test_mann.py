@@ -46,12 +46,12 @@ def image_episode(split: str = "train", **sampling: Any) -> Episode:
 def test_two_steps_of_access_follow_the_equations():
     """One head, three rows (2, 0), (0, 4), (0, 0), γ = 1/2; before, row 0 was read (w^r = (1, 0, 0)) and w^u = (1, 0, 0.1).
 
-    Step 1, k = (1, 0), σ(α) = 1/2. Least used is row 1: w^w = (1/2, 1/2, 0), and row 1 is erased, so the rows are (2.5, 0), (0.5, 0), (0, 0).
+    Step 1, k = (1, 0), σ(α) = 1/2. Least used is row 1: w^w = (1/2, 1/2, 0). Row 1 is erased, so the rows are (2.5, 0), (0.5, 0), (0, 0).
     Their cosines with k are 1, 1, 0: w^r = (p, p, q) with p = e/(2e + 1), q = 1/(2e + 1), and
     w^u = (1/2 + p + 1/2, p + 1/2, 0.05 + q) = (1.42, 0.92, 0.21).
 
-    Step 2, k = (0, 1), σ(α) = 1. All is written where step 1 has read, w^w = (p, p, q); least used is row 2, which was (0, 0) already. The rows
-    are (2.5, p), (0.5, p), (0, q), with the cosines p/√(6.25 + p²), p/√(0.25 + p²) and 1.
+    Step 2, k = (0, 1), σ(α) = 1. All is written where step 1 has read, w^w = (p, p, q). Least used is row 2, which was (0, 0) already. The
+    rows are (2.5, p), (0.5, p), (0, q), with the cosines p/√(6.25 + p²), p/√(0.25 + p²) and 1.
     """
     before = External(numbers([2.0, 0.0], [0.0, 4.0], [0.0, 0.0]), numbers([1.0, 0.0, 0.0]), numbers(1.0, 0.0, 0.1))
     first = access(before, k := numbers([1.0, 0.0]), k, numbers(0.5), decay=0.5)

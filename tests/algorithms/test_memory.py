@@ -1,4 +1,4 @@
-"""The memory of past tasks: closed forms without it, retrieval and fusion by hand, eviction, and a task that only a stored one can solve."""
+"""The memory of past tasks: closed forms without it, retrieval and fusion by hand, eviction, and a task that needs a stored one."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_of_more_entries_than_there_are_places_the_last_are_kept():
 
 @pytest.mark.parametrize(("eviction", "left"), [("least_used", 1), ("oldest", 0)])
 def test_what_is_read_stays_where_eviction_goes_by_use(eviction: str, left: int):
-    """Of usage (0.4, 0.5), all of a memory of two, only entry 0 is read: by use it then has 0.5·0.4 + 1 against 0.25, by age 0.2 against it."""
+    """A memory of two with usage (0.4, 0.5), of which only entry 0 is read. By use it then has 0.5·0.4 + 1 against 0.25, by age 0.2."""
     algorithm = Memory(dense_network(None), REGRESSION, capacity=2, neighbours=1, key_size=1, eviction=eviction, decay=0.5)
     aux = {KEYS: torch.full((1, 1, 1), 7.0), VALUES: torch.full((1, 1, 1), 70.0)}
     aux |= {"memory.used": torch.ones(1, 1), "memory.reads": torch.tensor([[1.0, 0.0]])}
@@ -321,7 +321,7 @@ class Twins:
     """Two families y = s max(t, 0) and y = -s max(t, 0), s = ±1, told apart by an input that is 0.5 in one and -0.5 in the other.
 
     All support points have t < 0, where both are 0: the targets of all support sets are the same. s is drawn anew every `span`
-    episodes, so a network cannot have learned it either: without a task of the same family and time the best prediction is 0, whose error is
+    episodes, so a network cannot have learned it either. Without a task of the same family and time the best prediction is 0. Its error is
     the mean of t² over [0, 1], 1/3. The test episodes are of the time of the training episode number `now`.
     """
 

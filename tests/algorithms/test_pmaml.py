@@ -46,7 +46,7 @@ def slope(w: Tensor, examples: Examples) -> Tensor:
 
 
 def closed_form(params: Params, episode: Episode, steps: int = 2, *, stop: bool = False) -> tuple[Tensor, Tensor]:
-    """The two terms of the bound, written down by hand: q from the query set, p from the support set, φ from q's sample and the support set.
+    """The two terms of the bound by hand: q from the query set, p from the support set, φ from q's sample and the support set.
 
     stop: leave the slopes out of the derivative.
     """

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 pytest_plugins = ("command_line",)
 
 SINUSOID = "train task=sinusoid backbone=mlp logger=jsonl steps=2 tasks_per_step=2 eval_episodes=2 algo.inner_steps=1"
-PHOTOS = "train task=folder task.root=photos task.image_size=8 task.ways=2 task.queries=2 task.train_queries=2 backbone=mlp logger=jsonl steps=1 eval_episodes=1"
+PHOTOS = (
+    "train task=folder task.root=photos task.image_size=8 task.ways=2 task.queries=2 task.train_queries=2 "
+    "backbone=mlp logger=jsonl steps=1 eval_episodes=1"
+)
 TABLE = "train task=table task.path=table.csv task.task_column=city task.target=price backbone=mlp logger=jsonl steps=1 eval_episodes=1"
 
 

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was never stopped: the same metrics, time aside, and the same weights, to the last bit."""
+"""A run that was killed and resumed is the run that was never stopped: the same metrics apart from times, and the same weights to the bit."""
 
 from __future__ import annotations
 

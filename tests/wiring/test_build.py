@@ -110,7 +110,7 @@ def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: 
 def test_validations_use_the_kernels_of_training_and_evaluations_those_that_pay(
     worth: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """The one decides about the training alone, whatever an evaluation of its validation episodes would choose, since a run keeps its choice."""
+    """The plan decides about the training alone, whatever an evaluation of validation episodes would choose: a run keeps its choice."""
     monkeypatch.setattr("metarun.compute.plan.C_KERNELS_FLOPS", worth)
     monkeypatch.setattr("metarun.compute.plan.C_KERNELS_SCORED_FLOPS", 1e30 - worth)
     parts = build(images("tasks_per_step=4", "steps=10", backbone={**SMALL_CONV, "filters": 16}))
