@@ -1,4 +1,4 @@
-"""Every algorithm in configs/algo keeps the contract under every normalisation. The tests list the folder, so a new file joins by itself."""
+"""Every algorithm in configs/algo keeps the contract under every normalisation. The tests list the folder, so new files join."""
 
 from __future__ import annotations
 

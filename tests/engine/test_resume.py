@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was never stopped: the same metrics apart from times, and the same weights to the bit."""
+"""A run that was killed and resumed is the run that was never stopped: the same metrics apart from times, and equal weights."""
 
 from __future__ import annotations
 
