@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes .venv where it is missing and installs metarun into it where something has changed.
-# Sets `python` to the interpreter of .venv. Usage: extras=dev; source scripts/setup.sh
+# The other scripts source this file: extras=dev; source scripts/setup.sh
+# It makes .venv if there is none, installs metarun into it if something has changed, and sets `python` to the interpreter of .venv.
 #
-# On Linux, pip's torch is the CUDA build of several gigabytes. For the small CPU build, make .venv yourself, install
-# torch into it as its site says, and run the script then: it keeps what fits constraints.txt.
+# On Linux, pip installs the CUDA build of torch, which takes several gigabytes. For the small CPU build, make .venv yourself, install
+# torch into it as the site of torch says, and then run the script: it keeps a torch that fits constraints.txt.
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "$0" "$*" >&2; exit 1; }
@@ -31,15 +31,15 @@ make_venv() {
 
 install_metarun() {
   local stamp=.venv/.installed wanted
-  # setuptools fixes an editable install's list of folders, so a change of pyproject.toml needs a new one.
+  # An editable install fixes the list of folders, so a change of pyproject.toml needs a new install.
   wanted="${extras:-core} $(cat pyproject.toml constraints.txt | cksum) $(pwd -P)"
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
-  # What the tests need includes what the quickstart needs.
+  # The packages of the tests include those of the quickstart.
   if [ -z "$extras" ] && [ "$(cat "$stamp" 2>/dev/null)" = "dev ${wanted#core }" ]; then return; fi
   say "installing metarun${extras:+[$extras]} into .venv (a few minutes the first time, torch is large)"
   rm -f "$stamp"
   "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extras:+[$extras]}" \
-    || fail "pip could not install metarun; its message is above. If .venv is half made, delete it (rm -r .venv) and run $0 again."
+    || fail "pip could not install metarun; its message is above. If .venv is incomplete, delete it (rm -r .venv) and run $0 again."
   echo "$wanted" >"$stamp"
 }
 

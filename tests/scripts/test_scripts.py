@@ -207,7 +207,7 @@ def test_the_runs_of_a_sweep_are_scored_on_the_same_episodes_in_one_table(tmp_pa
     assert len(list(sweep.glob("evaluations/*/report.json"))) == 2
     again = compare(str(sweep))
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 @pytest.mark.parametrize(("words", "sentence"), [([], "name the folder of a sweep"), (["nowhere"], "there is no folder 'nowhere'")])
@@ -220,4 +220,4 @@ def test_what_is_no_sweep_is_told_in_a_sentence(words: list[str], sentence: str)
 def test_a_folder_without_runs_is_told_in_a_sentence(tmp_path: Path) -> None:
     done = compare(str(tmp_path))
     assert done.returncode == 2
-    assert "holds no run with checkpoints" in done.stderr
+    assert "contains no run with checkpoints" in done.stderr
