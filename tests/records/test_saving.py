@@ -174,7 +174,7 @@ def test_an_error_comes_up_once_at_a_later_save_in_its_place(tmp_path: Path, fre
 
     with Saver() as saver:
         with pytest.raises(
-            UserError, match=r"cannot write the checkpoint .*last\.pt: No space left on device; what was saved before is un"
+            UserError, match=r"cannot write the checkpoint .*last\.pt: No space left on device; the files saved before are un"
         ):
             save_on(saver)
         saver.flush()
