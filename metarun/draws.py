@@ -1,7 +1,7 @@
 """Counter-based random numbers: every draw is a pure function of (seed, split, index, slot).
 
-A key is an int64 tensor of any shape; every function appends its own axes to it, so one call draws for a whole batch, and
-the same call on a scalar key works inside `torch.func.vmap`. Nothing here has a hidden state, so a resumed run has the
+A key is an int64 tensor of any shape. Every function appends its own axes to the key's shape, so one call draws for a whole
+batch. The same call on a scalar key works inside `torch.func.vmap`. No function has a hidden state. So a resumed run has the
 same episodes and the same noise as a run that never stopped. The mixing function is the finaliser of SplitMix64
 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 """
@@ -33,7 +33,7 @@ _MIX2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Shift logically, as if z were unsigned, into a new tensor."""
+    """Return a new tensor: z shifted right as if z were unsigned (a logical shift)."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
@@ -53,8 +53,8 @@ def _mix_word(z: int) -> int:
 def _plus_golden(key: Tensor, multiples: Tensor) -> Tensor:
     """Return key + multiples * _GOLDEN modulo 2^64, as (key / _GOLDEN + multiples) * _GOLDEN.
 
-    The plain form multiplies an `arange` by a constant. torch's compiler turns that product into C++ on a loop counter, whose overflow is
-    undefined behaviour: the compiled code wrote beyond the end of its array.
+    The plain form multiplies an `arange` by a constant. torch's compiler turns that product into C++ on a loop counter. Overflow of
+    the counter is undefined behaviour: the compiled code wrote beyond the end of its array.
     """
     return (key * _INVERSE + multiples).mul_(_GOLDEN)
 
@@ -98,7 +98,7 @@ def _unit(random: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def normal(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return standard normal draws of shape (*key.shape, *shape), by the inverse of the distribution function."""
+    """Return standard normal draws of shape (*key.shape, *shape), by inverse transform sampling."""
     unit = _shift_right(bits(key, *shape), 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
     return unit.mul_(2.0).sub_(1.0).erfinv_().mul_(math.sqrt(2.0)).to(dtype)
 
@@ -107,8 +107,8 @@ def noise(key: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tenso
     """Return standard normal draws of shape (*key.shape, *shape), three times as fast as `normal`.
 
     Two draws come from the halves of one word (Box and Muller, "A note on the generation of random normal deviates", 1958), in the
-    precision of `dtype`, so no draw is beyond ±6.7. It is a custom operation, which recorders and compilers do not open: a compiler that
-    fused it into its readers would repeat the draws for each of them.
+    precision of `dtype`, so no draw is beyond ±6.8. `noise` is a custom operation, so recorders and compilers keep it whole. A compiler
+    that fused it into the operations that read it would repeat the draws for each reader.
     """
     drawn: Tensor = _noise(key, list(shape), dtype)
     return drawn
@@ -121,7 +121,7 @@ def _noise(key: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     chance = _shift_right(words, 32).to(dtype).add_(0.5).mul_(2.0**-32)
     angle = words.bitwise_and_((1 << 32) - 1).to(dtype).mul_(2.0**-31 * math.pi)
     radius = chance.log_().mul_(-2.0).sqrt_()
-    # Interleaved, so that a draw depends on no later position, as in all other draws.
+    # Interleave the pairs, so that draw number i is the same for every `count`, as in `normal`.
     pairs = torch.stack([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=-1).flatten(-2)
     return pairs[..., :count].reshape(*key.shape, *shape)
 
@@ -150,7 +150,7 @@ def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
     """Return `count` different integers in [0, size) in random order, shape (*key.shape, count); `size` has the key's shape.
 
     Floyd's algorithm, so the cost depends on `count` and not on `size`: a class pool may have any number of classes. Turn i draws a
-    candidate from 0 … last, last = size - count + i. Where the candidate is taken already, the turn takes `last`, which is new.
+    candidate from 0 … last, where last = size - count + i. If an earlier turn took the candidate, turn i takes `last`, which is new.
     """
     names = torch.tensor([_number("set"), _number("order")], device=key.device)
     chance, order = bits(fold(key[..., None], names), count).unbind(dim=-2)
@@ -164,8 +164,8 @@ def distinct(key: Tensor, count: int, size: Tensor) -> Tensor:
 def _taken(candidate: Tensor, as_last: Tensor) -> Tensor:
     """Return, for all turns at once, which candidates (…, count) are in the set at their turn.
 
-    as_last: the turn whose `last` equals the candidate; negative where no turn does. A candidate is in the set if an earlier turn had the
-    same one, or if it is the `last` of an earlier turn whose own candidate was in the set. Pointer doubling follows these chains.
+    as_last: the turn whose `last` equals the candidate; negative where there is none. A candidate is in the set if an earlier turn had the
+    same candidate, or if it is the `last` of an earlier turn whose own candidate was in the set. Pointer doubling follows these chains.
     """
     count = candidate.shape[-1]
     value, turn = candidate.sort(dim=-1, stable=True)

@@ -16,7 +16,7 @@ from metarun.types import Params
 def split_tensors(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Any]]:
     """Return the tensors of a pytree, in order, and a function that returns the pytree with other tensors in their places.
 
-    Leaves that are no tensors (a mask None, a number) stay. The function takes as many tensors as were returned.
+    Other leaves (a mask None, a number) stay in place. The function takes as many tensors as the list holds.
     """
     leaves, spec = tree_flatten(tree)
 
@@ -28,19 +28,19 @@ def split_tensors(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]],
 
 
 def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
-    """Map a function of one task over the leading axis T of every tensor in `batched`; leaves that are no tensors (a mask None) stay.
+    """Map a function of one task over the leading axis T of every tensor in `batched`; other leaves (a mask None) stay in place.
 
     Returns the pytree that the function returns; its tensors have a leading axis T.
     """
     tensors, refill = split_tensors(batched)
-    refills: list[Callable[[Iterable[Tensor]], Any]] = []  # of the function's result, whose structure is known once it has run
+    refills: list[Callable[[Iterable[Tensor]], Any]] = []  # for its result, whose structure is known after the function has run
 
     def one(*parts: Tensor) -> list[Tensor]:
         results, refill_result = split_tensors(function(*refill(parts)))
         refills.append(refill_result)
         return results
 
-    if tensors[0].shape[0] == 1:  # without vmap: batching rules cost time, and convolutions with shared weights keep their fast layout
+    if tensors[0].shape[0] == 1:  # no vmap for one task: its batching costs time, and shared-weight convolutions lose their fast layout
         results = [result[None] for result in one(*(tensor[0] for tensor in tensors))]
     else:
         results = vmap(one)(*tensors)
@@ -48,11 +48,11 @@ def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a pure function of pytrees of tensors that gives the same results and keeps only its arguments for its derivative.
+    """Activation checkpointing: return the same pure function of pytrees, which now saves only its arguments for the backward pass.
 
-    The derivative computes the inside again. A chain of such functions needs the memory of one of them, for about a third more time
-    (Chen et al. 2016, "Training deep nets with sublinear memory cost", https://arxiv.org/abs/1604.06174). The function must take every
-    tensor that it differentiates by as an argument, and return none of its arguments unchanged.
+    The backward pass runs the function again. A chain of recomputed functions needs the memory of one, for about a third more time
+    (Chen et al. 2016, "Training deep nets with sublinear memory cost", https://arxiv.org/abs/1604.06174). Every tensor that needs a
+    gradient must be an argument. The function must not return an argument unchanged.
     """
 
     def call(*args: Any) -> Any:
@@ -131,7 +131,7 @@ def adam(
 ) -> tuple[Params, Moments]:
     """Return parameters and moments after one step of Adam, in the efficient form at the end of section 2 of the paper.
 
-    Kingma and Ba 2015, https://arxiv.org/abs/1412.6980; that form, which TensorFlow uses too, adds eps to the uncorrected root.
+    Kingma and Ba 2015, https://arxiv.org/abs/1412.6980; TensorFlow uses this form too. It adds eps to the root of the uncorrected moment.
     """
     updates = moments.updates + 1
     first = {name: beta1 * moments.first[name] + (1 - beta1) * grad for name, grad in grads.items()} if beta1 else dict(grads)

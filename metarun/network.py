@@ -35,10 +35,10 @@ RUNNING = "running."
 
 
 class Fitted(NamedTuple):
-    """A network that is ready for queries: its parameters, and the statistics of the support set that normalise queries.
+    """A network that is ready for queries: its parameters, and the statistics that normalise queries.
 
-    params: the (adapted) parameters. statistics: they normalise the query pass; empty where the pass uses its own.
-    support: the support set, for norm=reptile only. classes: (N,) bool, the ways that the episode has; None where it has all.
+    params: the (adapted) parameters. statistics: the support set's or the running ones; empty where the query pass uses its own.
+    support: the support set, for norm=reptile only. classes: (N,) bool, True for each way in the episode; None where all are in it.
     """
 
     params: Params
@@ -51,8 +51,8 @@ class Fitted(NamedTuple):
 class Network:
     """A module that takes its parameters as an argument, and the name of its normalisation.
 
-    The module is only a description. Its own parameters are the initial values, and nothing reads them again.
-    norm: one of `metarun.layers.norm.MODES`; another name raises UserError, as does a module with dropout.
+    The module describes the layers only. `init` copies the values of its parameters, and no other method reads these values.
+    norm: one of `metarun.layers.norm.MODES`. Raises UserError for another name, and for a module with dropout.
     """
 
     module: nn.Module
@@ -68,7 +68,7 @@ class Network:
             if isinstance(layer, Norm):
                 layer.name = name
             if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
-                raise UserError(f"the backbone's layer '{name}' is a dropout, and metarun cannot repeat its draws; set its p to 0.")
+                raise UserError(f"the backbone's layer '{name}' is a dropout layer, and metarun cannot repeat its draws; set its p to 0.")
 
     @cached_property
     def norms(self) -> list[Norm]:
@@ -82,11 +82,11 @@ class Network:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the module's parameters, in order. An algorithm's parameters may hold others too."""
+        """Names of the module's parameters, in order. An algorithm may have further parameters."""
         return [name for name, _ in self.module.named_parameters()]
 
     def init(self) -> tuple[Params, State]:
-        """Return the initial parameters, and in the state running statistics of mean 0 and variance 1."""
+        """Return the initial parameters, and a state of running statistics with mean 0 and variance 1."""
         params = {name: value.detach().clone() for name, value in self.module.named_parameters()}
         state = {}
         for layer in self.norms:
@@ -97,7 +97,7 @@ class Network:
     def forward(self, params: Params, x: Tensor, now: NormPass) -> Tensor:
         """Run the module on x (B, ...).
 
-        params: the module's parameters; other names in it are ignored. now: how to normalise; collects statistics.
+        params: the module's parameters; `forward` ignores other names. now: how to normalise; this object collects the statistics.
         """
         for layer in self.norms:
             layer.current = now
@@ -105,7 +105,7 @@ class Network:
         return out
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:
-        """Return the outputs on a support set, as the inner loop sees them, with absent classes at -1e9."""
+        """Return the outputs of the inner loop's pass over a support set, with the logits of absent classes at -1e9."""
         return hide_absent(self.forward(params, support.x, self._support_pass(state, support.mask, training)), classes)
 
     def on_support_seen(self, params: Params, state: State, support: Examples, classes: Tensor | None = None) -> tuple[Tensor, Statistics]:
@@ -116,7 +116,7 @@ class Network:
         return outputs, {name: value.detach() for name, value in now.collected.items()}
 
     def fit(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Fitted:
-        """Return the network with these adapted parameters, ready for queries: this fixes the statistics that normalise them."""
+        """Return the network with these adapted parameters, ready for queries: the statistics that normalise queries are fixed here."""
         if self.norm == "support":
             now = NormPass("own", support.mask, collect=True, differentiable=True)
             self.forward(params, support.x, now)
@@ -128,11 +128,11 @@ class Network:
     def fit_path(
         self, path: Sequence[Params], state: State, support: Examples, classes: Tensor | None = None, *, training: bool
     ) -> list[Fitted]:
-        """Return `fit` of each entry of a path through the inner loop; in training of the last alone, since nothing reads the others."""
+        """Return `fit` for each entry of an inner loop's path; in training for the last entry alone, since nothing reads the others."""
         return [self.fit(params, state, support, classes, training=training) for params in (path[-1:] if training else path)]
 
     def on_query(self, fitted: Fitted, x: Tensor, mask: Tensor | None = None, *, collect: bool = False) -> tuple[Tensor, Statistics]:
-        """Return the outputs on queries x (B, ...) with absent classes at -1e9, and with `collect` the statistics of this pass."""
+        """Return the outputs on queries x (B, ...) with absent classes at -1e9, and the statistics of this pass if `collect`."""
         if fitted.support is not None:
             outputs, statistics = self._each_with_support(fitted, x, mask, collect)
         else:
@@ -142,9 +142,9 @@ class Network:
         return hide_absent(outputs, fitted.classes), {name: value.detach() for name, value in statistics.items()}
 
     def on_episode(self, params: Params, state: State, episode: Episode) -> tuple[Tensor, Tensor, Statistics]:
-        """Return the outputs on support and on query, and the statistics, of training; for methods that embed both sets alike.
+        """Return a training episode's outputs on support and on query, and the statistics, for methods that embed both sets alike.
 
-        With norm=batch and norm=running both sets go through the network in one pass, and the statistics of both normalise it. The
+        With norm=batch and norm=running both sets go through the network in one pass, and their joint statistics normalise the pass. The
         released code of these methods does the same. With any other norm there are two passes.
         """
         support, query = episode
@@ -203,7 +203,7 @@ def running_statistics(state: State) -> Statistics:
 def query_loss(objective: Objective, outputs: Tensor, statistics: Statistics, query: Examples) -> tuple[Tensor, Aux]:
     """Return the query loss of these outputs (B, N) or (B, D), and the report of loss, score and the query pass's statistics.
 
-    Most algorithms end their `loss` with this.
+    Most algorithms end their `loss` with this function.
     """
     loss = objective.loss(outputs, query.y, query.mask)
     score = objective.score(outputs, query.y, query.mask)
@@ -211,7 +211,7 @@ def query_loss(objective: Objective, outputs: Tensor, statistics: Statistics, qu
 
 
 def present_classes(support: Examples, objective: Objective = CLASSIFICATION) -> Tensor | None:
-    """Return which ways have a support example, (N,) bool; None where all have: without padding, and in regression."""
+    """Return which ways have a support example, (N,) bool. None without padding, where every way has one, and in regression."""
     if support.mask is None or objective.kind != "classification":
         return None
     return (support.y * support.mask[:, None]).sum(dim=0) > 0

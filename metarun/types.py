@@ -6,7 +6,7 @@ Axes, in every docstring of the project:
     K  shots: support examples per class    Q  queries: query examples per class
     D  features or targets per example      B  any number of examples
 
-An algorithm is written for ONE task: nothing in it has an axis T. The engine maps it over a batch of tasks.
+An algorithm is written for ONE task: no tensor in its code has an axis T. The engine maps the algorithm over a batch of tasks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from metarun.objectives import Objective
 
 Params = dict[str, Tensor]
-"""The tensors that the outer loop learns by gradient, by name."""
+"""Meta-parameters by name: the tensors that the outer loop learns by gradient."""
 
 State = dict[str, Tensor]
-"""The tensors that steps hand on without a gradient: running statistics, inner moments, a memory, a schedule."""
+"""Tensors by name that one outer step passes to the next without a gradient: running statistics, inner moments, a memory, a schedule."""
 
 Metrics = dict[str, Tensor]
 """Scalars of one task, by the name under which they are logged."""
@@ -49,7 +49,7 @@ class Examples(NamedTuple):
 
     x: (B, ...) inputs.
     y: (B, N) one-hot labels in classification, so that the number of ways is part of the shape; (B, D) targets in regression.
-    mask: (B,) bool, False where the row is padding; None where no row is. A padded episode gives the same loss,
+    mask: (B,) bool, False where the row is padding; None where no row is padding. A padded episode gives the same loss,
         gradient and score as the unpadded one.
     """
 
@@ -66,7 +66,7 @@ class Episode(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """The report of an algorithm's loss, beside the tensor that the outer loop differentiates. Nothing in it has a gradient.
+    """The report that `loss` returns beside the tensor that the outer loop differentiates. Its tensors have no gradient.
 
     metrics: scalars to log. `loss` is the query loss, even where the outer loop differentiates a surrogate.
     state: the tensors that `update_state` needs.
@@ -82,19 +82,22 @@ class Aux(NamedTuple):
 
 
 Adapted = Any
-"""The result of adaptation, from which `predict` answers: fast weights, prototypes, … A pytree of tensors."""
+"""The result of adaptation and the input of `predict`: fast weights, prototypes, … A pytree of tensors."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """Facts about an algorithm that metarun needs before it builds or runs one: `traits: ClassVar[Traits] = Traits(head=False)`.
+    """Facts that metarun needs before it builds or runs an algorithm.
+
+    Declare them in the algorithm's class: `traits: ClassVar[Traits] = Traits(head=False)`.
 
     head: the network is backbone + linear head (True), or the bare backbone (False).
     sequential: the algorithm reads examples one after the other in many small operations, as a recurrent network does.
-    adapts_backbone: a task may get backbone weights of its own (True), or all tasks share them (False); or the name of the
+    adapts_backbone: True where a task may get backbone weights of its own, False where all tasks share them. A string names the
         boolean field of the algorithm that decides.
-    learns_all_classes: training labels number all training classes. metarun passes their number as the argument `train_classes`.
-    training_only: name prefixes of training-only parameters; these need not fit another task.
+    learns_all_classes: a training label is an index among all training classes. metarun passes the count of these classes as the
+        argument `train_classes`.
+    training_only: name prefixes of training-only parameters. The shapes of these parameters need not fit another task.
     objectives: the kinds of task that the algorithm can do.
     """
 
@@ -107,7 +110,7 @@ class Traits:
 
 
 def traits_of(algorithm: object) -> Traits:
-    """Return the traits of an algorithm or of its class; the defaults where it declares none."""
+    """Return the traits of an algorithm or of its class; the default traits where the class declares none."""
     traits: Traits = getattr(algorithm, "traits", Traits())
     return traits
 
@@ -120,14 +123,14 @@ def adapts_backbone(algorithm: object) -> bool:
 
 @runtime_checkable
 class Learner(Protocol):
-    """The part of an `Algorithm` that a test uses: learn a task from its support set, and then answer."""
+    """The part of an `Algorithm` that evaluation uses: adapt to a support set, then predict for queries."""
 
     @property
     def objective(self) -> Objective:
         """The loss to minimise and the score to report."""
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Adapted:
-        """Run the inner loop on one support set; changes none of its arguments."""
+        """Run the inner loop on one support set, without changing an argument."""
 
     def predict(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return outputs (B, N) or (B, D) on new inputs x (B, ...); mask (B,) is False on padding rows."""
@@ -135,7 +138,7 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Algorithm(Learner, Protocol):
-    """An algorithm: a frozen dataclass of hyperparameters with pure functions. Imitate this class, do not inherit from it.
+    """An algorithm: a frozen dataclass of hyperparameters with pure functions. Write the same members; do not inherit.
 
     The dataclass has the field `objective` (a `metarun.objectives.Objective`) and usually `network` (a `metarun.network.Network`).
     `metarun.wiring.build` fills both in; the other fields are the keys of the algorithm's YAML file. `key` is a scalar int64 tensor
@@ -148,10 +151,13 @@ class Algorithm(Learner, Protocol):
         """Return the initial meta-parameters and state."""
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Return the scalar that the outer loop differentiates, usually: adapt on support, score on query."""
+        """Return the scalar that the outer loop differentiates, usually the query loss after adaptation on support, and a report."""
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Return the next state from `Aux.state` of the whole batch (leading axis T, in episode order); once per outer step."""
+        """Return the next state. The engine calls this method once per outer step.
+
+        aux: `Aux.state` of the whole batch, with a leading axis T, in episode order.
+        """
 
 
 @runtime_checkable
@@ -159,7 +165,7 @@ class WithTrajectory(Protocol):
     """An algorithm that shows each inner step, so that a report can score them all (`by_step`)."""
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
-        """Return the result before adaptation and after each inner step; the last is that of `adapt`."""
+        """Return the result before adaptation and after each inner step; the last equals the result of `adapt`."""
 
 
 @runtime_checkable
@@ -178,7 +184,7 @@ class WithPresentations(Protocol):
     """An algorithm that reads an episode as one sequence."""
 
     def by_presentation(self, params: Params, state: State, episode: Episode, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the number of right answers (P,) and of all answers (P,) at the n-th presentation of a class, n = 1 … P."""
+        """Return the numbers of right answers (P,) and of all answers (P,); entry n - 1 counts the n-th presentation of each class."""
 
 
 @runtime_checkable
@@ -186,7 +192,7 @@ class WithChoice(Protocol):
     """An algorithm that chooses hyperparameters on validation episodes, once, before the last validation of a run."""
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the choice; `score(state)` gives the validation score by inner step, and higher is better."""
+        """Return the state with the choice; `score(state)` gives a score for each inner step, and a higher score is better."""
 
 
 @runtime_checkable
@@ -210,7 +216,7 @@ class TaskSource(Protocol):
         """The kind of task: "classification" or "regression"."""
 
     def episode(self, split: str, index: int) -> Episode:
-        """Deal episode number `index` of "train", "val" or "test": a pure function of the source's seeds and these two."""
+        """Deal episode `index` of "train", "val" or "test". The source's seeds and these two arguments determine the episode."""
 
 
 @runtime_checkable
@@ -223,7 +229,7 @@ class WithBatches(Protocol):
 
 @runtime_checkable
 class WithDevice(Protocol):
-    """A source that can hold its data on a device, where it then deals its episodes."""
+    """A source that can hold its data and deal its episodes on a device."""
 
     def to(self, device: str) -> TaskSource:
         """Return the same source with its data on the device."""
@@ -231,7 +237,7 @@ class WithDevice(Protocol):
 
 @runtime_checkable
 class WithTrainLabels(Protocol):
-    """A source of classes that says what training labels number: "episode" or "global"."""
+    """A source of classes whose training labels count the classes of the "episode", or all training classes ("global")."""
 
     @property
     def train_labels(self) -> str: ...

@@ -6,8 +6,8 @@ https://arxiv.org/abs/1703.05175
     c_n = mean of f(x) over the support examples of class n                        (equation 1)
     p(n | x) = softmax over n of -|f(x) - c_n|²                                    (equation 2)
 
-A test fits nothing: adaptation is one pass over the support set. So training and test may differ in the number of ways, and the paper
-trains with more. The distance is the squared Euclidean one, without a temperature.
+Adaptation is one pass over the support set and trains nothing. So training and test may differ in the number of ways, and the paper
+trains with more ways than it tests. The distance is the squared Euclidean one, without a temperature.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metarun.types import Aux, Episode, Examples, Params, State, Traits
 
 
 class Prototypes(NamedTuple):
-    """centres: (N, D), one per class. network: the embedding, ready for queries. classes: (N,) bool, the present ones, or None for all."""
+    """centres: (N, D), one per class. network: the embedding, ready for queries. classes: (N,) bool, True if present; None for all."""
 
     centres: Tensor
     network: Fitted

@@ -1,6 +1,6 @@
 """The plan of a run: how many tasks a device maps at once, on how many threads, with which kernels.
 
-Shapes decide, never timings, so that a second run has the same plan.
+The plan never depends on timings, only on shapes and the device, so a second run has the same plan.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 CHUNK_FLOPS = 4e9
-"""Forward operations of the tasks that a processor maps at once. Fewer lose time in calls of kernels; more take memory and gain nothing."""
+"""Forward operations of the tasks that a CPU maps at once. A smaller chunk loses time in kernel calls; a larger one only takes memory."""
 
 
 ALONE_FLOPS = 5e8
-"""Forward operations of one task from which a processor gains nothing by mapping two tasks at once, as its kernels are large enough.
-This does not hold where tasks share the backbone and nothing is differentiated: several tasks are then one larger kernel."""
+"""Above this number of forward operations per task, a CPU gains nothing from mapping two tasks at once: the kernels are large enough.
+The limit does not hold where tasks share the backbone and nothing is differentiated. There several tasks make one larger kernel."""
 
 
 SEQUENTIAL_TASKS = 64
-"""Tasks of a sequential algorithm that a processor maps at once. The operations are so small that their number decides."""
+"""Tasks of a sequential algorithm that a CPU maps at once. The operations are so small that their number determines the time."""
 
 
 TEAM_FLOPS = 2e8
@@ -39,16 +39,16 @@ TEAM_FLOPS = 2e8
 
 
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
-"""A compiled step pays off where kernels are small (forward operations of a step) and the run is long (outer steps)."""
+"""A compiled step pays off below this number of forward operations per step, and from this number of outer steps."""
 
 
 C_KERNELS_FLOPS, C_KERNELS_SCORED_FLOPS = 1e13, 5e11
 """Forward operations of a whole run, and of a whole evaluation, below which C kernels gain less than the seconds that their compilation
-takes. They are compiled once, and evaluations are repeated."""
+takes. The limit of an evaluation is lower, since the kernels are compiled once and evaluations are repeated."""
 
 
 MEMORY_SHARE = 0.5
-"""The share of the device's memory for the activations of the tasks that are mapped at once."""
+"""The share of the device's memory for the activations of one chunk of tasks."""
 
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -65,9 +65,9 @@ KERNEL_CHANNELS = 16
 class Work:
     """The work of one task.
 
-    flops: operations of one forward pass over all its examples. values: numbers kept for the derivative. sequential: whether the
-    algorithm reads the examples one after the other, in many small operations. shared: whether the examples of all tasks pass through
-    the same weights. images: whether they pass through a convolution for which `metarun.compute.kernels` has kernels.
+    flops: operations of one forward pass over all its examples. values: numbers that the backward pass needs. sequential: whether
+    the algorithm reads the examples one after the other, in many small operations. shared: whether the examples of all tasks pass through
+    the same weights. images: whether the examples pass through a convolution for which `metarun.compute.kernels` has kernels.
     """
 
     flops: float
@@ -81,9 +81,9 @@ class Work:
 class Plan:
     """How to run a batch of tasks.
 
-    chunk: tasks mapped at once. workers: chunks at once. threads: of the kernels of each worker. compile: whether torch's compiler fuses
-    the operations. autocast: the type of device on which matrix products and convolutions compute in bfloat16; None for none.
-    kernels: "c" where those of `metarun.compute.kernels` may replace torch's, else "torch".
+    chunk: tasks mapped at once. workers: chunks that run at once. threads: of torch's kernels in each worker. compile: whether torch's
+    compiler fuses the operations. autocast: the device type on which matrix products and convolutions use bfloat16; None for no autocast.
+    kernels: "c" where the C kernels of `metarun.compute.kernels` may replace torch's kernels, else "torch".
     """
 
     chunk: int = 8
@@ -98,7 +98,7 @@ class Plan:
 class Device:
     """A device and the choices of the config.
 
-    name: for torch. threads: of the processor, in all. chunk, compile, kernels: as in the config; None leaves the choice to the rules here.
+    name: torch's name. threads: CPU threads in all. chunk, compile, kernels: as in the config; None leaves the choice to this module.
     precision: one of `PRECISIONS`.
     """
 
@@ -110,7 +110,7 @@ class Device:
     kernels: str | None = None
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, largest: int | None = None) -> Plan:
-        """Return how to run batches of `tasks` tasks. steps: of a training; 0 for an evaluation. largest: limit of the chunk."""
+        """Return the plan for batches of `tasks` tasks. steps: outer steps; 0 for an evaluation. largest: upper limit of the chunk."""
         chunk = self._chunk(work, tasks, largest, training=steps > 0)
         compile = self._compiles(work, tasks, steps)
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
@@ -127,20 +127,21 @@ class Device:
         return Plan(chunk, workers, threads, compile, autocast, kernels)
 
     def _chunk(self, work: Work, tasks: int, largest: int | None, *, training: bool) -> int:
-        """Return the tasks mapped at once: the config's number, else equal chunks of as many as fit; never more than `largest`."""
+        """Return the number of tasks mapped at once: the config's, or equal chunks that `_fitting` allows; at most `largest`."""
         limit = tasks if largest is None else largest
         if self.chunk is not None:
             return self.chunk if largest is None else min(self.chunk, largest)
         fitting = max(1, min(tasks, limit, self._fitting(work, tasks, training)))
         chunks = _parts(tasks, fitting)
         if chunks > 1 and self.name == "cpu":
-            chunks = _parts(chunks, self.threads) * self.threads  # each thread gets as many
+            chunks = _parts(chunks, self.threads) * self.threads  # each thread gets the same number of chunks
         return min(_parts(tasks, chunks), limit)
 
     def _chunk_for_c(self, chunk: int, tasks: int, team: int) -> int:
-        """Return a chunk that gives each thread of the team one, since a C kernel runs on one thread; the config's chunk stays.
+        """Return a chunk size that gives each thread of the team one chunk, since a C kernel runs on one thread.
 
-        Where tasks do not divide evenly, only a config that names the C kernels changes the chunk.
+        A chunk size in the config stays. Where the threads do not divide the tasks evenly, the chunk size changes only if the config
+        names the C kernels.
         """
         if self.chunk is not None or (tasks % team and self.kernels != "c"):
             return chunk
@@ -155,7 +156,7 @@ class Device:
     def _kernels(self, work: Work, tasks: int, steps: int) -> str:
         """Return "c" or "torch": as the config says, else "c" where the work is worth compiling the C kernels.
 
-        They compute convolutions of images in float32 only.
+        The C kernels compute convolutions of images in float32 only.
         """
         if not work.images or self.precision == "bf16":
             return "torch"
@@ -165,7 +166,7 @@ class Device:
         return "c" if work.flops * tasks * max(steps, 1) >= worth else "torch"
 
     def _fitting(self, work: Work, tasks: int, training: bool) -> int:
-        """Return how many of the tasks fit into memory and, on a processor, are worth mapping at once."""
+        """Return how many of the tasks fit into memory and, on a CPU, are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         if self.name != "cpu":
             return fitting
@@ -175,7 +176,7 @@ class Device:
         return 1 if alone else min(fitting, int(CHUNK_FLOPS / max(work.flops, 1)))
 
     def _memory(self) -> float:
-        """Return the bytes of the device's memory; of a processor, the share of one thread."""
+        """Return the device's memory in bytes; on a CPU, the share of one thread."""
         if self.name != "cpu":
             return float(torch.cuda.get_device_properties(self.name).total_memory)
         if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
@@ -184,7 +185,7 @@ class Device:
 
 
 def _parts(whole: int, size: int) -> int:
-    """Return the number of parts of at most `size` that a whole has."""
+    """Return how many parts of at most `size` make up the whole."""
     return -(-whole // size)
 
 
@@ -208,7 +209,7 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
     finally:
         for hook in hooks:
             hook.remove()
-    # An inner step keeps about three forward passes for its second derivative, the query pass one for its first.
+    # An inner step keeps about three forward passes for its second derivative. The query pass keeps one for its first derivative.
     passes = support * (1 + 3 * inner_steps) + 2 * query
     return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared, images)
 
@@ -230,14 +231,14 @@ def plan_for(device: Device, work: Work, tasks: int, steps: int) -> Plan:
     plan = device.plan(work, tasks, steps=steps)
     if plan.kernels == "torch":
         if device.kernels == "c":
-            log.warning("device.kernels=c: not used; they are for networks with convolutions, in float32 on a processor, not compiled.")
+            log.warning("device.kernels=c: not used; the C kernels need a network with convolutions, float32, a CPU and compile=false.")
         return plan
     reason = kernels_missing()
     if reason is None:
         return plan
     if device.kernels == "c":
         raise UserError(
-            f"device.kernels=c, as typed or as the run has it, but there are no C kernels here: {reason}; use device.kernels=torch."
+            f"device.kernels=c (typed or stored in the run), but the C kernels cannot be used here: {reason}; use device.kernels=torch."
         )
-    log.info("C kernels, which are faster, are not used: %s", reason)
+    log.info("the faster C kernels are not used: %s", reason)
     return dataclasses.replace(device, kernels="torch").plan(work, tasks, steps=steps)

@@ -31,7 +31,7 @@ from metarun.types import (
 )
 
 BY_STEP = ("all", "thin", "last")
-"""The inner steps to score: all; 0, 1, 2, 5, 10, 20, … and the last, which is quicker for a long adaptation; or the last alone."""
+"""The inner steps to score. "all": every step. "thin": 0, 1, 2, 5, 10, 20, … and the last, to save time. "last": the last alone."""
 BLOCK = 4
 """The number of chunks of episodes to deal at once, for each worker."""
 
@@ -54,9 +54,9 @@ def evaluate(
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: maps over the episodes; without one, a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations,
-    from `observation_variance`; without one, the report has no likelihood and no coverage. runs: about how many evaluations the caller
-    makes with this runner. progress: hears how many episodes are done.
+    runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations,
+    from `observation_variance`. Without it, the report of a regression has no likelihood and no coverage. runs: about how many
+    evaluations the caller makes with this runner. progress: `evaluate` calls it with the number of episodes done.
     """
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
@@ -77,7 +77,7 @@ def observation_variance(
     runner: Runner | None = None,
     device: torch.device | str = "cpu",
 ) -> float | None:
-    """Return the variance of the observations with the largest likelihood on these episodes; None in classification.
+    """Return the maximum-likelihood variance of the observations on these episodes; None in classification or without a usable query.
 
     The fit uses the predictions after the last inner step, so another number of steps needs another call.
     """
@@ -101,7 +101,7 @@ def observation_variance(
 
 
 class TaskScores:
-    """`score_episode` of an algorithm over a chunk of episodes. Two of one algorithm and `by_step` are equal, so a runner records one."""
+    """`score_episode` over a chunk of episodes. Objects with the same algorithm and `by_step` are equal, so a runner records one."""
 
     def __init__(self, algorithm: Learner, by_step: str) -> None:
         self.algorithm, self.by_step = algorithm, by_step
@@ -168,7 +168,7 @@ def score_episode(
     by_step: str = "all",
     variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return the scores of one episode: by_step (S,), the numbers of its steps (S,), and the figures that `summarise` pools."""
+    """Return the scores of one episode: by inner step (S,), the numbers of these steps (S,), and the figures that `summarise` pools."""
     support, query = episode
     path = path_of(algorithm, params, state, support, key)
     steps = scored_steps(len(path) - 1, by_step)
@@ -189,16 +189,16 @@ def score_episode(
 
 
 def path_of(algorithm: Learner, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
-    """Return the results before adaptation and after each inner step; the last alone where the algorithm shows no steps."""
+    """Return the results before adaptation and after each inner step; for an algorithm without a trajectory, the final result alone."""
     if isinstance(algorithm, WithTrajectory):
         return list(algorithm.trajectory(params, state, support, key))
     return [algorithm.adapt(params, state, support, key)]
 
 
 def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
-    """Return the outputs (S, B, D) whose mixture is the prediction: S outputs of `sampled`, or the one of `predict`.
+    """Return the outputs (S, B, D) whose mixture is the prediction: S outputs of `sampled`, or the one output of `predict`.
 
-    output: of `predict`, where the caller has it already.
+    output: the result of `predict`, where the caller has it already.
     """
     if isinstance(algorithm, WithSamples):
         return algorithm.sampled(adapted, query.x, query.mask)

@@ -4,8 +4,8 @@ The engine knows no algorithm. It maps `loss`, written for one task, over the ta
 mean. It steps the outer optimizer and lets the algorithm update its state once a step. (seed, split, index) determine every draw, and the
 checkpoint holds everything else. So a resumed run equals a run that never stopped.
 
-A step never waits for the device. Another thread deals the episodes, and figures stay on the device until they are logged. On a CPU the
-engine checks the loss of every step. On another device it finds a loss that is not finite when it writes the next log line.
+A step never waits for the device. Another thread deals the episodes, and metrics stay on the device until the engine logs them. On a CPU
+the engine checks the loss of every step. On another device it finds a loss that is not finite when it writes the next log line.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskS
 class Settings:
     """The top-level keys of `train.yaml`, and the choices for the device.
 
-    steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 is never, but the engine always evaluates and saves the last step.
-    eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a validation. device: as torch names it.
-    Raises UserError where a number is too small.
+    steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 means never (not for log_every), but the engine always
+    evaluates and saves the last step. eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a
+    validation. device: torch's name of the device. Raises UserError where a number is too small.
     """
 
     seed: int = 0
@@ -67,7 +67,7 @@ class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
     step: outer steps done. best: "score" and "step" of the best validation. window: sums of the metrics since the last log line, as
-    scalars on the device, and their number under "steps".
+    scalars on the device, and the number of these steps under "steps".
     """
 
     step: int
@@ -97,15 +97,15 @@ def train(
 ) -> Position:
     """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
 
-    `save(position, name)` writes a checkpoint: "last.pt" on schedule and at the end, "best.pt" where the validation score improves.
-    Raises UserError where a loss is not finite; the last checkpoint stays.
+    `save(position, name)` writes a checkpoint: "last.pt" at the start, on schedule and at the end, "best.pt" where the score improves.
+    Raises UserError where a loss or a gradient is not finite; the last checkpoint stays.
     """
     loop = Loop(algorithm, source, position, optimizer, settings)
     validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
     with Interrupt() as interrupt, loop:
         if position.step == 0:
             save(position, "last.pt")
-        if settings.steps == 0:  # the outer loop has nothing to learn, but the algorithm may have something to choose
+        if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
             validate()
             save(position, "last.pt")
         while position.step < settings.steps and not interrupt.stopped:
@@ -149,7 +149,7 @@ class Loop:
         """Take one outer step: deal, gradients, optimizer, state."""
         position, settings = self.position, self.settings
         batch, keys, indices = self.dealer.next()
-        step = torch.full((), position.step, device=settings.device)  # filled on the device: a copy would wait for it
+        step = torch.full((), position.step, device=settings.device)  # filled on the device; a copy from the CPU would wait for the device
         shared = (position.params, position.state, step)
         gradient, losses, aux = self.runner.mean_gradient(self.gradients, shared, (batch, keys), runs=settings.steps)
         checked = settings.device == "cpu"
@@ -158,7 +158,7 @@ class Loop:
         norm = self.optimizer.update(gradient, position.step)
         if checked and not norm.isfinite():
             raise NotFiniteError(
-                f"the gradient of step {position.step + 1} is not finite, though its loss is; the last checkpoint is kept."
+                f"the gradient of step {position.step + 1} is not finite, though its loss is finite; the last checkpoint is kept."
             )
         position.state = self.algorithm.update_state(position.state, aux.state)
         position.step += 1
@@ -167,7 +167,7 @@ class Loop:
 
 @dataclass(frozen=True, eq=False)
 class TaskGradients:
-    """`gradients_of` an algorithm, as the runner calls it. Make one for a run, as the runner records each object anew."""
+    """`gradients_of` in the form that the runner calls. Make one object per run, since the runner records each object once."""
 
     algorithm: Algorithm
 
@@ -195,7 +195,7 @@ def gradients_of(
 
 
 def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode, keys: Tensor, indices: Tensor, losses: Tensor) -> None:
-    """Raise a sentence that names the step, the task and, where adaptation already failed, the inner step."""
+    """Raise NotFiniteError with the step, the task and, where adaptation already diverged, the inner step."""
     worst = int((~losses.isfinite()).nonzero()[0])
     where = ""
     if isinstance(algorithm, WithTrajectory):
@@ -210,11 +210,11 @@ def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode
 
 
 def _check_window(window: dict[str, Any], step: int) -> None:
-    """Raise a sentence where the figures since the last log line are not finite."""
+    """Raise NotFiniteError where the loss or the gradient norm since the last log line is not finite."""
     for name in ("loss", "gradient_norm"):
         if name in window and not math.isfinite(window[name]):
             first = step - window["steps"] + 1
-            raise NotFiniteError(f"{name.replace('_', ' ')} is not finite in the steps {first} to {step}; the last checkpoint is kept.")
+            raise NotFiniteError(f"the {name.replace('_', ' ')} is not finite in steps {first} to {step}; the last checkpoint is kept.")
 
 
 def _validate_and_track(
@@ -235,7 +235,7 @@ def _validate_and_track(
 
 
 def _validate(loop: Loop) -> Report:
-    """Return the scores of the validation episodes. After the last step the algorithm first chooses its state by them, if it can."""
+    """Return the scores of the validation episodes. After the last step, an algorithm `WithChoice` first chooses by their scores."""
     algorithm, position, settings = loop.algorithm, loop.position, loop.settings
     validation: dict[str, Any] = {
         "split": "val",
@@ -259,7 +259,7 @@ def _validate(loop: Loop) -> Report:
 
 
 def _sign(algorithm: Algorithm) -> float:
-    """Return 1, or -1 for a score of which less is better."""
+    """Return 1, or -1 where a lower score is better."""
     return 1.0 if algorithm.objective.higher_is_better else -1.0
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: plain values and tensors in one file, written atomically and read without running anything from it."""
+"""Checkpoints: plain values and tensors in one file, written atomically and read without running code from the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import metarun
 from metarun.errors import UserError
 
 FORMAT = 2
-"""Version of the file format. It grows by one when older versions of metarun could not read the new files."""
+"""Version of the file format. Add one when older versions of metarun cannot read the new files."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
@@ -34,8 +34,8 @@ class Checkpoint:
 
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
     best: {"score": float, "step": int} of the best validation so far, None before the first validation.
-    window: running sums for the next log line. config: resolved; it is read literally and never interpolated.
-    execution: what the device decided (chunk, threads, torch version). version: of the metarun that wrote the file. format: of the file.
+    window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
+    execution: the device's choices (chunk, threads, torch version). version: of the metarun that wrote the file. format: of the file.
     """
 
     step: int
@@ -63,7 +63,7 @@ def snapshot(checkpoint: Checkpoint) -> Checkpoint:
 def encode(checkpoint: Checkpoint) -> memoryview:
     """Return the bytes of the file.
 
-    Raises TypeError with the place of a value that is neither plain nor a tensor.
+    Raises TypeError for a value that is neither plain nor a tensor; the message names the place of the value.
     """
     buffer = io.BytesIO()
     torch.save(_content(checkpoint), buffer)
@@ -95,7 +95,7 @@ def write(path: str | Path, content: memoryview) -> None:
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint as data: no code in the file runs, and nothing in its config is interpolated or imported.
 
-    Raises UserError for a file that cannot be read. For a damaged file the sentence names an intact one in the same folder.
+    Raises UserError for a file that cannot be read. For a damaged file, the message names an intact file in the same folder, if any.
     """
     path = Path(path)
     try:
@@ -105,9 +105,9 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def resolve(path: str | Path, default: str = BEST) -> Path:
-    """Return the file that PATH means: a file means itself; a run folder or its `checkpoints` folder means its file `default`.
+    """Return the checkpoint at a path: the path itself if it is a file, else the file `default` of the run or its `checkpoints`.
 
-    Raises UserError where there is no such file; the sentence names checkpoints or runs that exist.
+    Raises UserError where that file does not exist; the message names checkpoints or runs that exist.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -122,8 +122,8 @@ def resolve(path: str | Path, default: str = BEST) -> Path:
         raise UserError(f"the run '{path}' has no {default}, but it has {' and '.join(others)}; name the file: {folder / others[0]}.")
     runs = sorted({file.parent.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/checkpoints/{default}")})
     if runs:
-        raise UserError(f"'{path}' is no run folder, but it holds {len(runs)} of them; name one, such as {runs[-1]}.")
-    raise UserError(f"the folder '{path}' has no checkpoint in it; a run saves its first after save_every steps.")
+        raise UserError(f"'{path}' is not a run folder, but it holds {len(runs)} run folders; name one, such as {runs[-1]}.")
+    raise UserError(f"the folder '{path}' has no checkpoint in it; a run saves its first checkpoint before its first step.")
 
 
 def run_folder(path: str | Path) -> Path:
@@ -133,7 +133,7 @@ def run_folder(path: str | Path) -> Path:
 
 
 class _DamagedError(UserError):
-    """The file is missing, cut short or changed, so an older file is the remedy."""
+    """Raised where the file is missing, cut short or changed: an older file is the remedy."""
 
 
 def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str, *, copy: bool = False) -> Any:
-    """Return a copy of plain containers, with tensors detached and on the CPU, and with `copy` copied; raise TypeError for other types."""
+    """Return a copy of plain containers with detached tensors on the CPU, cloned if `copy`; raise TypeError for other types."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Tensor):
@@ -160,7 +160,7 @@ def _plain_tensor(tensor: Tensor, where: str, *, copy: bool) -> Tensor:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
         raise TypeError(f"{where} is not a dense tensor")
     tensor = tensor.detach().to("cpu", copy=copy)
-    # torch.save writes whole storages: a small view of a large tensor would take the large one along.
+    # torch.save writes whole storages: for a small view of a large tensor, it would write the large tensor.
     return tensor if _fills_storage(tensor) else tensor.clone()
 
 
@@ -176,7 +176,7 @@ def _write(path: Path, content: memoryview) -> None:
 
 
 def _keep(path: Path, kept: Path) -> None:
-    """Give the file a second name, which may exist, without an instant in which either name is missing."""
+    """Give the file the second name `kept`, and replace an older file of that name. Neither name is missing at any instant."""
     link = kept.with_name(f".{kept.name}.tmp")
     link.unlink(missing_ok=True)
     try:
@@ -233,7 +233,7 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than plain values and tensors, which could run code; no code in it was run.") from error
+        raise UserError(f"{path} holds objects that could run code, besides plain values and tensors; no code in it was run.") from error
     except Exception as error:  # a valid archive with other content
         raise UserError(f"{path} is not a checkpoint of metarun.") from error
 

@@ -1,4 +1,4 @@
-"""From a pool of classes to numbered episodes: the one sampler of every image source."""
+"""The sampler of every image source: it deals numbered episodes from a pool of classes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LEAST = {"ways": 2, "shots": 1, "queries": 1}
 """The smallest values of these keys, and of their `train_` and `min_` forms."""
 LABELS = ("episode", "global")
 LARGE = 2 << 30
-"""Bytes beyond which the images of a set stay on disk, mapped into memory, and do not move to a device."""
+"""Images of more bytes than this stay on disk, as a memory map, and do not move to a device."""
 
 
 @dataclass(frozen=True)
 class ClassPool:
     """The images of one split, grouped by class.
 
-    images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …
-    counts: images per class, in that order; they sum to M.
+    images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …; in any order and number where `rows` is set.
+    counts: images per class, in the order of the classes; the counts sum to M.
     names: one name per class, for error messages.
-    groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None where there is none.
-    rows: (M,) the places of the M images in `images`, in the order above; None where `images` holds exactly these in this order.
+    groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None without groups.
+    rows: (M,) the index in `images` of each of the M images, class by class; None where `images` holds exactly these M images.
     """
 
     images: Tensor
@@ -50,7 +50,7 @@ class ClassPool:
                 raise ValueError("classes of one group must stand next to each other")
 
     def to(self, device: torch.device | str) -> ClassPool:
-        """Return the pool with its own images, and no others, on the device."""
+        """Return the pool on the device, with the images of its own classes only."""
         if self.images.device == torch.device(device):
             return self
         images = self.images if self.rows is None else self.images[self.rows]
@@ -61,7 +61,7 @@ class ClassPool:
         rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
         device = self.images.device
         pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
-        return pixels.div_(torch.full((), 255.0, device=device))  # CUDA multiplies by the reciprocal of a number, which rounds otherwise
+        return pixels.div_(torch.full((), 255.0, device=device))  # for a number, CUDA multiplies by 1 / 255, which rounds differently
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class FewShot:
     """Few-shot classification episodes over class pools.
 
     pools: split -> ClassPool. ways, shots, queries: N, K, Q of an episode; `train_*` for the training split where it differs.
-    min_ways, min_shots: where set, each episode draws its ways from [min_ways, ways] and each class its shots from
-        [min_shots, shots], both uniformly, and a mask marks the unused rows. This simplifies Meta-Dataset (Triantafillou et al.
-        2020, section 3.1), where the shots follow the sizes of the classes.
-    within_groups: all classes of an episode from one group (Omniglot: one alphabet).
-    train_labels: the labels of training episodes. "episode": the place of a class among the N of the episode. "global": its number
+    min_ways, min_shots: where set, each episode draws its number of ways from [min_ways, ways], and each class its number of shots from
+        [min_shots, shots]. Both draws are uniform, and the mask is False on unused rows. This simplifies Meta-Dataset (Triantafillou
+        et al. 2020, section 3.1), where the shots follow the sizes of the classes.
+    within_groups: whether all classes of an episode come from one group (Omniglot: one alphabet).
+    train_labels: the labels of training episodes. "episode": the index of a class among the N of the episode. "global": the index
         among all C classes of the split; an episode is then a mini-batch of supervised training with labels (B, C).
-    seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
+    seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
     """
 
@@ -136,7 +136,7 @@ class FewShot:
         return _Shape(ways, shots, queries, min(self.min_ways or ways, ways), min(self.min_shots or shots, shots))
 
     def to(self, device: torch.device | str) -> FewShot:
-        """Return the source with images, and so episodes, on the device; the same source where the images exceed `LARGE`."""
+        """Return the source with its images and episodes on the device; this source itself where the images exceed `LARGE`."""
         size = sum(sum(pool.counts) * math.prod(pool.images.shape[1:]) for pool in self.pools.values())
         return self if size > LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
 
@@ -145,12 +145,12 @@ class FewShot:
         return first_of(self.batch(split, torch.tensor([index])))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
-        """Deal the episodes `indices` (T,), on the CPU, at once, with a leading axis T."""
+        """Deal the episodes `indices` (T,) at once, with a leading axis T; they are on the CPU."""
         pool = pool_of(self.pools, split)
         rows, present, shots = self.draw(split, indices)
         shape, tasks = self.shape(split), len(indices)
         parts = rows.split((shape.shots, shape.queries), dim=-1)
-        # One pass over the images for both roles; each role is contiguous.
+        # One pass over the images for support and query; each part is contiguous.
         values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
         x = [part.unflatten(0, (tasks, -1)) for part in values]
         if split == "train" and self.train_labels == "global":
@@ -167,8 +167,8 @@ class FewShot:
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the rows of the episodes, without reading an image.
 
-        Returns rows (T, N, K+Q) into the pool's images, all of one class different; present (T, N) bool, False for the ways that
-        the episode does not use; shots (T, N), how many of the first K rows are used.
+        Returns rows (T, N, K+Q) into the pool's images; the rows in use differ. present (T, N) bool, False for the ways that
+        the episode does not use. shots (T, N), how many of the first K rows are used.
         """
         shape = self.shape(split)
         key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
@@ -186,7 +186,7 @@ class FewShot:
         return starts + picks, torch.arange(shape.ways) < ways[:, None], shots
 
     def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
-        """Return the picks for classes with fewer than K+Q images: their queries are the last images, and surplus rows repeat one image."""
+        """Replace the picks of classes with fewer than K+Q images: the last ones are queries, and surplus support rows repeat one image."""
         needed = shape.shots + shape.queries
         short = draws.bits(draws.fold(slots, 1), needed)
         beyond = torch.arange(needed) >= counts[..., None]
@@ -210,10 +210,10 @@ class FewShot:
         return [ways.repeat_interleave(count, dim=0) for count in (shape.shots, shape.queries)]
 
     def _global_one_hot(self, rows: Tensor, shape: _Shape) -> list[Tensor]:
-        """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one image of each."""
+        """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one of each class."""
         device = self.pools["train"].images.device
         numbers = torch.searchsorted(self._starts["train"], rows.contiguous(), right=True) - 1
-        # A comparison on the device: `one_hot` would wait for the values. Only N numbers a task cross over, and nothing waits for them.
+        # Compare on the device, since `one_hot` would wait for the values. Only N numbers per task go to the device, without a wait.
         classes = torch.arange(len(self._starts["train"]), device=device)
         labels = (numbers.to(device, non_blocking=True)[..., None] == classes).to(torch.float32)
         return [labels.repeat_interleave(count, dim=1) for count in (shape.shots, shape.queries)]
@@ -258,12 +258,12 @@ class FewShot:
                 )
 
     def _key_of(self, name: str, split: str) -> str:
-        """Return the config key that sets a size for a split: `task.train_ways` where the training has its own, else `task.ways`."""
+        """Return the config key that sets a size for a split: `task.train_ways` where it is set for training, else `task.ways`."""
         own = split == "train" and getattr(self, f"train_{name}") is not None
         return f"task.train_{name}" if own else f"task.{name}"
 
     def _check_numbers(self) -> None:
-        """Refuse values that are no numbers: a source passes its sampling keys on without a check."""
+        """Refuse values that are not whole numbers, since a source passes its sampling keys on unchecked."""
         for name, least in LEAST.items():
             for key in (name, f"train_{name}", f"min_{name}"):
                 value: Any = getattr(self, key, None)
@@ -282,7 +282,7 @@ class FewShot:
 
 
 def is_whole(value: object) -> bool:
-    """Return whether a value of a config is a whole number; True is none."""
+    """Return whether a value of a config is a whole number; a bool is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -293,6 +293,6 @@ def check_split(split: str, known: Collection[str] = SPLITS) -> None:
 
 
 def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
-    """Return the pool of a split; UserError with the known splits where it does not exist."""
+    """Return the pool of a split. Raises UserError, with the known splits, for an unknown one."""
     check_split(split, pools)
     return pools[split]

@@ -1,6 +1,6 @@
-"""From a config to objects: the only file that knows both the keys of the YAML files and the domain.
+"""Build objects from a config. No other module knows both the keys of the YAML files and the classes that they describe.
 
-The config is a plain, resolved dictionary, from Hydra or out of a checkpoint; it is read literally.
+The config is a plain, resolved dictionary from Hydra or from a checkpoint. metarun reads it literally.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "s
 
 @dataclass(frozen=True)
 class Parts:
-    """What a config describes. config: the same, with everything that was filled in from the data (class splits)."""
+    """The objects that a config describes. config: the config, with the values that come from the data (class splits, input shape)."""
 
     config: dict[str, Any]
     source: TaskSource
     algorithm: Algorithm
     device: Device
     shown: Episode
-    """The first training episode, by which shapes were found."""
+    """The first training episode, which gives the shapes."""
     work: dict[str, Work]
-    """What a task asks of the device, by split ("train", "val")."""
+    """The work of one task, by split ("train", "val")."""
 
 
 def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
     """Build the task source, the network and the algorithm of a config.
 
-    typed: the config; it stays as it is. trust: None where the user typed it; where it came out of a checkpoint, the packages that
-        it may name beside metarun's own.
+    typed: the config; `build` does not change it. trust: the packages that a config from a checkpoint may name beside metarun's own;
+        None for a config that the user typed.
     Raises UserError where the parts do not fit each other.
     """
     if trust is not None:
@@ -80,7 +80,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     source = build_source(config)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
-    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # of the training, where this is another data set
+    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape, where this is another data set
         source = fit_images(source, config["input_shape"])
     episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
@@ -93,7 +93,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
 
 
 def build_source(config: dict[str, Any]) -> TaskSource:
-    """Build the task source, and write the split that it drew into the config, so that a checkpoint restores exactly that one."""
+    """Build the task source, and write the split that the source drew into the config, so that a checkpoint restores the same split."""
     source: TaskSource = instantiate(config["task"], name="task")
     for name in ("objective", "episode"):
         if not hasattr(source, name):
@@ -116,9 +116,9 @@ def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
 
 
 def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
-    """Return parameters and state with those of a checkpoint in the place of those of the same names.
+    """Return parameters and state, with the values of a checkpoint where the names agree.
 
-    A backbone is `body.*` under a head and bare without one (`protonet`); either starts from the other.
+    A backbone's names begin with `body.` under a head, and have no prefix without a head (`protonet`). Each form can start from the other.
 
     Raises UserError where the checkpoint has none of the parameters, or one of another shape.
     """
@@ -126,7 +126,7 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
     stored = checkpoint.load(file)
     shared = _renamed(stored.params, params)
     if not shared:
-        raise UserError(f"init_from={path}: that run has no parameter of the name of one here; it must have the same backbone.")
+        raise UserError(f"init_from={path}: that run shares no parameter name with this one; both must have the same backbone.")
     for name, value in shared.items():
         if value.shape != params[name].shape:
             was, now = tuple(value.shape), tuple(params[name].shape)
@@ -139,7 +139,7 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
 
 
 def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what is stored, under the wanted names; a backbone's names count as the same with and without `body.` before them."""
+    """Return the stored tensors under the wanted names. A backbone's name with the prefix `body.` equals the name without it."""
     known = {_bare(name): value for name, value in stored.items()}
     return {name: known[_bare(name)] for name in wanted if _bare(name) in known}
 
@@ -157,24 +157,24 @@ def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps:
 
 
 def build_settings(parts: Parts) -> Settings:
-    """Return the engine's settings from the top-level keys, and how the device runs a step and a validation."""
+    """Return the engine's settings from the top-level keys, with the device's plans for a step and for a validation."""
     config, device = parts.config, parts.device
     keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
-    # As many tasks at once as in training fit into memory; what a resumed run takes over is that of training, so only that counts here.
+    # A chunk as large as in training fits into memory. A resumed run restores the plan of training alone, so only that plan counts here.
     largest = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
     validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
     return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, largest=largest))
 
 
 def evaluation_plan(parts: Parts, episodes: int) -> Plan:
-    """Return how the device scores so many episodes; UserError where it is told to use kernels that are not there."""
+    """Return the plan for scoring this number of episodes. Raises UserError where the config names C kernels that are missing."""
     return plan_for(parts.device, parts.work["val"], episodes, steps=0)
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:
-    """Build the algorithm with the objective of the source, and a network and the number of training classes where it takes them."""
+    """Build the algorithm with the source's objective and, where its class takes them, a network and the number of training classes."""
     node = {key: value for key, value in config["algo"].items() if key != "recipe"}
     kind = locate(node.get("_target_", ""))
     goal = objective(source.objective)
@@ -220,7 +220,7 @@ def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: O
 
 
 def _check_forward(network: Network, episode: Episode, name: str) -> None:
-    """Run the network once, so that a backbone that does not suit the task is told before any work."""
+    """Run the network once, so that metarun refuses an unsuitable backbone before any work."""
     params, state = network.init()
     with torch.no_grad():
         try:

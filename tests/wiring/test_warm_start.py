@@ -82,7 +82,7 @@ def test_a_run_that_does_not_fit_is_told_in_a_sentence(maml_run: Path):
     other = composed(*SHORT, "algo=maml") | {"task": {"_target_": "small.small_images"}, "backbone": {"_target_": "small.SmallConv"}}
     other["algo"] = {"_target_": "metarun.algorithms.protonet.ProtoNet"}
     parts = build(other | {"init_from": str(maml_run)})
-    with pytest.raises(UserError, match="that run has no parameter of the name of one here"):
+    with pytest.raises(UserError, match="that run shares no parameter name with this one"):
         start(parts, build_settings(parts))
     missing = build({**config("algo=pmaml"), "init_from": "nowhere"})
     with pytest.raises(UserError, match="there is no checkpoint or run folder 'nowhere'"):

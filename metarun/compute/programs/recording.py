@@ -1,9 +1,9 @@
 """Record a pure function of tensors as a flat program of tensor operations, and run the program instead of the function.
 
 An algorithm uses `torch.func`: gradients inside a map over tasks, inside a gradient. Python spends more time on these transformations than
-the processor spends on small tensors. The work is the same at every call, since the functions are pure and shapes decide everything.
-So the function runs once under a tracer. From then on metarun calls only the recorded operations, two to three times faster where tensors
-are small. The operations and their order are the same, except that no copy is made twice, so the bits are the same.
+the processor spends on small tensors. Each call does the same operations, since the functions are pure and shapes determine the operations.
+So the function runs once under a tracer. After that metarun calls the recorded operations alone. This is two to three times as fast where
+tensors are small. The operations and their order are the same, except that a repeated layout change runs once. So the bits are the same.
 `device.compile` and `device.kernels` may change the last bits. A program holds no module and no autograd graph. So several threads may run
 it at once, and torch's compiler can fuse it as a whole.
 """
@@ -61,9 +61,9 @@ class Program:
 class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
-    function: must not branch on the values of tensors. A function that does runs as it is written, operation by operation.
+    function: must not branch on the values of tensors. metarun does not record a function that branches, but calls it directly.
     compile: fuse the program with torch's compiler, where a C++ compiler is found.
-    c_kernels: let `metarun.compute.kernels`, which must not be missing, replace operations. torch's compiler does not know them.
+    c_kernels: let the C kernels of `metarun.compute.kernels` replace operations. They must be there; torch's compiler does not know them.
     With `compile` or `c_kernels` the results may differ in the last bits.
     """
 
@@ -73,7 +73,7 @@ class Recorded:
     _programs: dict[Hashable, Program] = field(default_factory=dict)
 
     def program(self, *args: Any) -> Program:
-        """Return the program for such arguments; record it where the signature is new. Not for several threads at once."""
+        """Return the program for the signature of these arguments; record it if the signature is new. Not thread-safe."""
         leaves, spec = tree_flatten(args)
         signature = (_structure(spec), tuple(_describe(leaf) for leaf in leaves))
         if signature not in self._programs:
@@ -82,12 +82,12 @@ class Recorded:
 
     @property
     def whole(self) -> bool:
-        """Whether the function has run here, and always as a recorded program."""
+        """Whether the function has programs here, and metarun recorded every one of them."""
         return bool(self._programs) and all(program.concurrent for program in self._programs.values())
 
     def _record(self, args: tuple[Any, ...]) -> Program:
         tensors, refill = split_tensors(args)
-        refills: list[Callable[[Iterable[Tensor]], Any]] = []  # of the result, whose structure is known once the function has run
+        refills: list[Callable[[Iterable[Tensor]], Any]] = []  # for the result, whose structure is known after the function has run
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             results, refill_result = split_tensors(self.function(*refill(tensors)))
@@ -96,11 +96,11 @@ class Recorded:
 
         try:
             module = _traced(flat, tensors)
-        except Exception as error:  # whatever its kind: an error of the function itself comes again when the function is called
+        except Exception as error:  # any kind: an error in the function itself appears again when metarun calls the function
             reason = first_line(error)
             if "_local_scalar_dense" in reason:
                 reason = "the function branches on the value of a tensor"
-            log.info("not recorded, runs operation by operation: %s", reason)
+            log.info("a function is not recorded and runs operation by operation: %s", reason)
             return Program(self.function, concurrent=False)
         run = self._runnable(module, tensors)
 
@@ -127,15 +127,15 @@ class Recorded:
 def _traced(function: Callable[..., list[Tensor]], tensors: list[Tensor]) -> GraphModule:
     """Return the operations that the function calls for these tensors.
 
-    The tracer describes each result by a fake tensor. By default it makes one mode for each of them, which takes more time and memory over
-    thousands of operations than the tensors themselves. So it gets one mode for all.
+    The tracer describes each result by a fake tensor. By default the tracer makes one mode for each result. For thousands of
+    operations these modes take more time and memory than the tensors. So metarun gives the tracer one mode for all results.
     """
     with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
         return make_fx(function)(*tensors)
 
 
 def _structure(spec: TreeSpec) -> Hashable:
-    """Return the structure of a pytree as a key of a dictionary: its text where torch is too old to hash it (2.6 is)."""
+    """Return the structure of a pytree as a dictionary key: the spec, or its text where torch cannot hash a spec (torch 2.6)."""
     return spec if _specs_have_hashes() else repr(spec)
 
 
@@ -159,9 +159,9 @@ def _skip_aliases(module: GraphModule) -> None:
 
 
 def _merge_layout_changes(module: GraphModule) -> None:
-    """Eliminate common subexpressions among layout changes: a map over tasks repeats them for a function and for its derivative.
+    """Eliminate common subexpressions among layout changes. A map over tasks repeats them for a function and for its derivative.
 
-    The C kernels recognise the two as one tensor only after this. Results that the program returns stay separate, as the caller may
+    The C kernels need this step to recognise both results as one tensor. Results that the program returns stay separate, as the caller may
     change them. A program with in-place operations stays unchanged.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
