@@ -1,10 +1,10 @@
-"""Lines and parabolas: companions of the sinusoids, for runs over several families of curves.
+"""Lines and parabolas. With the sinusoids, they make runs over several families of curves.
 
     line:       y = a x + b,              a ~ U[-1, 1],       b ~ U[-2, 2]
     quadratic:  y = a (x - c)^2 + b,      a ~ U[-0.2, 0.2],   b ~ U[-2, 2],   c ~ U[-2, 2]
 
-with x ~ U[-5, 5], as for the sinusoids. The ranges are our own, chosen so that all three families have values of the same size;
-the idea of one learner for sinusoids and lines is from Finn, Xu and Levine, "Probabilistic model-agnostic meta-learning",
+with x ~ U[-5, 5], as for the sinusoids. The ranges are our own: they give all three families values of the same size.
+The idea of one learner for sinusoids and lines is from Finn, Xu and Levine, "Probabilistic model-agnostic meta-learning",
 NeurIPS 2018.
 """
 

@@ -32,17 +32,17 @@ def folder(
 ) -> FewShot:
     """Deal episodes of the images in `root`, (channels, image_size, image_size).
 
-    root: a folder or zip with one folder per class, also below one top-level folder, or with train/, val/ and test/ above
-        the class folders, which are then taken as they are. A class has all images below its folder.
-    image_size: pixels; the shorter side is resized to it and the middle cut out. channels: 3 for RGB, 1 for grey.
-    split: the parts of training, validation and test classes, as fractions or as numbers of classes; which classes is drawn
-        by `split_seed` from the sorted names.
-    split_file: a JSON file with the lists "train", "val" and "test" of class names, instead of drawing; others are left out.
-    classes: the same as a mapping, going before all else: what `class_split` returned for an earlier run.
+    root: a folder or zip with one folder per class; one top-level folder may enclose the class folders. Folders train/, val/ and
+        test/ above the class folders give the split. A class has all images below its folder.
+    image_size: pixels; metarun resizes the shorter side to this size and crops the centre. channels: 3 for RGB, 1 for grey.
+    split: the shares of training, validation and test classes, as fractions or as numbers of classes. `split_seed` determines
+        which classes each split gets.
+    split_file: a JSON file with the lists "train", "val" and "test" of class names, in place of a drawn split; others are left out.
+    classes: the same lists as a mapping, such as the result of `class_split` for an earlier run. `classes` takes precedence.
     sampling: ways, shots, … of `FewShot`.
 
-    Raises UserError for a missing or empty root, an unreadable image (named), classes or images too few for the episodes, and
-    a class that is in two splits. Decoded images are cached until a file changes.
+    Raises UserError for a missing or empty root, an unreadable image (the message names the file), too few classes or images for
+    the episodes, or a class in two splits. Decoded images are cached until a file changes.
     """
     if root is None:
         raise UserError("task=folder needs task.root=DIR, a folder or zip with one folder of images per class.")
@@ -57,17 +57,17 @@ def folder(
     def source(images: Tensor) -> FewShot:
         return FewShot({name: _pool(images, rows, chosen[name]) for name in SPLITS}, **sampling)
 
-    source(torch.empty(len(files.names), 0))  # where classes or images are too few, say so before reading them all
+    source(torch.empty(len(files.names), 0))  # raises if classes or images are too few, before all images are read
     return source(read_images(files, size=image_size, channels=channels, name="folder"))
 
 
 def class_split(source: FewShot) -> Split:
-    """Return split -> class names in the order of the pools; given back as `classes`, it deals the same episodes again."""
+    """Return split -> class names in the order of the pools; `folder(classes=...)` with this mapping deals the same episodes."""
     return {split: list(pool.names) for split, pool in source.pools.items()}
 
 
 def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
-    """Return class -> rows of its images, sorted by name, and the split where train/, val/ and test/ give one."""
+    """Return class -> rows of its images, sorted by name, and the split if the folders train/, val/ and test/ give one."""
     parts = [name.split("/") for name in files.names]
     while len(_tops(parts)) == 1 and max(map(len, parts)) > 2:
         parts = [path[1:] if len(path) > 1 else path for path in parts]
@@ -76,18 +76,20 @@ def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
     ready: Split = {split: [] for split in SPLITS}
     for index, path in enumerate(parts):
         if len(path) < (3 if divided else 2):
-            continue  # beside the class folders, so of no class
+            continue  # the file lies outside the class folders, so it has no class
         name = path[1] if divided else path[0]
         rows.setdefault(name, []).append(index)
         if divided and name not in ready[path[0]]:
             ready[path[0]].append(name)
     if len(rows) < 2:
-        raise UserError(f"'{files.root}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2.")
+        raise UserError(
+            f"'{files.root}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 classes."
+        )
     return dict(sorted(rows.items())), ready if divided else None
 
 
 def _is_ready(root: Path, parts: Sequence[Sequence[str]]) -> bool:
-    """Say whether the folders at the top are train/, val/ and test/ with class folders in them."""
+    """Return whether the top-level folders are train/, val/ and test/ with class folders in them."""
     tops = _tops(parts)
     if not ("train" in tops and tops & {"val", "test"} and max(map(len, parts)) > 2):
         return False
@@ -109,7 +111,7 @@ def _choose(
     split_file: str | None,
     classes: Mapping[str, Sequence[str]] | None,
 ) -> Split:
-    """Return the split that goes before the others: `classes`, `split_file`, the folders' own, else one drawn."""
+    """Return the first split that exists of `classes`, `split_file` and the folders' own; else draw one."""
     if classes is not None:
         return _check(classes, names, "task.classes", files.root)
     if split_file is not None:
@@ -122,7 +124,7 @@ def _choose(
 
 
 def _sizes(split: Sequence[float], count: int) -> list[int]:
-    """Return the numbers of training, validation and test classes that `split` means for `count` classes."""
+    """Return how many of `count` classes are for training, validation and test under `split`."""
     numbers = [float(number) for number in split]
     if len(numbers) != 3 or not all(number > 0 for number in numbers):
         raise UserError(f"task.split={list(split)} must be three positive numbers for train, val and test, such as [0.64, 0.16, 0.2].")
@@ -149,7 +151,7 @@ def _read_split(path: str) -> Any:
 
 
 def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
-    """Return the three lists, each class known and in one of them only."""
+    """Return the three lists; UserError for an unknown class, or for a class that is listed twice."""
     lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
     if not all(isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed) for listed in lists):
         raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
@@ -159,11 +161,11 @@ def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
             if name not in known:
                 raise UserError(f"{source} has class '{name}' in {split}, but '{root}' has no such folder.{nearest(str(name), names)}")
             if name in seen:
-                raise UserError(f"{source} has class '{name}' in {seen[name]} and in {split}; a class may be in one split only, once.")
+                raise UserError(f"{source} has class '{name}' in {seen[name]} and in {split}; a class may occur only once.")
             seen[name] = split
     return {split: list(chosen[split]) for split in SPLITS}
 
 
 def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:
-    places = torch.tensor([row for name in names for row in rows[name]])  # and no copy: the images may be larger than the memory
+    places = torch.tensor([row for name in names for row in rows[name]])  # indices, not a copy: the images may need more space than RAM has
     return ClassPool(images, counts=[len(rows[name]) for name in names], names=list(names), rows=places)

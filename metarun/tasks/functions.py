@@ -1,4 +1,4 @@
-"""From a family of random functions to numbered episodes: the one sampler of every synthetic regression source."""
+"""Numbered episodes from a family of random functions; every synthetic regression source uses this sampler."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metarun.tasks.points import PointSampling, divide
 from metarun.types import Episode
 
 Function = dict[str, Tensor]
-"""What sets one function of a family apart from the others, by name; leading axis T for several."""
+"""The parameters of one function of a family, by name; leading axis T for several functions."""
 
 
 class Family(Protocol):
-    """A distribution over functions and over the inputs at which they are seen."""
+    """A distribution over functions, and a distribution over their inputs."""
 
     def draw(self, key: Tensor) -> Function:
         """Draw a function for each key (T,)."""
@@ -32,9 +32,9 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class FunctionTasks:
-    """Regression episodes: each task is one function of the family, seen without noise at random inputs.
+    """Regression episodes: each task is one function of the family, without noise, at random inputs.
 
-    The three splits draw from the same family: a new function is all that is new.
+    The three splits draw from the same family. Only the functions are new.
     """
 
     family: Family

@@ -1,6 +1,6 @@
-"""Glyphs, the built-in image set: synthetic pictures of 1,126 printed letters of 15 scripts, drawn here and needing no download.
+"""Glyphs, the built-in image set: synthetic pictures of 1,126 printed letters of 15 scripts. metarun draws them, without a download.
 
-Each picture is a letter of a random face, warped by a random affine map and a random elastic field; white ink on black.
+Each picture is a letter in a random face. A random affine map and a random elastic field warp the letter. Ink is white on black.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FACES = (
     *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-BoldItalic", "DejaVuSerif-Italic"),
     *("STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta", "STIXGeneralItalic"),
 )
-"""The faces in matplotlib's wheel that hold any of the letters; their order is part of the draws."""
+"""The faces in matplotlib's wheel that have any of the letters. Another order would change the draws."""
 
 _RECIPE = 1
 """Part of the cache key; raise it when the code below changes a pixel."""
@@ -49,7 +49,7 @@ _CHUNK = 500
 
 
 class Draws(NamedTuple):
-    """What each picture is made of; every field has leading axes (letters, samples).
+    """The random values of each picture; every field has leading axes (letters, samples).
 
     face: index into the faces that have the letter. rotation: radians. shear: horizontal, per unit of height.
     scale: (…, 2) per axis x, y. shift: (…, 2) pixels of the 28x28 picture. elastic: (…, 2, 5, 5) spline coefficients of the
@@ -67,9 +67,9 @@ class Draws(NamedTuple):
 def glyphs(*, samples: int = 20, root: str | None = None, **sampling: Any) -> FewShot:
     """Deal episodes of synthetic 28x28 letters, images (1, 28, 28), split by script.
 
-    samples: pictures per letter. root: a folder with the DejaVu and STIX faces, where it is not matplotlib's own.
+    samples: pictures per letter. root: a folder with the DejaVu and STIX faces; None for matplotlib's own folder.
     sampling: ways, shots, … of `metarun.tasks.sampling.FewShot`; the groups of `within_groups` are the scripts.
-    Drawn once (seconds) and cached. Bitmaps may differ in a few grey values between FreeType versions.
+    metarun draws the pictures once, in seconds, and caches them. Bitmaps may differ in a few grey values between FreeType versions.
     """
     if samples < 1:
         raise UserError(f"task.samples={samples} is too small; it must be at least 1.")
@@ -104,7 +104,10 @@ def pools(images: Tensor) -> dict[str, ClassPool]:
 
 
 def sample_draws(codes: Sequence[int], faces: Sequence[int], samples: int) -> Draws:
-    """Draw `samples` pictures of each code point that has `faces` faces: sample n of a letter is always the same."""
+    """Draw the random values of `samples` pictures for each code point. Sample n of a letter is always the same.
+
+    faces: for each code point, how many faces have it.
+    """
     key = draws.key(_DATA_SEED, "glyphs", torch.tensor(list(codes))[:, None], torch.arange(samples))
     return Draws(
         face=draws.integers(draws.fold(key, "face"), size=torch.tensor(list(faces))[:, None]),
@@ -123,7 +126,9 @@ def draw_all(samples: int, root: str | None = None) -> Tensor:
     covering_each = [[face for face, (_, covered) in enumerate(fonts) if code in covered] for code in codes]
     for code, covering in zip(codes, covering_each, strict=True):
         if not covering:
-            raise UserError(f"none of the faces has the letter U+{code:04X}; install matplotlib from PyPI, whose wheel carries them.")
+            raise UserError(
+                f"none of the faces has the letter U+{code:04X}; install matplotlib from PyPI, whose wheel contains such faces."
+            )
     drawn = sample_draws(codes, [len(covering) for covering in covering_each], samples)
     masters = []
     for code, covering, picks in zip(codes, covering_each, drawn.face.tolist(), strict=True):
@@ -135,8 +140,8 @@ def draw_all(samples: int, root: str | None = None) -> Tensor:
 
 
 def load_faces(root: str | None = None) -> list[tuple[ImageFont.FreeTypeFont, frozenset[int]]]:
-    """Open each of `FACES` with the code points that it really has (others would come out as its box for a missing letter)."""
-    from matplotlib import ft2font, get_data_path  # here, because a cached set needs neither fonts nor matplotlib's start-up
+    """Open each of `FACES`, and list the code points that it has (FreeType draws a box for any other code point)."""
+    from matplotlib import ft2font, get_data_path  # imported here: a cached set needs no fonts, and matplotlib is slow to import
 
     folder = Path(root).expanduser() if root else Path(get_data_path(), "fonts", "ttf")
     fonts = []
@@ -164,7 +169,7 @@ def master(font: ImageFont.FreeTypeFont, letter: str) -> np.ndarray:
 def warp(masters: Tensor, drawn: Draws) -> Tensor:
     """Warp masters, uint8 (B, 64, 64), by draws with one leading axis B: uint8 (B, 1, 28, 28).
 
-    Each picture is read at twice its size from where the inverse map points, and averaged 2x2.
+    The inverse map says where to sample the master. Each picture is sampled at twice its size, and then averaged 2x2.
     """
     steps = 2 * _SIZE
     line = (torch.arange(steps) + 0.5) * (_MASTER / steps) - _MASTER / 2

@@ -1,7 +1,7 @@
-"""Images from a folder or a zip as one uint8 tensor, and the cache in which such tensors are kept.
+"""Images from a folder or a zip as one uint8 tensor, and the cache of these tensors.
 
-The cache is a convenience and never a condition: where it cannot be read or written, the images are made again. With it, a set may be
-larger than the memory: it is written image by image, and mapped instead of read.
+metarun works without the cache: if a cache file cannot be read or written, each run makes the images again. With the cache, a set may
+be larger than RAM: metarun writes the file image by image, and maps the file into memory instead of reading it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RECIPE = 1
 """Part of every cache key of decoded images; raise it when `decode` changes a pixel."""
 
 _PORTION = 1000
-"""Images that are decoded before the next ones are begun."""
+"""Images of one portion; metarun decodes a whole portion before it begins the next one."""
 
 _NOT_IMAGES = frozenset(
     (
@@ -46,7 +46,7 @@ _NOT_IMAGES = frozenset(
         *(".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar"),
     )
 )
-"""Endings of files that are passed over; any other file must be an image, so that no photograph is lost without a word."""
+"""Endings of files that metarun skips. Any other file must be an image, so that no photograph is lost silently."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class ImageFiles:
 
 
 def find_images(root: str | Path) -> ImageFiles:
-    """List the images of a folder or zip without reading them; UserError where there is no such folder or zip.
+    """List the images of a folder or zip without reading them; UserError if the folder or zip does not exist.
 
-    Hidden files, `__MACOSX` and files whose ending says that they are no images (text, tables, archives, …) are left out.
+    The list leaves out hidden files, `__MACOSX`, and files whose ending is not an image's (text, tables, archives, …).
     """
     root = Path(root).expanduser()
     if not root.exists():
@@ -76,9 +76,9 @@ def find_images(root: str | Path) -> ImageFiles:
 
 
 def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Tensor:
-    """Return the images as uint8 (M, channels, size, size) in the order of `files.names`, from the cache where it has them.
+    """Return the images as uint8 (M, channels, size, size) in the order of `files.names`, from the cache if it has them.
 
-    Raises UserError naming the first file that is not readable as an image. `name` opens the cache file's name.
+    name: prefix of the cache file's name. Raises UserError with the name of the first file that is not readable as an image.
     """
     facts = [_RECIPE, PIL.__version__, files.stamp, size, channels]
     return cached(name, facts, (len(files.names), channels, size, size), lambda: _decode_all(files, size, channels))
@@ -87,21 +87,22 @@ def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Te
 def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
     """Decode one image of any format Pillow reads to uint8 (size, size, channels), channels 1 (grey) or 3 (RGB).
 
-    Turned as its EXIF data say, transparency laid on white, shorter side resized to `size` (Lanczos) and the middle cut out.
+    The image is turned as its EXIF data say, and blended onto white if it is transparent. Then the shorter side is resized to `size`
+    (Lanczos), and the centre is cropped.
     """
     with Image.open(io.BytesIO(data)) as opened:
-        opened.draft(opened.mode, (2 * size, 2 * size))  # lets the JPEG decoder skip detail that the resizing would drop
+        opened.draft(opened.mode, (2 * size, 2 * size))  # the JPEG decoder then skips detail that the resizing would drop
         image = _flatten(ImageOps.exif_transpose(opened))
     image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size), method=Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(size, size, channels)
 
 
 def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> Tensor:
-    """Return what `make()` yields, uint8 of `shape` in all, kept on disk under `name` and a hash of `facts` (anything JSON can hold).
+    """Return the images of `make()` as one uint8 tensor of `shape`, from the cache file if there is one.
 
-    A file is 32 bytes of SHA-256 and then an array in NumPy's format, moved into place whole. A damaged file is made anew;
-    where none can be written the tensor is returned all the same. Either is told in one warning. A tensor of more than `LARGE` bytes is
-    the file itself, mapped into memory, and must not be written to.
+    The file's name is `name` and a hash of `facts` (any JSON value). The file is 32 bytes of SHA-256 and then an array in NumPy's format;
+    a rename puts the whole file in place. A damaged file is made again. If the file cannot be written, the tensor is returned all the
+    same. Both cases log one warning. A tensor of more than `LARGE` bytes is the mapped file: do not write to the tensor.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.bin"
@@ -121,29 +122,29 @@ def _load(path: Path) -> Tensor | None:
         with path.open("rb", buffering=0) as file:
             expected = file.read(32)
             if hashlib.file_digest(file, "sha256").digest() != expected:
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum is wrong")
             file.seek(32)
             if os.fstat(file.fileno()).st_size > LARGE:
                 return _map(file)
             return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
     except OSError:
-        return None  # where it is more than absent, `_store` says so
+        return None  # if the file is not just absent, `_store` warns
     except ValueError as error:
-        log.warning("the cache file %s cannot be used (%s); its images are made anew.", path, error)
+        log.warning("the cache file %s cannot be used (%s); metarun makes its images again.", path, error)
         return None
 
 
 def _map(file: io.FileIO) -> Tensor:
-    """Map the array at the file's position: its pages are read where they are used, and shared by all processes."""
+    """Map the array at the file's position. The system reads a page at its first use, and all processes share the pages."""
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the array is not writable
+        warnings.simplefilter("ignore", UserWarning)  # the warning that the array is not writable
         return torch.from_numpy(np.memmap(file, dtype, "r", file.tell(), shape))
 
 
 def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> bool:
-    """Write the file, and say whether that succeeded."""
+    """Write the file; return whether that succeeded."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,7 @@ def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.nd
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("cannot write the cache file %s (%s); without it the images are made anew in every run.", path, error)
+        log.warning("cannot write the cache file %s (%s); without it every run makes the images again.", path, error)
         return False
     return True
 
@@ -182,7 +183,7 @@ def _walk(root: Path) -> dict[str, list[int]]:
     for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
         below[:] = [name for name in below if not _hidden(name)]
         for path in (Path(folder, name) for name in names if not _hidden(name)):
-            if path.exists():  # a dangling link is no file
+            if path.exists():  # skips a dangling link
                 facts[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
     return facts
 
@@ -192,7 +193,7 @@ def _list_zip(root: Path) -> dict[str, list[int]]:
         with zipfile.ZipFile(root) as archive:
             return {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if not info.is_dir()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"'{root}' is neither a folder nor a whole zip file ({error}).") from error
+        raise UserError(f"'{root}' is neither a folder nor a complete zip file ({error}).") from error
 
 
 def _hidden(part: str) -> bool:
@@ -217,20 +218,20 @@ def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndar
     log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), files.root, cache_folder())
     with _reader(files.root) as read:
 
-        def one(name: str) -> np.ndarray:
+        def decode_file(name: str) -> np.ndarray:
             try:
                 return decode(read(name), size=size, channels=channels).transpose(2, 0, 1)
             except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
                 reason = first_line(error)
-                raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair it or take it out.") from error
+                raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair or remove the file.") from error
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(files.names), _PORTION):  # so that decoding does not run far ahead of writing
-                yield from pool.map(one, files.names[start : start + _PORTION])
+                yield from pool.map(decode_file, files.names[start : start + _PORTION])
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey down to 8 bits, which Pillow would clip, and lay transparent images on white."""
+    """Scale 16-bit grey to 8 bits (Pillow would clip it), and blend transparent images onto white."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
     if image.has_transparency_data:

@@ -1,7 +1,7 @@
-"""Several sources in one run: each episode comes from one of them, drawn by weight.
+"""Several sources in one run: each episode comes from one source, and the weights determine how often each source is drawn.
 
-The families share inputs, targets and sizes, so that one network learns from all; which family an episode is from is not told
-to the algorithm.
+The families have inputs, targets and sizes of the same shape, so that one network learns from all. The algorithm is not told the
+family of an episode.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Mixture:
     """Episode n is episode n of one of the sources.
 
     sources: family name -> source; at least one, all of the same objective and the same shapes in every split.
-    weights: family name -> weight of being drawn, in any unit; None for all the same. A family of weight 0 never comes.
-    seed: of the draw of families in the training stream; eval_seed: of that in the "val" and "test" streams.
+    weights: family name -> weight, in any unit; None for equal weights. A family of weight 0 is never drawn.
+    seed: of the draw of families in the training stream. eval_seed: of the same draw in the "val" and "test" streams.
     """
 
     sources: Mapping[str, TaskSource]
@@ -51,11 +51,11 @@ class Mixture:
         object.__setattr__(self, "_masked", self._compare())
 
     def episode(self, split: str, index: int) -> Episode:
-        """Deal episode `index` of the family that its number draws."""
+        """Deal episode `index`; the index determines the family."""
         return first_of(self.batch(split, torch.tensor([index])))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
-        """Deal the episodes `indices` (T,) at once, with a leading axis T, in the order asked for."""
+        """Deal the episodes `indices` (T,) at once, with a leading axis T, in the order of `indices`."""
         families = self.family(split, indices)
         places = [(families == number).nonzero()[:, 0] for number in range(len(self.sources))]
         parts = [deal(source, split, indices[at]) for source, at in zip(self.sources.values(), places, strict=True) if len(at)]
@@ -63,8 +63,8 @@ class Mixture:
 
         def join(role: str) -> Examples:
             examples = [getattr(part, role) for part in parts]
-            masks = [_mask(each, rows=each.x.shape[:2]) for each in examples] if self._masked[split, role] else None
-            x, y = (torch.cat([getattr(each, name) for each in examples])[order] for name in ("x", "y"))
+            masks = [_mask(part, rows=part.x.shape[:2]) for part in examples] if self._masked[split, role] else None
+            x, y = (torch.cat([getattr(part, name) for part in examples])[order] for name in ("x", "y"))
             return Examples(x, y, None if masks is None else torch.cat(masks)[order])
 
         return Episode(join("support"), join("query"))
@@ -76,13 +76,13 @@ class Mixture:
         return torch.searchsorted(self._limits, draws.uniform(draws.fold(key, "family"), dtype=torch.float64), right=True)
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
-        """Return the true function of episode `index` at x (B, D); raises AttributeError where its family has none."""
+        """Return the true function of episode `index` at x (B, D); raises AttributeError if its family has no `curve`."""
         name = list(self.sources)[int(self.family(split, torch.tensor(index)))]
         values: Tensor = self.sources[name].curve(split, index, x)  # type: ignore[attr-defined]
         return values
 
     def _compare(self) -> dict[tuple[str, str], bool]:
-        """Check that all sources deal the same shapes; return, by split and role, whether any of them pads."""
+        """Check that all sources deal the same shapes; return, by split and role, whether any source pads."""
         masked = {}
         for split in SPLITS:
             probes = {name: source.episode(split, 0) for name, source in self.sources.items()}
@@ -91,9 +91,9 @@ class Mixture:
                 for field_ in ("x", "y"):
                     shapes = {name: tuple(getattr(part, field_).shape) for name, part in parts.items()}
                     if len(set(shapes.values())) > 1:
-                        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+                        listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
                         raise UserError(
-                            f"the sources of a mixture must deal the same shapes; the {split} {role} {field_} are {told}. "
+                            f"the sources of a mixture must deal the same shapes; the {split} {role} {field_} are {listing}. "
                             "Set the same shots, queries and sizes for all."
                         )
                 masked[split, role] = any(part.mask is not None for part in parts.values())
@@ -111,10 +111,10 @@ def mixture(
     seed: int = 0,
     eval_seed: int = 0,
 ) -> Mixture:
-    """Return the source that mixes `sources`; one that is None (set to null in an override) is left out.
+    """Return the source that mixes `sources`. A source that is None (null in an override) is left out.
 
-    shots, queries, train_shots, train_queries: where given, those of every source, in place of its own. The two seeds are
-    those of the sources too.
+    shots, queries, train_shots, train_queries: a value that is not None replaces the value of every source. The two seeds replace the
+    sources' seeds too.
     """
     shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries}
     changes = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
@@ -123,11 +123,11 @@ def mixture(
 
 
 def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
-    """Return the source with these fields replaced; a user's own source need not have seeds, but must have a size that is asked for."""
+    """Return the source with these fields replaced. A user's own source may lack the seeds, but not the sizes in `values`."""
     holder = getattr(source, "sampling", None)
     if isinstance(holder, PointSampling):
         return dataclasses.replace(source, sampling=dataclasses.replace(holder, **values))  # type: ignore[type-var]
-    fields: list[str] = [each.name for each in dataclasses.fields(source) if each.init] if dataclasses.is_dataclass(source) else []
+    fields: list[str] = [entry.name for entry in dataclasses.fields(source) if entry.init] if dataclasses.is_dataclass(source) else []
     for key in values:
         if key not in fields and key not in ("seed", "eval_seed"):
             raise UserError(
@@ -138,7 +138,7 @@ def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSou
 
 
 def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
-    """Return the upper ends, (F - 1,), of all families' shares of [0, 1) but the last."""
+    """Divide [0, 1) among the families by weight; return the upper ends (F - 1,) of all shares but the last."""
     values = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
     for name in values:
         if name not in names:
@@ -150,7 +150,7 @@ def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
             raise UserError(f"task.weights.{name}={values[name]} must be a number of at least 0.")
     shares = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
     if shares.sum() <= 0:
-        raise UserError("task.weights are all 0; at least one must be above.")
+        raise UserError("task.weights are all 0; at least one must be positive.")
     return (shares.cumsum(0) / shares.sum())[:-1]
 
 

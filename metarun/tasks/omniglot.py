@@ -64,16 +64,16 @@ def omniglot(
     """Deal episodes of Omniglot, images (1, image_size, image_size).
 
     root: a folder with images_background and images_evaluation, each as the official zip or extracted; by default
-        $METARUN_DATA/omniglot, else what `download` fetched into the cache folder through torchvision.
-    split: "random1200", a permutation of the sorted characters under `split_seed` into 1100/100/423; "lake", the background
-        set without the alphabets of `LAKE_VALIDATION`, these, and the evaluation set; "vinyals", the lists of classes with
-        their rotations in root/splits_vinyals/{train,val,test}.txt (lines such as Angelic/character01/rot090).
-    rotations: split -> whether the three turned copies of each character are classes too (by default in every split, as in
-        MAML); with "vinyals" the lists say so, and False leaves the turned ones out.
-    sampling: ways, shots, … of `FewShot`. The groups of `within_groups` are the alphabets, a turned alphabet being one of its
-        own; alphabets with fewer characters than the ways are left out.
+        $METARUN_DATA/omniglot if $METARUN_DATA is set, else the cache folder, into which `download` fetches Omniglot through torchvision.
+    split: "random1200" permutes the sorted characters under `split_seed` and cuts them into 1100/100/423. "lake" trains on the
+        background set without the alphabets of `LAKE_VALIDATION`, validates on these alphabets, and tests on the evaluation set.
+        "vinyals" reads the classes from root/splits_vinyals/{train,val,test}.txt, with lines such as Angelic/character01/rot090.
+    rotations: split -> whether the three turned copies of each character are classes too. The default is every split, as in
+        MAML. With "vinyals" the lists name the turned classes, and False leaves these classes out.
+    sampling: ways, shots, … of `FewShot`. The groups of `within_groups` are the alphabets; a turned alphabet is a group of
+        its own. `within_groups` leaves out alphabets with fewer characters than the ways.
 
-    Raises UserError where the data are absent or incomplete, and where a character would be in two splits.
+    Raises UserError if the data are absent or incomplete, or if a character would be in two splits.
     """
     if image_size < 1:
         raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
@@ -94,7 +94,7 @@ def _locate(root: str | None, download: bool) -> Path:
         folder = Path(data).expanduser() / "omniglot"
     else:
         folder = cache_folder() / "omniglot"
-    # torchvision puts its downloads one folder further down
+    # torchvision puts its downloads into the subfolder omniglot-py.
     for candidate in (folder, folder / "omniglot-py"):
         if all(_part(candidate, part) for part in PARTS):
             return candidate
@@ -102,8 +102,8 @@ def _locate(root: str | None, download: bool) -> Path:
         _download(folder)
         return _locate(str(folder), download=False)
     raise UserError(
-        f"Omniglot is not in '{folder}', which should hold images_background and images_evaluation (zips or folders); "
-        "give task.root=DIR, or fetch it with pip install 'metarun[vision]' and task.download=true."
+        f"Omniglot is not in '{folder}'; that folder must hold images_background and images_evaluation (zips or folders). Give "
+        "task.root=DIR, or download Omniglot: pip install torchvision (a version that fits the installed torch), then task.download=true."
     )
 
 
@@ -113,9 +113,11 @@ def _part(folder: Path, part: str) -> Path | None:
 
 def _download(folder: Path) -> None:
     try:
-        from torchvision.datasets import Omniglot  # an extra: nothing else needs torchvision
+        from torchvision.datasets import Omniglot  # optional: only the download needs torchvision
     except ImportError as error:
-        raise UserError("task.download=true needs torchvision; install it with pip install 'metarun[vision]'.") from error
+        raise UserError(
+            "task.download=true needs torchvision: pip install torchvision (a version that fits the installed torch)."
+        ) from error
     try:
         for background in (True, False):
             Omniglot(str(folder), background=background, download=True)
@@ -128,7 +130,7 @@ def _read(folder: Path, size: int) -> tuple[Tensor, dict[str, list[Character]]]:
     tensors, parts, row = [], {}, 0
     for part, expected in PARTS.items():
         path = _part(folder, part)
-        assert path is not None  # _locate has seen it
+        assert path is not None  # _locate checked that the part exists
         files = find_images(path)
         parts[part] = _characters(files, row, expected)
         tensors.append(read_images(files, size=size, channels=1, name="omniglot").bitwise_not())
@@ -142,10 +144,12 @@ def _characters(files: ImageFiles, row: int, expected: int) -> list[Character]:
         alphabet, character = ["", "", *name.split("/")][-3:-1]
         drawings.setdefault((alphabet, character), []).append(row + index)
     if len(drawings) != expected:
-        raise UserError(f"'{files.root}' holds {len(drawings)} characters instead of {expected}; it is not the whole of it.")
+        raise UserError(f"'{files.root}' holds {len(drawings)} characters instead of {expected}; the set is incomplete.")
     for (alphabet, character), rows in drawings.items():
         if len(rows) != DRAWINGS:
-            raise UserError(f"'{files.root}' holds {len(rows)} drawings of {alphabet}/{character} instead of {DRAWINGS}; it is incomplete.")
+            raise UserError(
+                f"'{files.root}' holds {len(rows)} drawings of {alphabet}/{character} instead of {DRAWINGS}; the set is incomplete."
+            )
     return [Character(alphabet, character, 0, rows[0]) for (alphabet, character), rows in sorted(drawings.items())]
 
 
@@ -153,41 +157,46 @@ def _divide(
     split: str, folder: Path, parts: Mapping[str, Sequence[Character]], split_seed: int, turned: Mapping[str, bool]
 ) -> dict[str, list[Character]]:
     if split == "vinyals":
-        everyone = {(one.alphabet, one.name): one for part in parts.values() for one in part}
-        lists = {name: _read_list(folder / "splits_vinyals" / f"{name}.txt", everyone) for name in SPLITS}
-        return {name: [one for one in classes if turned[name] or one.turns == 0] for name, classes in lists.items()}
+        known = {(character.alphabet, character.name): character for part in parts.values() for character in part}
+        lists = {name: _read_list(folder / "splits_vinyals" / f"{name}.txt", known) for name in SPLITS}
+        return {name: [character for character in classes if turned[name] or character.turns == 0] for name, classes in lists.items()}
     if split == "random1200":
-        upright = random_split([one for part in parts.values() for one in part], split_seed)
+        upright = random_split([character for part in parts.values() for character in part], split_seed)
     elif split == "lake":
         background, evaluation = parts.values()
         upright = {
-            "train": [one for one in background if one.alphabet not in LAKE_VALIDATION],
-            "val": [one for one in background if one.alphabet in LAKE_VALIDATION],
+            "train": [character for character in background if character.alphabet not in LAKE_VALIDATION],
+            "val": [character for character in background if character.alphabet in LAKE_VALIDATION],
             "test": list(evaluation),
         }
     else:
-        known = ("random1200", "vinyals", "lake")
-        raise UserError(f"task.split={split} is unknown; the splits are {', '.join(known)}.{nearest(str(split), known)}")
-    return {name: [one._replace(turns=t) for one in classes for t in range(4 if turned[name] else 1)] for name, classes in upright.items()}
+        splits = ("random1200", "vinyals", "lake")
+        raise UserError(f"task.split={split} is unknown; the splits are {', '.join(splits)}.{nearest(str(split), splits)}")
+    return {
+        name: [character._replace(turns=t) for character in classes for t in range(4 if turned[name] else 1)]
+        for name, classes in upright.items()
+    }
 
 
 def random_split(characters: Iterable[Character], split_seed: int) -> dict[str, list[Character]]:
-    """Divide the sorted characters by the permutation of `split_seed` into 1100/100/423."""
+    """Permute the sorted characters under `split_seed`, and divide them into 1100/100/423."""
     ordered = sorted(characters)
     order = iter(draws.permutation(draws.key(split_seed, "omniglot", "random1200"), len(ordered)).tolist())
     return {name: [ordered[next(order)] for _ in range(count)] for name, count in COUNTS.items()}
 
 
-def _read_list(path: Path, everyone: Mapping[tuple[str, str], Character]) -> list[Character]:
+def _read_list(path: Path, known: Mapping[tuple[str, str], Character]) -> list[Character]:
     if not path.is_file():
-        raise UserError(f"task.split=vinyals needs the class list '{path}'; put the lists there or use task.split=random1200 or lake.")
+        raise UserError(f"task.split=vinyals needs the class list '{path}'. Put the lists there, or use task.split=random1200 or lake.")
     classes = []
     for line in path.read_text(encoding="utf-8").split():
         alphabet, _, rest = line.partition("/")
         character, _, rotation = rest.partition("/")
-        if (alphabet, character) not in everyone or rotation not in ("rot000", "rot090", "rot180", "rot270"):
-            raise UserError(f"'{path}' names '{line}', which is no character of Omniglot with a rotation (Angelic/character01/rot090).")
-        classes.append(everyone[alphabet, character]._replace(turns=int(rotation[3:]) // 90))
+        if (alphabet, character) not in known or rotation not in ("rot000", "rot090", "rot180", "rot270"):
+            raise UserError(
+                f"'{path}' names '{line}'; a line must be a character of Omniglot with a rotation (Angelic/character01/rot090)."
+            )
+        classes.append(known[alphabet, character]._replace(turns=int(rotation[3:]) // 90))
     return classes
 
 
@@ -195,23 +204,24 @@ def _refuse_overlap(split: str, classes: Mapping[str, Sequence[Character]]) -> N
     """Check that no character, turned or not, is in two splits."""
     seen: dict[tuple[str, str], str] = {}
     for name, members in classes.items():
-        for one in members:
-            other = seen.setdefault((one.alphabet, one.name), name)
-            if other != name:
+        for character in members:
+            earlier = seen.setdefault((character.alphabet, character.name), name)
+            if earlier != name:
                 raise UserError(
-                    f"task.split={split} has the character {one.alphabet}/{one.name} in {other} and in {name}; it must be in one."
+                    f"task.split={split} has the character {character.alphabet}/{character.name} in {earlier} and in {name}; "
+                    "a character must be in one split only."
                 )
 
 
 def _pool(images: Tensor, classes: Sequence[Character]) -> ClassPool:
-    """Copy the drawings of the classes, turned where asked, upright alphabets first, each alphabet's classes together."""
-    classes = sorted(classes, key=lambda one: (one.turns, one.alphabet, one.name))
-    rows = torch.tensor([one.row for one in classes])[:, None] + torch.arange(DRAWINGS)
-    turns = torch.tensor([one.turns for one in classes])
+    """Copy the drawings of the classes, and turn them by the classes' turns; upright alphabets come first, each in one piece."""
+    classes = sorted(classes, key=lambda character: (character.turns, character.alphabet, character.name))
+    rows = torch.tensor([character.row for character in classes])[:, None] + torch.arange(DRAWINGS)
+    turns = torch.tensor([character.turns for character in classes])
     drawings = [torch.rot90(images[rows[turns == t].flatten()], t, dims=(-2, -1)) for t in range(4)]
     return ClassPool(
         images=torch.cat(drawings),
         counts=[DRAWINGS] * len(classes),
-        names=[one.label for one in classes],
-        groups=[one.group for one in classes],
+        names=[character.label for character in classes],
+        groups=[character.group for character in classes],
     )

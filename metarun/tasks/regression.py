@@ -2,9 +2,9 @@
 
     y = w · tanh(U x) + b,    w ~ N(0, I / r),    b ~ N(0, 1/4),    x ~ N(0, I)
 
-U (r x inputs) is drawn once, from `family_seed`, and is the same for every task of every split; w and b are drawn for each task. A
-learner that has found the r features from many tasks needs only to find r + 1 numbers for a new one, which a few shots give; a
-learner without them has a function of ten inputs before it. The family is our own.
+`family_seed` determines U (r x inputs), which is the same for every task of every split. Each task draws its own w and b. A learner
+that knows the r features needs only r + 1 numbers for a new task, and a few shots give them. A learner without the features must
+learn a function of ten inputs. The family is our own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metarun.tasks.points import PointSampling, check_whole
 class SharedFeatures:
     """The family y = w · tanh(U x) + b over x of `width` inputs.
 
-    U is drawn from `family_seed`, its rows of expected squared length `sharpness`^2: at 2 the tanh is far from linear.
+    `family_seed` determines U. The expected squared length of its rows is `sharpness`^2; at `sharpness` 2 the tanh is far from linear.
     """
 
     width: int
@@ -57,7 +57,7 @@ class SharedFeatures:
 def regression(*, inputs: int = 10, features: int = 3, family_seed: int = 0, **sampling: Any) -> FunctionTasks:
     """Return the source of functions of `inputs` inputs over `features` shared features: x (B, inputs), y (B, 1).
 
-    sampling: the keys of `PointSampling`; 20 shots unless given.
+    sampling: the keys of `PointSampling`; the default is 20 shots.
     """
     check_whole(inputs=inputs, features=features)
     return FunctionTasks(SharedFeatures(inputs, features, family_seed), PointSampling.of(sampling, shots=20))

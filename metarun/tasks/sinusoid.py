@@ -4,7 +4,7 @@ Finn, Abbeel and Levine, "Model-agnostic meta-learning for fast adaptation of de
 
     y = A sin(x - φ),    amplitude A ~ U[0.1, 5],    phase φ ~ U[0, π],    x ~ U[-5, 5].
 
-The ranges are those of the released code too (`cbfinn/maml` data_generator.py). The phase shifts the curve; it is not a frequency.
+The released code has the same ranges (`cbfinn/maml` data_generator.py). The phase shifts the curve; it is not a frequency.
 """
 
 from __future__ import annotations

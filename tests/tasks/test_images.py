@@ -111,7 +111,7 @@ def test_a_root_that_is_missing_or_no_zip_is_a_user_error(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="there is no folder or zip"):
         find_images(tmp_path / "nowhere")
     a_file(tmp_path, "broken.zip", b"PK\x03\x04 and no more")
-    with pytest.raises(UserError, match="neither a folder nor a whole zip file"):
+    with pytest.raises(UserError, match="neither a folder nor a complete zip file"):
         find_images(tmp_path / "broken.zip")
 
 

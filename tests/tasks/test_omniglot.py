@@ -147,8 +147,8 @@ def test_vinyals_lists_decide_classes_and_rotations(small: Path) -> None:
     ("lists", "message"),
     [
         (("Latin/character01/rot000", "Latin/character01/rot090", "Angelic/character01/rot000"), "Latin/character01 in train and in val"),
-        (("Latin/character09/rot000", "", ""), "names 'Latin/character09/rot000', which is no character"),
-        (("Latin/character01/rot045", "", ""), "names 'Latin/character01/rot045', which is no character"),
+        (("Latin/character09/rot000", "", ""), "names 'Latin/character09/rot000'; a line must be a character"),
+        (("Latin/character01/rot045", "", ""), "names 'Latin/character01/rot045'; a line must be a character"),
     ],
 )
 def test_bad_vinyals_lists_are_refused(small: Path, lists: tuple[str, str, str], message: str) -> None:
@@ -182,7 +182,7 @@ def test_bad_arguments_are_refused_in_a_sentence(small: Path, arguments: dict[st
 
 def test_absent_data_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METARUN_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"task\.root=DIR.*pip install 'metarun\[vision\]'.*task\.download=true"):
+    with pytest.raises(UserError, match=r"task\.root=DIR.*pip install torchvision.*task\.download=true"):
         omniglot()
 
 
@@ -211,9 +211,9 @@ def test_download_asks_torchvision_and_reads_what_it_fetched(small: Path, tmp_pa
     assert (tmp_path / "cache" / "omniglot" / "omniglot-py" / "images_background.zip").exists()
 
 
-def test_download_without_torchvision_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_without_torchvision_tells_how_to_install_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'metarun\[vision\]'"):
+    with pytest.raises(UserError, match=r"pip install torchvision \(a version that fits the installed torch\)"):
         omniglot(root=str(tmp_path), download=True)
 
 
