@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: what the documentation site shows beside docs/*.md.
+"""Hooks of mkdocs.yml: pages and links of the documentation site that docs/*.md alone do not give.
 
 The README becomes the first page, and CONTRIBUTING, CHANGELOG and SECURITY become pages too. Each public module gets a reference page, and
 mkdocstrings fills the page from the docstrings. The Markdown files link to files of the repository in the way that works on GitHub. This
@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 TEXTS = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
-"""Pages of the site by the file at the top of the repository that they show."""
+"""File at the top of the repository -> its page on the site."""
 
 PUBLIC = ("types", "objectives", "draws", "network", "functional", "episodes", "predictive", "testing")
 """Modules at the root of metarun that an author of an algorithm, a task or a backbone imports."""
@@ -26,7 +26,7 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
-    """End the navigation with the reference."""
+    """Add the reference pages at the end of the navigation."""
     pages = reference()
     modules = [{page.removeprefix("reference/").removesuffix(".md"): page} for page in pages if "/algorithms/" not in page]
     algorithms = [{Path(page).stem: page} for page in pages if "/algorithms/" in page]
@@ -35,7 +35,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the pages that do not lie in docs/."""
+    """Add the pages whose files are not in docs/."""
     from mkdocs.structure.files import File
 
     for source, page in TEXTS.items():
@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def reference() -> dict[str, str]:
-    """Return the public modules by the pages of the site that describe them."""
+    """Return page of the site -> the public module that it describes."""
     files = [ROOT / "metarun" / f"{name}.py" for name in PUBLIC]
     files += [file for file in sorted((ROOT / "metarun" / "algorithms").glob("*.py")) if file.stem != "__init__"]
     parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
@@ -61,7 +61,7 @@ def reference() -> dict[str, str]:
 def rewrite(markdown: str, page: str, repository: str | None) -> str:
     """Return a page's Markdown with links that work on the site; code blocks stay as they are.
 
-    page: its place on the site, such as `index.md`. repository: the address of the repository, or None.
+    page: the page's path on the site, such as `index.md`. repository: the address of the repository, or None.
     """
     folder = "" if page in TEXTS.values() else posixpath.dirname(f"docs/{page}")
 

@@ -32,12 +32,12 @@ LEVEL = 0.9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figure; 2 where a path is no report of such an evaluation."""
+    """Write the figure; return 2 if a path is not a report of such an evaluation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="EVAL", help="a folder of metarun eval, or its report.json")
-    parser.add_argument("--episodes", default="0,1,2", help="their numbers in the split that was scored, a row for each (default 0,1,2)")
-    parser.add_argument("--names", help="the columns' titles, in place of the algorithms' names, separated by commas")
-    parser.add_argument("--trust", default="", help="modules of yours that the runs may name, separated by commas")
+    parser.add_argument("--episodes", default="0,1,2", help="numbers of episodes in the evaluated split, one row each (default 0,1,2)")
+    parser.add_argument("--names", help="titles of the columns, separated by commas; default: the algorithms' names")
+    parser.add_argument("--trust", default="", help="your modules that the runs may name, separated by commas")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
     try:
@@ -67,7 +67,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of the episodes; ValueError where one is not a whole number of at least 0."""
+    """Return the numbers of the episodes; ValueError unless all are whole numbers of at least 0."""
     if not all(part.strip().isdecimal() for part in text.split(",")):
         raise ValueError(f"--episodes={text} must be whole numbers of at least 0, separated by commas.")
     return [int(part) for part in text.split(",")]
@@ -76,8 +76,8 @@ def numbers(text: str) -> list[int]:
 def check_same(columns: Sequence[Sequence[Panel]]) -> None:
     """Raise ValueError unless the models saw the same support sets."""
     for column in columns[1:]:
-        for first, other in zip(columns[0], column, strict=True):
-            if not (torch.equal(first.support_x, other.support_x) and torch.equal(first.support_y, other.support_y)):
+        for first, second in zip(columns[0], column, strict=True):
+            if not (torch.equal(first.support_x, second.support_x) and torch.equal(first.support_y, second.support_y)):
                 raise ValueError("the evaluations are not of the same episodes; give them the same task, shots, seed and split.")
 
 
@@ -93,10 +93,12 @@ def figures(report: dict[str, Any]) -> str:
 
 
 def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
-    """Return what the evaluated model predicts for these episodes of the split that was scored, with the same noise."""
+    """Return the evaluated model's predictions for these episodes of the evaluated split, with the same noise."""
     paths, members = load_members(report["checkpoint"])
     if members[0].step != report["step"]:
-        raise ValueError(f"{paths[0]} is of step {members[0].step} now, and the report of step {report['step']}; evaluate it again.")
+        raise ValueError(
+            f"{paths[0]} is now of step {members[0].step}, but the report is of step {report['step']}; evaluate the run again."
+        )
     check_targets(report["config"], trust)
     parts = build(report["config"])
     trained = assemble(parts, members)
@@ -105,13 +107,13 @@ def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]
 
 
 def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) -> Panel:
-    """Return one of them; ValueError where the task has more than one input or output."""
+    """Return the predictions for one episode; ValueError if the task has more than one input or output."""
     split, algorithm = report["split"], trained.algorithm
     support, query = parts.source.episode(split, index)
     if support.x.shape[1:] != (1,) or support.y.shape[1:] != (1,):
-        raise ValueError("the task has more than one input or output, which is more than a curve shows.")
+        raise ValueError("the task has more than one input or output, so a curve cannot show it.")
     if support.mask is not None:
-        raise ValueError("the task pads its support sets, which this picture would show as points.")
+        raise ValueError("the task pads its support sets, and this picture would show the padding as points.")
     seen = torch.cat([support.x, query.x])
     x = torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
     adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
@@ -119,7 +121,7 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
     predicted = Predictive(samples, torch.tensor(report["variance"], dtype=samples.dtype))
     low, high = (quantile(predicted, level) for level in ((1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0))
     truth = None
-    with contextlib.suppress(AttributeError):  # a source may know no curve, or a mixture hold a family that has none
+    with contextlib.suppress(AttributeError):  # a source, or a family of a mixture, may have no curve
         truth = parts.source.curve(split, index, x)  # type: ignore[attr-defined]
     return Panel(x, truth, support.x, support.y, samples, low, high)
 

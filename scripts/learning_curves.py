@@ -1,7 +1,7 @@
 """Draw a logged value of some runs over their outer steps: scripts/learning_curves.py RUN [RUN ...] --key val/accuracy --out FILE.png
 
-RUN is a folder of `metarun train`. Any number of its `metrics.jsonl` can be drawn. --names=A,B names the lines; the default is the names
-of the folders.
+RUN is a folder of `metarun train`. --key is any key of its `metrics.jsonl` with numbers. --names=A,B names the lines; by default the
+folders' names.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from metarun.records.tracking import parse_entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the figure; 2 where a folder has no such numbers."""
+    """Write the figure; return 2 if a folder has no numbers under the key."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder of metarun train")
-    parser.add_argument("--key", default="val/accuracy", help="what to draw (default val/accuracy)")
+    parser.add_argument("--key", default="val/accuracy", help="the logged value to draw (default val/accuracy)")
     parser.add_argument("--names", help="the lines' names, separated by commas")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
@@ -37,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(run: Path, key: str) -> list[tuple[int, float]]:
-    """Return the outer steps at which a finite number was logged, with the number; ValueError where there is none."""
+    """Return pairs of outer step and finite logged number; ValueError if there are none."""
     file = run / "metrics.jsonl"
     entries = [entry for line in file.read_bytes().splitlines(keepends=True) if (entry := parse_entry(line)) is not None]
-    found = [(entry["step"], entry[key]) for entry in entries if key in entry]
-    if not found:
+    logged = [(entry["step"], entry[key]) for entry in entries if key in entry]
+    if not logged:
         known = sorted({name for entry in entries for name in entry} - {"step"})
         raise ValueError(f"'{file}' has no '{key}'; it has {', '.join(known) or 'nothing yet'}.")
-    finite = [(step, float(value)) for step, value in found if isinstance(value, (int, float)) and math.isfinite(value)]
+    finite = [(step, float(value)) for step, value in logged if isinstance(value, (int, float)) and math.isfinite(value)]
     if not finite:
         raise ValueError(f"'{key}' in '{file}' was never a finite number.")
     return sorted(finite)

@@ -1,7 +1,8 @@
 """Compare evaluations of the same episodes: scripts/paired_differences.py FIRST.csv OTHER.csv ...
 
-Each file is what `metarun eval … save=FILE` wrote. Every other file is set against the first, episode by episode, which tells apart what
-two intervals that overlap do not: an episode that is hard is hard for both. The interval is 1.96 standard errors of the mean difference.
+`metarun eval … save=FILE` writes such files. The script compares every other file with the first, episode by episode. A hard episode is
+hard for both models, so this comparison can find a difference even if the two intervals overlap. The interval is 1.96 standard errors
+of the mean difference.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a Markdown table; 2 where a file holds no scores, or not those of the first file's episodes."""
+    """Print a Markdown table; return 2 if a file has no scores, or has scores of other episodes than the first file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="scores by episode, from metarun eval save=FILE")
     options = parser.parse_args(arguments)
@@ -45,19 +46,21 @@ def read(path: Path) -> tuple[str, dict[int, float]]:
     try:
         return rows[0][1], {int(row[0]): float(row[1]) for row in rows[1:]}
     except (ValueError, IndexError) as error:
-        raise ValueError(f"'{path}' has a line that is no episode with its score.") from error
+        raise ValueError(f"'{path}' has a line that is not an episode and its score.") from error
 
 
 def compare(metric: str, first: dict[int, float], name: str, other: dict[int, float], path: Path) -> tuple[str, str, str]:
-    """Return the other's mean, the mean difference with its interval, and how often the other is better; ties count half."""
+    """Return the other file's mean, the mean difference with its interval, and how often the other is better; ties count half."""
     if name != metric or other.keys() != first.keys():
-        raise ValueError(f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate alike.")
+        raise ValueError(
+            f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate both in the same way."
+        )
     differences = [other[episode] - first[episode] for episode in first]
-    finite = [each for each in differences if math.isfinite(each)]
+    finite = [difference for difference in differences if math.isfinite(difference)]
     if len(finite) < 2:
         raise ValueError(f"'{path}' and the first file have fewer than two episodes with finite scores in both.")
     sign = 1.0 if metric == "accuracy" else -1.0
-    wins = sum(1.0 if sign * each > 0 else 0.5 if each == 0 else 0.0 for each in finite) / len(finite)
+    wins = sum(1.0 if sign * difference > 0 else 0.5 if difference == 0 else 0.0 for difference in finite) / len(finite)
     interval = 1.96 * statistics.stdev(finite) / math.sqrt(len(finite))
     left_out = f" ({len(differences) - len(finite)} not finite)" if len(finite) < len(differences) else ""
     return mean(other), f"{statistics.fmean(finite):+.4f} ± {interval:.4f}{left_out}", f"{wins:.0%}"

@@ -1,7 +1,7 @@
 """Print a Markdown table of evaluations: scripts/results_table.py FOLDER_OR_REPORT.json ...
 
-A folder stands for every report.json below it that `metarun eval` wrote. Rows come in the order of the arguments.
-With --figure FILE, draw the scores by inner step too, a line for each report (a .png, .svg or .pdf file).
+A folder stands for all reports of `metarun eval` below it. The rows are in the order of the arguments.
+--figure FILE also draws the scores by inner step, one line per report (a .png, .svg or .pdf file).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ HEADER = ("algorithm", "task", "setting", "norm", "inner steps", "episodes", "sc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 2 where a path holds no report, or where the reports make no figure."""
+    """Print the table; return 2 if a path has no report, or if the reports do not fit into one figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a report.json, or a folder with some below it")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a report.json, or a folder with reports below it")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the scores by inner step into this file")
     options = parser.parse_args(arguments)
     try:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the reports that a path stands for; OSError or ValueError where it stands for none."""
+    """Yield the reports that a path stands for; OSError or ValueError if there are none."""
     if path.is_file():
         report = read(path)
         if report is None:
@@ -49,7 +49,7 @@ def find(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """Read one report; None where it is not of `metarun eval` (training writes a report.json too)."""
+    """Read one report; None if the file is not of `metarun eval` (training writes a report.json too)."""
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -74,7 +74,7 @@ def row(report: dict[str, Any]) -> tuple[str, ...]:
 
 
 def setting(report: dict[str, Any]) -> str:
-    """Return "5-way 1-shot, 15 queries", without what the task does not have, and the split unless it is the test split."""
+    """Return "5-way 1-shot, 15 queries", and the split unless it is the test split; parts that the task lacks are left out."""
     parts = [f"{report[key]}-{word}" for key, word in (("ways", "way"), ("shots", "shot")) if report.get(key) is not None]
     queries = [f"{report['queries']} queries"] if report.get("queries") is not None else []
     split = [f"{report['split']} split"] if report.get("split", "test") != "test" else []
@@ -82,7 +82,7 @@ def setting(report: dict[str, Any]) -> str:
 
 
 def score(report: dict[str, Any]) -> str:
-    """Return "97.31 % ± 0.22" for accuracy and "mse 0.431 ± 0.04" for anything else; one episode has no interval."""
+    """Return "97.31 % ± 0.22" for accuracy and "mse 0.431 ± 0.04" for another metric; one episode has no interval."""
     mean, ci95 = report["mean"], report["ci95"]
     if mean is None:
         return "no finite episode"
@@ -92,15 +92,15 @@ def score(report: dict[str, Any]) -> str:
 
 
 def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draw the score before adaptation and after each inner step; ValueError where the reports do not share a metric."""
-    from metarun.records.pictures import adaptation_figure  # matplotlib is slow to import, and the table needs none of it
+    """Draw the score before adaptation and after each inner step; ValueError if the reports differ in their metric."""
+    from metarun.records.pictures import adaptation_figure  # imported here: matplotlib is slow to import, and the table does not need it
 
     metrics = sorted({report["metric"] for report in reports})
     if len(metrics) > 1:
-        raise ValueError(f"a figure has one metric, and these reports have {' and '.join(metrics)}.")
+        raise ValueError(f"a figure shows one metric, but these reports have {' and '.join(metrics)}.")
     curves: dict[str, list[float]] = {}
     for report in reports:
-        # JSON has no NaN: an inner step after which no episode was finite is null.
+        # JSON has no NaN: null stands for an inner step after which no episode was finite.
         curves[label(report, curves)] = [float("nan") if score is None else score for score in report["by_step"]]
     settings = {setting(report) for report in reports}
     tasks = {report["config"].get("options", {}).get("task") for report in reports}
@@ -109,7 +109,7 @@ def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
 
 
 def label(report: dict[str, Any], taken: Collection[str]) -> str:
-    """Return the name of a line: the algorithm, with norm or a number behind it where that is taken already."""
+    """Return the name of a line: the algorithm, then its norm or a number if the name is taken."""
     name = str(report["config"].get("options", {}).get("algo"))
     names = chain([name, f"{name}, norm={report.get('norm')}"], (f"{name} ({i})" for i in count(2)))
     return next(name for name in names if name not in taken)

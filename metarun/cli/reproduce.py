@@ -1,6 +1,6 @@
-"""`metarun reproduce EXPERIMENT`: train, evaluate under the experiment's protocol, and set the score beside the published one.
+"""`metarun reproduce EXPERIMENT`: train, evaluate under the experiment's protocol, and compare with the published score.
 
-What was published, where, and how the protocols differ is data of the experiment's file, under its key `reproduce`.
+The experiment's file states the published score, its source and the differences of protocol, under the key `reproduce`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from metarun.errors import UserError
 
 USAGE = "usage: metarun reproduce EXPERIMENT [checkpoint=RUN] [key=value of metarun train ...] [--config-dir DIR]"
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
-"""Overrides that would train something else, or elsewhere."""
+"""Overrides that would train another experiment, or write to another folder."""
 FREE = ("device", "logger", "log_every", "options", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
-"""Keys and groups by which a run may differ from its experiment and still follow it."""
+"""Keys and groups that a run may change and still reproduce its experiment."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What an experiment says of the published score.
+    """The published score of an experiment.
 
-    eval: overrides of `metarun eval`, its protocol. published, ci95: the score and half its interval, in the metric's unit (accuracy in
-    [0, 1]); None where nothing was published, or no interval. source: where. recalled: whether that was not read again for this project.
-    tolerance: how much worse than published still counts as reproduced. differences: of the protocols, a sentence each.
+    eval: the protocol, as overrides of `metarun eval`. published, ci95: the score and half its interval, in the metric's unit (accuracy in
+    [0, 1]), or None if not published. source: the paper and table. recalled: True if nobody read the source again for this project.
+    tolerance: a score that is worse by at most this much counts as reproduced. differences: of the protocols, one sentence each.
     """
 
     eval: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Claim:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; 1 where the score falls short of the published one by more than the tolerance."""
+    """Run the command; return 1 if the score is worse than the published one by more than the tolerance."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, flush=True)
         return 0
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     if run is None:
         jobs.run("train", [f"experiment={name}", *overrides, *flags], folders)
         run = str(folders.last)
-        if not (Path(run) / "report.json").is_file():  # interrupted, and has said how to go on
+        if not (Path(run) / "report.json").is_file():  # interrupted; the training has printed how to resume
             print(f"then: metarun reproduce {name} checkpoint={run}", flush=True)
             return 130
     path = checkpoint.resolve(run)
@@ -85,43 +85,43 @@ def parse(arguments: list[str]) -> tuple[str, str | None, list[str], list[str]]:
         raise UserError(f"metarun reproduce takes no {unsuited[0]}.\n{USAGE}")
     names = [word for word in words if "=" not in word and not word.startswith("~")]
     if len(names) != 1:
-        raise UserError(f"metarun reproduce takes one experiment, here {' and '.join(names) or 'none'}.\n{USAGE}")
+        raise UserError(f"metarun reproduce takes one experiment, but got {' and '.join(names) or 'none'}.\n{USAGE}")
     rest = [word for word in words if word not in names and not word.startswith("checkpoint=")]
     if foreign := [word for word in rest if word.lstrip("+~").startswith(FOREIGN)]:
-        raise UserError(f"metarun reproduce takes no {foreign[0]}; for another run, `metarun train`, and then checkpoint=RUN.")
+        raise UserError(f"metarun reproduce takes no {foreign[0]}; train such a run with `metarun train`, and give it as checkpoint=RUN.")
     runs = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
     if len(runs) > 1 or (runs and runs[0].startswith("[")):
         raise UserError("checkpoint= takes one run; `metarun eval` scores several as an ensemble.")
     if runs and (training := [word for word in rest if not word.startswith("trust=")]):
-        raise UserError(f"checkpoint= takes a run as it is, and {training[0]} would change its training; leave one of them out.")
+        raise UserError(f"checkpoint= takes a run as it is, but {training[0]} would change its training; omit one of the two.")
     return names[0], runs[0] if runs else None, rest, flags
 
 
 def config_of(name: str, flags: list[str]) -> dict[str, Any]:
-    """Return the config that `metarun train` composes for the experiment; UserError where there is none of that name."""
+    """Return the config that `metarun train` composes for the experiment; UserError if no experiment has this name."""
     from metarun.cli import jobs
 
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        jobs.run("train", [f"experiment='{name}'", *flags, "--cfg", "job", "--resolve"])  # in quotes: null is no experiment
+        jobs.run("train", [f"experiment='{name}'", *flags, "--cfg", "job", "--resolve"])  # in quotes, so that `null` is a name
     config: dict[str, Any] = yaml.safe_load(shown.getvalue())
     return config
 
 
 def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
-    """Return the key `reproduce` of an experiment; UserError for a key or a value that cannot be read."""
-    known = [each.name for each in fields(Claim)]
+    """Return the key `reproduce` of an experiment; UserError for an unknown key or a value of the wrong type."""
+    known = [entry.name for entry in fields(Claim)]
     if unknown := set(content) - set(known):
-        raise UserError(f"experiment={name}: `reproduce:` has no key '{unknown.pop()}'; it has {', '.join(known)}.")
+        raise UserError(f"experiment={name}: `reproduce:` has no key '{unknown.pop()}'; its keys are {', '.join(known)}.")
     for key in ("published", "ci95", "tolerance"):
         value = content.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise UserError(f"experiment={name}: reproduce.{key}={value} should be a number, and an accuracy one in [0, 1].")
+            raise UserError(f"experiment={name}: reproduce.{key}={value} should be a number (for an accuracy, in [0, 1]).")
     return Claim(**{**content, "differences": tuple(content.get("differences", ()))})
 
 
 def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError where the run is not of this experiment."""
+    """Raise UserError unless the run is of this experiment."""
     trained = config.get("options", {}).get("experiment")
     if trained != name:
         of = f"of experiment={trained}" if trained else "of no experiment"
@@ -129,38 +129,40 @@ def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:
 
 
 def protocol(overrides: Mapping[str, Any]) -> list[str]:
-    """Return the overrides of `metarun eval` as words, nested keys with dots."""
+    """Return the overrides of `metarun eval` as words; dots join nested keys."""
     from metarun.commands.overrides import leaves
 
     return [f"{key}={json.dumps(value)}" for key, value in leaves(overrides)]
 
 
 def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | None) -> list[str]:
-    """Return by what a run differs from its experiment, "steps=20 instead of 7200".
+    """Return the differences between a run and its experiment, such as "steps=20 instead of 7200".
 
-    config: the experiment's. trained: the run's, in which the class split that was drawn (null before) does not count. done: the steps of
-    its last checkpoint, None where that is not known.
+    config: the experiment's config. trained: the run's config; a drawn class split (null in the experiment) is no difference. done: the
+    step of the run's last checkpoint, or None if unknown.
     """
     from metarun.commands.overrides import leaves
 
     was, now = dict(leaves(config)), dict(leaves(trained))
-    replaced = [group for group in config if was.get(target := f"{group}._target_") != now.get(target)]  # its other keys say nothing more
-    said = []
+    replaced = [
+        group for group in config if was.get(target := f"{group}._target_") != now.get(target)
+    ]  # the other keys of a replaced group tell nothing more
+    differences = []
     for key, value in was.items():
         group = key.split(".")[0]
         free = key in FREE or group in FREE or (group in replaced and key != f"{group}._target_")
         drawn = value is None and not isinstance(now.get(key), (bool, int, float, str))
         if not free and not drawn and now.get(key) != value:
-            said.append(f"{key}={now.get(key)} instead of {value}")
+            differences.append(f"{key}={now.get(key)} instead of {value}")
     if done is not None and done < trained["steps"]:
-        said.append(f"stopped after {done} of {trained['steps']} steps")
-    return said
+        differences.append(f"stopped after {done} of {trained['steps']} steps")
+    return differences
 
 
 def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) -> dict[str, Any]:
-    """Return our score beside the published one; `reproduced` is None where nothing was published.
+    """Return the measured and the published score; `reproduced` is None if nothing was published.
 
-    changed: by what the run differs from the experiment.
+    changed: the differences between the run and the experiment.
     """
     mean, reproduced = report["mean"], None
     if experiment.published is not None:
@@ -184,18 +186,18 @@ def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) ->
 
 
 def lines(name: str, experiment: Claim, result: Mapping[str, Any]) -> list[str]:
-    """Return the comparison for a person."""
-    said = [f"{name}: measured {score(result['metric'], result['measured'], result['measured_ci95'])}"]
+    """Return the comparison as lines of text."""
+    text = [f"{name}: measured {score(result['metric'], result['measured'], result['measured_ci95'])}"]
     if experiment.published is None:
-        said.append(f"published: nothing to compare with{f' ({experiment.source})' if experiment.source else ''}")
+        text.append(f"published: nothing to compare with{f' ({experiment.source})' if experiment.source else ''}")
     else:
         recalled = ", as recalled and not read again" if experiment.recalled else ""
-        said.append(f"published {score(experiment.metric, experiment.published, experiment.ci95)} ({experiment.source}{recalled})")
+        text.append(f"published {score(experiment.metric, experiment.published, experiment.ci95)} ({experiment.source}{recalled})")
         verdict = "reproduced" if result["reproduced"] else "NOT reproduced"
-        said.append(f"{verdict}: it may fall short by {score(experiment.metric, experiment.tolerance, None)}")
-    said += [f"  known difference: {difference}" for difference in experiment.differences]
-    said += [f"  protocol changed: {change}" for change in result["changed"]]
-    return said
+        text.append(f"{verdict}: the tolerance is {score(experiment.metric, experiment.tolerance, None)}")
+    text += [f"  known difference: {difference}" for difference in experiment.differences]
+    text += [f"  protocol changed: {change}" for change in result["changed"]]
+    return text
 
 
 def score(metric: str, value: float | None, ci95: float | None) -> str:

@@ -32,8 +32,8 @@ class Showing:
     """Notes and draws validations; `last` is the summary of the latest one.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
-    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. There is
-    none either where the tracker shows no figures (`Tracker.draws_figures`).
+    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. Without
+    figures in the tracker (`Tracker.draws_figures`), there are no pictures.
     """
 
     def __init__(self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings) -> None:

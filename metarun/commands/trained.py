@@ -1,4 +1,4 @@
-"""From checkpoints to a model that predicts, for evaluations and pictures."""
+"""Build a trained model from checkpoints, for evaluations and pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trained(NamedTuple):
 
 
 def load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
-    """Return the paths and the checkpoints that are named: one, or the members of an ensemble.
+    """Load one checkpoint, or the members of an ensemble; return the paths and the checkpoints.
 
     named: a path or a list of paths. Raises UserError for an empty list, for members of different algorithms or backbones, and for
     a file that `checkpoint.load` refuses.
@@ -55,10 +55,10 @@ def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
 
 
 def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:
-    wanted, _ = parts.algorithm.init(torch.tensor(0))
-    unread = traits_of(parts.algorithm).training_only
-    for name, value in wanted.items():
-        if name.startswith(unread):
+    expected, _ = parts.algorithm.init(torch.tensor(0))
+    prefixes = traits_of(parts.algorithm).training_only
+    for name, value in expected.items():
+        if name.startswith(prefixes):
             continue
         if name not in stored.params:
             raise UserError(

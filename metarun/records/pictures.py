@@ -1,4 +1,4 @@
-"""Pictures of adaptation. The first figure imports matplotlib; nothing here touches its global state (pyplot)."""
+"""Pictures of adaptation. The first figure imports matplotlib. This module does not touch matplotlib's global state (pyplot)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which differ for colour-blind readers too.
+# Okabe and Ito's colours: colour-blind readers can tell them apart too.
 _RIGHT, _WRONG, _SUPPORT = "#0072B2", "#D55E00", "#888888"
 _CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MOST_WAYS, _MOST_SHOTS, _MOST_QUERIES, _MOST_CURVES = 10, 5, 8, 6
@@ -30,10 +30,10 @@ def episode_figure(
     support_mask: Tensor | None = None,
     query_mask: Tensor | None = None,
 ) -> Figure:
-    """Draw an episode of images: a row for each class, its support left, its queries with their predictions right.
+    """Draw an episode of images: one row per class, the support images on the left, the queries with their predictions on the right.
 
     support_x, query_x: (B, C, H, W) in [0, 1], C = 1 or 3. support_y, query_y: (B, N) one-hot. probabilities: (B, N), of the queries.
-    *_mask: (B,) bool, False on padding. At most 10 classes, 5 shots and 8 queries are drawn; the accuracy in the title is over all.
+    *_mask: (B,) bool, False on padding. The figure shows at most 10 classes, 5 shots and 8 queries; the accuracy covers all queries.
     """
     support_rows = _rows_by_class(support_y, support_mask)
     query_rows = _rows_by_class(query_y, query_mask)
@@ -63,7 +63,7 @@ def curve_figure(
     """Draw a task of one input and one output: the support points, the truth, and the model before and after inner steps.
 
     x: (B,) or (B, 1), in any order. truth: outputs at x, or None. support_x, support_y: (K,) or (K, 1). by_step: the model's outputs at x
-    before adaptation and after each inner step; of many, the first, the last and some between are drawn.
+    before adaptation and after each inner step. If there are many steps, the figure shows some of them, with the first and the last.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -91,10 +91,10 @@ def curve_figure(
 
 
 class Panel(NamedTuple):
-    """One task of one input and one output as a model predicts it.
+    """A model's predictions for one task of one input and one output.
 
-    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs whose mixture is the
-    prediction. low, high: (B, 1), the ends of the interval that is drawn.
+    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs; their mixture is
+    the prediction. low, high: (B, 1), the ends of the interval to draw.
     """
 
     x: Tensor
@@ -107,9 +107,9 @@ class Panel(NamedTuple):
 
 
 def prediction_figure(panels: Mapping[str, Sequence[Panel]], interval: str) -> Figure:
-    """Draw a column for each model, by name, and a row for each task; a row shares its axes, so that models compare.
+    """Draw a column for each model, by name, and a row for each task. The models of a row share axes, so that they can be compared.
 
-    interval: what `low` and `high` enclose, for the legend, such as "90 % interval". Of many samples the first six are drawn.
+    interval: the legend's text for the area between `low` and `high`, such as "90 % interval". At most six samples are drawn.
     """
     from matplotlib.figure import Figure
 
@@ -133,9 +133,9 @@ def prediction_figure(panels: Mapping[str, Sequence[Panel]], interval: str) -> F
 
 
 def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title: str = "") -> Figure:
-    """Draw the score before adaptation and after each inner step, a line for each name.
+    """Draw the score before adaptation and after each inner step, one line per name.
 
-    A single score is a level line. Where a line ends early, dots lead from its last score to its name.
+    A single score is a horizontal line. If a line ends early, dots lead from its last score to its name.
     metric: "accuracy" in [0, 1] (drawn in percent), or an error such as "mse".
     """
     from matplotlib.figure import Figure
@@ -166,9 +166,9 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
 
 
 def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Figure:
-    """Draw a logged value against the outer steps, a line for each name.
+    """Draw a logged value against the outer steps, one line per name.
 
-    histories: name -> pairs of outer step and value. key: of the value in the log; one that ends in `accuracy` is drawn in percent.
+    histories: name -> pairs of outer step and value. key: the value's key in the log; a key that ends in `accuracy` is drawn in percent.
     """
     from matplotlib.figure import Figure
 
@@ -190,7 +190,7 @@ def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: st
 
 
 def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> None:
-    """Write names and last scores at the right ends of the lines, moved apart where they would overlap."""
+    """Write names and last scores at the right ends of the lines, and move them apart if they would overlap."""
     low, high = axes.get_ylim()
     gap, last = 0.062 * (high - low), float("-inf")
     for value, name, color in sorted(end for end in ends if math.isfinite(end[0])):
@@ -200,7 +200,7 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> No
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return one pair of axes in which an image is one unit wide. Axes of its own for each image would take ten times as long to draw."""
+    """Return one pair of axes in which an image is one unit wide. Drawing one pair of axes per image would take ten times as long."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(0.85 * width, 0.98 * height + 0.45), dpi=110, layout="constrained")
@@ -234,7 +234,7 @@ def _accuracy(query_rows: list[list[int]], predicted: Tensor) -> str:
 
 
 def _some(steps: Sequence[int], limit: int) -> list[int]:
-    """Return at most `limit` of the steps, evenly spread, with the first and the last."""
+    """Return at most `limit` of the steps, evenly spread, including the first and the last."""
     if len(steps) <= limit:
         return list(steps)
     return sorted({steps[round(i * (len(steps) - 1) / (limit - 1))] for i in range(limit)})

@@ -1,4 +1,4 @@
-"""Checkpoints written while the run goes on: a copy is taken at once, and a thread brings it to the disk."""
+"""Save checkpoints while the run goes on: the caller copies the tensors, and a thread writes the copy to disk."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from types import TracebackType
 from metarun.records.checkpoint import Checkpoint, encode, snapshot, write
 
 SNAPSHOTS = 3
-"""How many may be in memory at once, the one being written included; with Adam's moments each is three times the parameters."""
+"""Most copies in memory, including the one that the thread writes; with Adam's moments a copy is three times the parameters."""
 PATIENCE = 2.0
-"""Seconds that a run which Ctrl-C ended gives its disk."""
+"""Seconds that an interrupted run (Ctrl-C) waits for its disk."""
 
 
 class Saver:
-    """Does what `checkpoint.save` does, in the order of the calls, and keeps the caller only for a copy of the tensors.
+    """Saves checkpoints like `checkpoint.save`, in the order of the calls, but the caller waits only for a copy of the tensors.
 
-    before: called in the thread before each file is written, such as `Tracker.sync`: what is logged before a call of `save` is then on
-        disk before that checkpoint. It must stay valid until the Saver is left.
+    before: a function that the thread calls before it writes each file. With `Tracker.sync`, the values logged before a call of `save` are
+        on disk before that checkpoint. The function must stay valid until the `with` block ends.
 
-    Each checkpoint is written, even where a newer one for the same path waits behind it, so the files on disk are always some that
-    `checkpoint.save` would have left too, only later. Leaving the `with` waits until everything is on disk.
+    The Saver writes every checkpoint, even if a newer one for the same path waits. The files on disk are therefore always files that
+    `checkpoint.save` would have left too, only later. The end of the `with` block waits until all files are on disk.
 
-    What goes wrong in the background is raised once: by the next `save` or `flush`, or on leaving. What waited behind it is dropped, as it
-    would never have been asked for had the error come at once.
+    The next `save` or `flush`, or the end of the block, raises an error of the thread, once. The Saver then drops the checkpoints that
+    wait: with `checkpoint.save` the error would have come earlier, and the caller would not have saved them.
     """
 
     def __init__(self, before: Callable[[], object] | None = None) -> None:
         self._before = before
-        self._thread: threading.Thread | None = None  # the latest
+        self._thread: threading.Thread | None = None  # the latest thread
         self._waiting: list[tuple[Path, Checkpoint]] = []
-        self._taken: Checkpoint | None = None  # by the thread, and not encoded yet
+        self._taken: Checkpoint | None = None  # the checkpoint that the thread took and has not encoded yet
         self._running = self._writing = False
         self._error: BaseException | None = None
-        self._changed = threading.Condition()  # guards all of these
+        self._changed = threading.Condition()  # guards all fields above
 
     def save(self, path: str | Path, checkpoint: Checkpoint) -> None:
-        """Copy the checkpoint and return; waits only while `SNAPSHOTS` earlier ones are not on disk.
+        """Copy the checkpoint and return; waits only while `SNAPSHOTS` earlier checkpoints are not on disk.
 
-        Raises TypeError, naming the place, where something is neither a plain value nor a tensor; and, in place of saving, what went
-        wrong with an earlier save.
+        Raises TypeError, with the key, for an entry that is neither a plain value nor a tensor. If an earlier save failed, raises its
+        error and does not save.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) + self._writing < SNAPSHOTS)
             self._raise()
         copied = snapshot(checkpoint)
         with self._changed:
-            self._raise()  # what went wrong during the copy; put behind it, this save would be one that nobody asked for
+            self._raise()  # an error during the copy: this checkpoint is dropped like those that waited
             if not self._running:
-                # A daemon, so that a disk which hangs cannot keep the process; and none between saves, so that a fork finds none.
+                # A daemon thread, so that a hanging disk cannot keep the process. It ends between saves, so that a fork finds no thread.
                 thread = threading.Thread(target=self._work, name="saver", daemon=True)
-                thread.start()  # it looks for what waits when this lock is free, so a start that fails leaves nothing behind
+                thread.start()  # it waits for this lock before it reads the list, so a failed start leaves nothing behind
                 self._thread, self._running = thread, True
             self._waiting.append((Path(path), copied))
-            del copied  # the thread's from here, so that it is free as soon as it is encoded
+            del copied  # only the thread holds the copy now, and frees it after encoding
 
     def flush(self) -> None:
-        """Wait until everything is on disk; raises what went wrong with an earlier save."""
+        """Wait until all files are on disk; raises the error of an earlier save."""
         self._rest()
         self._raise()
 
@@ -80,11 +80,11 @@ class Saver:
             exception.add_note(str(self._error))
 
     def _rest(self, seconds: float | None = None) -> None:
-        """Wait until everything is on disk, and the thread gone."""
+        """Wait until all files are on disk and the thread has ended."""
         with self._changed:
             done = self._changed.wait_for(lambda: not self._running, seconds)
         if done and self._thread is not None:
-            self._thread.join()  # which is short now: of a join that Ctrl-C ends, Python takes the thread for ended too
+            self._thread.join()  # a short wait: if Ctrl-C interrupts a join, Python considers the thread ended
 
     def _raise(self) -> None:
         error, self._error = self._error, None
@@ -92,13 +92,13 @@ class Saver:
             raise error
 
     def _leave(self) -> None:
-        """Give the disk a moment, then go: the thread ends with the process, and a file that it has not finished is not in place."""
+        """Wait `PATIENCE` seconds, then return. The thread ends with the process, and an unfinished file is not in place."""
         try:
             self._rest(PATIENCE)
-        finally:  # also where a second Ctrl-C ends the patience
+        finally:  # also after a second Ctrl-C during the wait
             with self._changed:
                 self._waiting.clear()
-                # The C++ runtime aborts a process that ends while one of its threads is inside torch.save, or frees a tensor.
+                # The C++ runtime aborts a process that ends while a thread is inside torch.save, or frees a tensor.
                 self._changed.wait_for(lambda: self._taken is None)
 
     def _work(self) -> None:

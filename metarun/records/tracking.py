@@ -1,4 +1,4 @@
-"""What a run leaves to look at: metrics.jsonl, TensorBoard, and the progress shown while it lasts."""
+"""Records of a run: metrics.jsonl, TensorBoard, and the progress display."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 TIME_KEYS = ("time", "tasks_per_second", "waiting")
-"""The keys in which two equal runs may differ."""
+"""Keys whose values may differ between two equal runs."""
 QUEUE = 1000
-"""How many values may wait for TensorBoard's thread; a validation logs some tens at once."""
+"""Most values that wait for TensorBoard's thread; a validation logs some tens of values at once."""
 
 
 class Tracker:
     """Writes numbers, pictures and hyperparameters of one run into its folder.
 
-    folder: of the run; it gets `metrics.jsonl` and, with `tensorboard`, `tensorboard/`.
-    resume_step: None for a new run; else what was logged after that step, by a run that was then killed, is taken back.
+    folder: the run folder. The tracker writes `metrics.jsonl` and, with `tensorboard`, `tensorboard/` into it.
+    resume_step: None for a new run. For a resumed run, its step: the tracker deletes the values that the killed run logged after it.
 
-    Raises UserError where the folder cannot be written, or where a new run would write over the metrics of another.
+    Raises UserError if the folder cannot be written, or if a new run would overwrite the metrics of another run.
     """
 
     def __init__(self, folder: str | Path, *, tensorboard: bool = True, resume_step: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Tracker:
         self._writer = _tensorboard_writer(self.folder / "tensorboard", resume_step) if tensorboard else None
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line: the step, the values, and the seconds of training so far. A value that is not finite becomes null."""
+        """Append one line: the step, the values, and the seconds of training so far. A non-finite value becomes null."""
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, **{name: value if math.isfinite(value) else None for name, value in numbers.items()}}
         line["time"] = round(time.monotonic() - self._start, 3)
@@ -56,39 +56,39 @@ class Tracker:
                 self._writer.add_scalar(name, value, step)
 
     def figure(self, step: int, tag: str, figure: Figure) -> None:
-        """Add a picture to TensorBoard and close it; without TensorBoard, only close it."""
+        """Add a picture to TensorBoard, if there is one, and clear the picture."""
         if self._writer is not None:
             self._writer.add_figure(tag, figure, step)
         figure.clear()
 
     @property
     def draws_figures(self) -> bool:
-        """Whether a figure would be seen, so that nobody draws one in vain."""
+        """Whether the tracker shows figures; if not, callers need not draw any."""
         return self._writer is not None
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float], step: int = 0) -> None:
-        """Show the run in the HPARAMS tab: its config, flattened to scalars, beside its final metrics."""
+        """Show the run in the HPARAMS tab: its config, flattened to scalars, and its final metrics."""
         if self._writer is None:
             return
         from torch.utils.tensorboard.summary import hparams
 
-        # SummaryWriter.add_hparams would put these into a subfolder, and the tab would show a second run.
+        # SummaryWriter.add_hparams would write into a subfolder, and the tab would show a second run.
         for summary in hparams(dict(flatten(config)), dict(metrics)):
             self._writer._get_file_writer().add_summary(summary)
         for name, value in metrics.items():
             self._writer.add_scalar(name, float(value), step)
 
     def sync(self) -> None:
-        """Force what was logged to the disk, so that no checkpoint written afterwards is ahead of it.
+        """Force the logged values to disk, so that a checkpoint written afterwards is never ahead of the log.
 
-        Another thread may call it while this one goes on logging: it covers at least what was logged before the call.
+        Another thread may call `sync` while this thread logs. `sync` covers at least the values that were logged before the call.
         """
         os.fsync(self._file.fileno())
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write out what is pending; a second call does nothing."""
+        """Write the pending values and close the files; a second call does nothing."""
         self._file.close()
         if self._writer is not None:
             self._writer.close()
@@ -101,9 +101,9 @@ class Tracker:
 
 
 class Progress:
-    """A bar on a terminal, lines elsewhere, both on stderr: the latest values, and the time left.
+    """Shows the latest values and the time left: as a bar on a terminal, as lines elsewhere. Both go to stderr.
 
-    steps: of the whole run. start: the step from which it goes on. every: least seconds between two lines.
+    steps: the steps of the whole run. start: the first step of a resumed run. every: least seconds between two lines.
     """
 
     def __init__(self, steps: int, start: int = 0, *, every: float = 5.0, stream: TextIO | None = None) -> None:
@@ -114,7 +114,7 @@ class Progress:
         self._bar = self._make_bar() if self._stream.isatty() else None
 
     def update(self, step: int, **shown: Any) -> None:
-        """Note that `step` steps are done, and the latest values: numbers are shown with 4 digits, text as it is."""
+        """Show that `step` steps are done, and the latest values. Numbers get 4 digits; text stays as it is."""
         self._shown.update(shown)
         if self._bar is not None:
             if shown:
@@ -132,7 +132,7 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is and go to the next line."""
+        """Keep the bar on the screen, and go to the next line."""
         if self._bar is not None:
             self._bar.close()
 
@@ -160,7 +160,7 @@ class Progress:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """Yield the leaves of a nested config as ("algo.inner_lr", 0.4); a `_target_` gives its last word under its node's own name."""
+    """Yield the leaves of a nested config as ("algo.inner_lr", 0.4). A `_target_` yields the node's name and the last part of the path."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -178,7 +178,9 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
     if not path.exists() or path.stat().st_size == 0:
         return 0.0
     if resume_step is None:
-        raise UserError(f"{path.parent} holds the metrics of another run; choose another folder, or go on with resume={path.parent}")
+        raise UserError(
+            f"{path.parent} holds the metrics of another run; choose another folder, or continue that run with resume={path.parent}"
+        )
     kept, seconds = [], 0.0
     for line in path.read_bytes().splitlines(keepends=True):
         entry = parse_entry(line)
@@ -195,7 +197,7 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
 
 
 def parse_entry(line: bytes) -> dict[str, Any] | None:
-    """Parse one line of `metrics.jsonl`, its newline included; None for one that a kill cut short."""
+    """Parse one line of `metrics.jsonl`, its newline included; None for a line that a kill cut short."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -208,5 +210,5 @@ def _tensorboard_writer(folder: Path, resume_step: int | None) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(f"TensorBoard cannot be imported ({error}); install it or choose logger=jsonl.") from error
-    # Its thread opens and closes the file for every value; a longer queue is what keeps `log` from waiting for that.
+    # TensorBoard's thread opens and closes the file for every value. With a longer queue, `log` does not wait for the thread.
     return SummaryWriter(folder, max_queue=QUEUE, purge_step=None if resume_step is None else resume_step + 1)

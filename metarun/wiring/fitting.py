@@ -1,4 +1,4 @@
-"""Values from a config against the annotations of the function that they are for."""
+"""Check and convert the values of a config by the annotations of the function that takes the values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metarun.errors import UserError, nearest
 
 
 class _MisfitError(Exception):
-    """A value does not fit; the argument says what would."""
+    """A value does not fit; the argument describes a value that would."""
 
 
 def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolved annotation of each argument; of none where they cannot be resolved (names imported for typing only)."""
+    """Return the resolved annotation of each argument, or {} if they cannot be resolved (names imported for typing only)."""
     holder: Any = target
     if isinstance(target, type) and not dataclasses.is_dataclass(target):
         holder = target.__init__  # type: ignore[misc]
@@ -29,10 +29,10 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def fit(value: Any, hint: Any, name: str) -> Any:
-    """Return the value as the annotation asks for it, or raise UserError "algo.inner_lr='abc' should be a float.".
+    """Return the value in the annotated type, or raise UserError "algo.inner_lr='abc' should be a float.".
 
-    Checks bool, int, float, str, Path, None, Literal and unions, lists, tuples and dictionaries of them; everything else passes.
-    Converts only where nothing is lost: 1 -> 1.0, 1e4 -> 10000, [1, 2] -> (1, 2), text -> Path.
+    Checks bool, int, float, str, Path, None, Literal, and unions, lists, tuples and dictionaries of these. Others accept any value.
+    Converts only without loss: 1 -> 1.0, 1e4 -> 10000, [1, 2] -> (1, 2), text -> Path.
     """
     try:
         return _fit(value, hint)

@@ -1,7 +1,7 @@
-"""From a config node to an object: a dotted path and its keyword arguments, nothing else.
+"""Build an object from a config node: a dotted path and its keyword arguments.
 
-A node is a plain dictionary with `_target_`. Nothing is ever interpolated, so a `${...}` in a checkpoint stays text. A config
-that comes out of a file goes through `check_targets` first: `_target_` names code, and a file may name any.
+A node is a plain dictionary with `_target_`. This module never interpolates, so a `${...}` in a checkpoint stays text. A config
+from a file must pass `check_targets` first: `_target_` names code to run, and a file may name any code.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TARGET = "_target_"
 def instantiate(node: Mapping[str, Any], /, *, name: str = "config", trust: Sequence[str] | None = None, **extra: Any) -> Any:
     """Call `node["_target_"]` with the other keys of the node, and with `extra`, as keyword arguments.
 
-    Nodes inside the node, in dictionaries and lists, are instantiated first. name: of the node, for messages ("algo").
-    trust: None for a config that the user typed; for one that came out of a file, the packages besides metarun whose code may
-    be named in it (see `check_targets`).
+    Nodes inside the node, in dictionaries and lists, are instantiated first. name: the node's name, for messages ("algo").
+    trust: None for a config that the user typed. For a config from a file, the packages besides metarun whose code the config may
+    name (see `check_targets`).
 
-    Raises UserError for a target that does not exist, an argument that it does not take or lacks, or a value of the wrong
-    type. What the target itself raises is not touched.
+    Raises UserError for a target that does not exist, an unknown or missing argument, or a value of the wrong type. Exceptions of the
+    target itself pass through.
     """
     if trust is not None:
         check_targets(node, trust)
@@ -44,7 +44,7 @@ def instantiate(node: Mapping[str, Any], /, *, name: str = "config", trust: Sequ
 
 
 def locate(path: str) -> Any:
-    """Import and return what a dotted path names: a module, or an attribute at any depth below one."""
+    """Import and return the object at a dotted path: a module, or an attribute at any depth below a module."""
     if not _is_dotted(path):
         raise UserError(f"{TARGET}={path!r} is not a dotted path such as package.module.name.")
     parts = path.split(".")
@@ -61,11 +61,11 @@ def locate(path: str) -> Any:
 
 
 def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
-    """Refuse a config that names code which is neither a building block of metarun nor in a package that the user trusts.
+    """Refuse a config that names code outside metarun's building blocks and the packages that the user trusts.
 
-    Every `_target_`, at any depth, must be one that occurs in the shipped configs, letter by letter; or its first part must be
-    in `trust` and what it names must be *defined* in a trusted package: `mine.os.system` is defined in posix, and refused.
-    Nothing is imported unless the user named its package.
+    Every `_target_`, at any depth, must equal a `_target_` of the shipped configs. Otherwise its first part must be in `trust`, and the
+    named object must be *defined* in a trusted package: `mine.os.system` is defined in posix, so metarun refuses this target.
+    metarun imports only packages that the user trusts.
     """
     for target in _targets(config):
         if not (isinstance(target, str) and (target in shipped_targets() or _is_trusted(target, trust))):
@@ -98,7 +98,7 @@ def _call(node: Mapping[str, Any], name: str, extra: Mapping[str, Any]) -> Any:
     fitted = {key: fit(value, hints[key], f"{name}.{key}") if key in hints else value for key, value in arguments.items()}
     try:
         return target(**{**fitted, **extra})
-    except TypeError as error:  # a function of `**options` hands them on, and only the last to get them knows them all
+    except TypeError as error:  # a function of `**options` passes them on, and only the last function rejects an unknown one
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown is None or unknown[1] not in arguments:
             raise
@@ -116,7 +116,7 @@ def _build(value: Any, name: str) -> Any:
 def _check_arguments(target: Callable[..., Any], path: str, name: str, arguments: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     try:
         parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # some functions written in C do not tell
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -135,8 +135,8 @@ def _import(module: str, path: str, missing_ok: bool = False) -> ModuleType | No
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:  # the module is there, but what it imports is not
-            raise UserError(f"{TARGET}={path}: importing '{module}' failed, since there is no module '{error.name}'.") from error
+        if error.name != module:  # the module exists, but a module that it imports does not
+            raise UserError(f"{TARGET}={path}: importing '{module}' failed, because there is no module '{error.name}'.") from error
         if missing_ok:
             return None
         raise UserError(f"{TARGET}={path}: there is no module '{module}'; is its folder the current one, or on PYTHONPATH?") from error

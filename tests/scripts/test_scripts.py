@@ -111,7 +111,7 @@ def test_a_figure_is_drawn_with_a_line_for_each_report(results_table: ModuleType
 def test_a_figure_of_two_metrics_is_refused(results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [write(tmp_path / name / "report.json", metric=name, by_step=[0.5]) for name in ("accuracy", "mse")]
     assert results_table.main([*map(str, files), "--figure", str(tmp_path / "curve.png")]) == 2
-    assert "a figure has one metric, and these reports have accuracy and mse." in capsys.readouterr().err
+    assert "a figure shows one metric, but these reports have accuracy and mse." in capsys.readouterr().err
     assert not (tmp_path / "curve.png").exists()
 
 
