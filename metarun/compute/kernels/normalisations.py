@@ -23,6 +23,9 @@ WORTH = 1 << 12
 _c = torch.ops.metarun
 _BACKWARD = (_c.norm_relu_backward.default, _c.norm_pool_backward.default)
 
+_BATCH_NORMS = (aten.native_batch_norm.default, aten._native_batch_norm_legit_no_training.default)
+"""torch records a batch normalisation as the first operation. torch 2.6 records the second one, which has no argument `training`."""
+
 
 def column_statistics(node: Node) -> None:
     """Replace the mean and variance of each channel by `metarun.column_statistics`, for images of one pixel."""
@@ -89,8 +92,11 @@ def _normalisation(result: Node) -> tuple[Any, ...] | None:
     if result.target is not operator.getitem or result.args[1] != 0 or len(result.users) != 1:
         return None
     norm: Any = result.args[0]
-    if norm.target is not aten.native_batch_norm.default or len(norm.users) > 1 or not _worth(norm.args[0]):
+    if norm.target not in _BATCH_NORMS or len(norm.users) > 1 or not _worth(norm.args[0]):
         return None
+    if norm.target is _BATCH_NORMS[1]:
+        *tensors, _, eps = norm.args
+        return (*tensors, eps)
     *tensors, training, _, eps = norm.args
     return None if training else (*tensors, eps)
 
