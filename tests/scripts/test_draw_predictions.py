@@ -118,7 +118,7 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(evaluations: list[Path], tmp
         ([same, "--episodes", "a"], "must be whole numbers"),
         ([same, "--names", "a,b"], "1 evaluations need as many different names"),
         ([same, str(moved)], "not of the same episodes"),
-        ([str(stale)], "is of step 2 now, and the report of step 1"),
+        ([str(stale)], "is now of step 2, but the report is of step 1"),
     ):
         assert draw_predictions.main([*paths, "--out", str(tmp_path / "a.png")]) == 2
         assert sentence in capsys.readouterr().err
