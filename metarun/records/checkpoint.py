@@ -67,7 +67,7 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     """
     buffer = io.BytesIO()
     torch.save(_content(checkpoint), buffer)
-    return buffer.getbuffer()
+    return memoryview(buffer.getvalue())  # not `getbuffer`: Python 3.13 complains where the buffer is freed before its view
 
 
 def write(path: str | Path, content: memoryview) -> None:
