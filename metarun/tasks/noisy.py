@@ -1,0 +1,57 @@
+"""Another source's regression episodes with Gaussian noise on every target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.episodes import deal, first_of
+from metarun.errors import UserError
+from metarun.types import Episode, TaskSource
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """The episodes of `source`, y + ε with ε ~ N(0, noise²) for each target of support and query.
+
+    Support and query both have the noise, so no predictor has a squared error below the variance of the noise.
+
+    noise: standard deviation, in the unit of the targets. seed: of the noise in the training stream. eval_seed: of the noise in the "val"
+        and "test" streams.
+
+    Raises UserError for noise that is negative or not finite, and for a source of classification.
+    """
+
+    source: TaskSource
+    noise: float
+    seed: int = 0
+    eval_seed: int = 0
+    objective: str = "regression"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < math.inf:
+            raise UserError(f"task.noise={self.noise} must not be negative, and must be finite.")
+        if self.source.objective != "regression":
+            raise UserError(f"task.noise={self.noise} needs targets of a regression, and this task is {self.source.objective}.")
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Deal episode `index`: x (K, D) and y (K, D') of the support, (Q, D) and (Q, D') of the query."""
+        return first_of(self.batch(split, torch.tensor([index])))
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,) at once, with a leading axis T."""
+        key = draws.fold(draws.key(self.seed if split == "train" else self.eval_seed, split, indices), "noise")
+        noisy = [
+            part._replace(y=part.y + self.noise * draws.normal(draws.fold(key, role), *part.y.shape[1:]))
+            for role, part in deal(self.source, split, indices)._asdict().items()
+        ]
+        return Episode(*noisy)
+
+    def curve(self, split: str, index: int, x: Tensor) -> Tensor:
+        """Return the function of episode `index` without noise, (B, D'), at x (B, D); raises AttributeError where the source has none."""
+        values: Tensor = self.source.curve(split, index, x)  # type: ignore[attr-defined]
+        return values
