@@ -97,7 +97,7 @@ class Traits:
         boolean field of the algorithm that decides.
     learns_all_classes: a training label is an index among all training classes. metarun passes the count of these classes as the
         argument `train_classes`.
-    training_only: name prefixes of training-only parameters. The shapes of these parameters need not fit another task.
+    training_only: name prefixes of training-only parameters. An evaluation does not check the shapes of these parameters.
     objectives: the kinds of task that the algorithm can do.
     """
 
@@ -197,7 +197,7 @@ class WithChoice(Protocol):
 
 @runtime_checkable
 class WithInnerSteps(Protocol):
-    """An algorithm with a field for the number of inner steps in training, from which metarun estimates its work."""
+    """An algorithm with the field `inner_steps`, the number in training. metarun estimates the work of a task from this number."""
 
     @property
     def inner_steps(self) -> int: ...
@@ -237,7 +237,7 @@ class WithDevice(Protocol):
 
 @runtime_checkable
 class WithTrainLabels(Protocol):
-    """A source of classes whose training labels count the classes of the "episode", or all training classes ("global")."""
+    """A source of classes. A training label is an index among the classes of the "episode", or among all training classes ("global")."""
 
     @property
     def train_labels(self) -> str: ...
@@ -245,7 +245,7 @@ class WithTrainLabels(Protocol):
 
 @runtime_checkable
 class WithCurve(Protocol):
-    """A source whose tasks are functions that it knows, for pictures."""
+    """A source that knows the true function of each task, so that metarun can draw it."""
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the true function of an episode at x (B, D)."""

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1703.03400
     outer:  minimise over θ the mean over tasks of L(θ', query)                            (equation 1)
 
 The outer gradient runs through the inner steps: (I - α H) ∇L(θ', query) for one step. First-order MAML (section 5.2 of the paper)
-takes ∇L(θ', query) as it stands. The inner gradients are then constants, and θ' still depends on θ by the identity.
+takes ∇L(θ', query) alone: it treats the inner gradients as constants, so the derivative of θ' by θ is the identity.
 
 ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh et al. 2021) are options of this file.
 """
@@ -34,9 +34,9 @@ class Maml:
 
     inner_lr: α, per inner step. inner_steps: in training. test_inner_steps: at validation and test; None for as many as in training.
     first_order: drop the second derivatives. inner_loss: "mean" over the support examples, or the released code's "sum_over_shot",
-        the sum divided by the shots. That is N times the mean, so its α of 0.4 at 5 ways is 2.0 on a mean.
-    adapts: name patterns of the parameters that the inner loop changes. adapt_norm: whether scales and shifts of normalisation are
-        among them. The released code leaves them to the outer loop; it has shifts only, and here are scales too.
+        the sum divided by the shots. This loss is N times the mean. At 5 ways, α = 0.4 in the released code equals α = 2.0 on a mean.
+    adapts: name patterns of the parameters that the inner loop changes. adapt_norm: whether the inner loop changes scales and shifts of
+        normalisation too. In the released code only the outer loop learns them. That code has shifts only; metarun has scales too.
     recompute: run each inner step again for the outer gradient. Memory holds one step instead of all, and time grows by a third.
     """
 
@@ -65,7 +65,7 @@ class Maml:
         return self.network.init()
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> list[Fitted]:
-        """Return the network before adaptation and after each inner step; in training after the last alone."""
+        """Return the network before adaptation and after each inner step; in training, only the network after the last inner step."""
         inner_step = recomputed(self._inner_step) if self.recompute and training else self._inner_step
         path = self.inner.start(params)
         for _ in range(steps_of(self, training=training)):

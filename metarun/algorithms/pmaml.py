@@ -8,9 +8,9 @@ Chelsea Finn, Kelvin Xu, Sergey Levine. "Probabilistic Model-Agnostic Meta-Learn
     outer:  minimise E_q[-log p(query | φ)] + KL(q ‖ p)          over μ, σ, v_q, γ_p, γ_q         (equation 2 and line 11)
     test:   θ_1 … θ_S ~ p(θ | support), each adapted to φ_s; their predictions are averaged       (algorithm 2)
 
-In training, q infers θ from the query set, which shows which of the functions that fit the support set is the right one. At test, p
-draws θ from the support set alone. The KL term makes p as wide as q is scattered, so samples of an ambiguous task differ. Both Gaussians
-are one gradient step away from the same μ, and gradients flow through these steps and through the sample.
+Several functions may fit the support set. In training, q infers θ from the query set, which shows the right function. At test, p
+draws θ from the support set alone. The KL term widens p until it covers the scatter of q, so samples of an ambiguous task differ. The
+means of both Gaussians are one gradient step away from the same μ. Gradients flow through these steps and through the sample.
 
 L is the mean loss (squared error or cross entropy). The bound is divided by the number of query examples, and `kl_weight=1` is the exact
 bound. The paper does not say how it weighs the two terms; a smaller value tempers the KL. In regression the likelihood is a Gaussian, and
@@ -56,7 +56,7 @@ class Pmaml:
     inner_lr: α, per inner step. inner_steps: in training. test_inner_steps: at validation and test; None for as many as in training.
     first_order: drop the second derivatives, of the two γ-steps too. samples: S, at validation and test; training draws one.
     kl_weight: of the KL in the bound. init_gamma: γ_p and γ_q at the start. init_std: the standard deviations σ and √v_q of the weights at
-        the start. init_noise: that of a regression's observations at the start.
+        the start. init_noise: the standard deviation of a regression's observations at the start.
     """
 
     network: Network
@@ -127,7 +127,7 @@ class Pmaml:
     def _gaussian(
         self, params: Params, gamma: str, std: str, state: State, examples: Examples, classes: Tensor | None, training: bool
     ) -> Gaussian:
-        """Return the Gaussian with its mean one gradient step on these examples away from μ."""
+        """Return the Gaussian whose mean is μ after one gradient step on these examples."""
         mean = random_part(self.network, params)
         stepped = self._descend(mean, held_part(self.network, params), params[gamma], state, examples, classes, training)
         return Gaussian(stepped, {name: params[std + name] for name in mean})

@@ -42,7 +42,7 @@ def choose_device(config: Mapping[str, Any]) -> Device:
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
-    """Return parameters or state on the device. Convolution weights get channels-last strides, which suit the processor's kernels."""
+    """Return parameters or state on the device. Convolution weights get channels-last strides, which suit the CPU's kernels."""
     moved = {name: value.to(device) for name, value in tensors.items()}
     return {name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value for name, value in moved.items()}
 

@@ -35,7 +35,7 @@ SEQUENTIAL_TASKS = 64
 
 
 TEAM_FLOPS = 2e8
-"""Forward operations of a whole step below which a second thread costs more than it gains."""
+"""With fewer forward operations in a whole step than this, a second thread costs more than it gains."""
 
 
 COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
@@ -43,8 +43,8 @@ COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 
 
 C_KERNELS_FLOPS, C_KERNELS_SCORED_FLOPS = 1e13, 5e11
-"""Forward operations of a whole run, and of a whole evaluation, below which C kernels gain less than the seconds that their compilation
-takes. The limit of an evaluation is lower, since the kernels are compiled once and evaluations are repeated."""
+"""With fewer forward operations in a whole run, or in a whole evaluation, C kernels save less time than their compilation takes. The limit
+of an evaluation is lower, since the kernels are compiled once and evaluations are repeated."""
 
 
 MEMORY_SHARE = 0.5
@@ -127,7 +127,7 @@ class Device:
         return Plan(chunk, workers, threads, compile, autocast, kernels)
 
     def _chunk(self, work: Work, tasks: int, largest: int | None, *, training: bool) -> int:
-        """Return the number of tasks mapped at once: the config's, or equal chunks that `_fitting` allows; at most `largest`."""
+        """Return the number of tasks mapped at once: the config's, or the size of equal chunks within `_fitting`; at most `largest`."""
         limit = tasks if largest is None else largest
         if self.chunk is not None:
             return self.chunk if largest is None else min(self.chunk, largest)

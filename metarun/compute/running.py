@@ -1,8 +1,8 @@
 """Run a function of one chunk of tasks over whole batches: recorded, on several threads, with results in the order of the tasks.
 
-On a processor, chunks run on `workers` threads at once. Each thread has one core, since two cores gain nothing on small tensors.
-The results do not depend on the thread that runs a chunk. Only the size of the chunks and the number of threads of torch's kernels
-decide the bits.
+On a CPU, chunks run on `workers` threads at once. Where there are enough chunks, each thread has one core, since two cores gain nothing on
+small tensors. The results do not depend on the thread that runs a chunk. Only the size of the chunks and the number of threads of torch's
+kernels decide the bits.
 """
 
 from __future__ import annotations

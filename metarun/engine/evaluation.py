@@ -101,7 +101,7 @@ def observation_variance(
 
 
 class TaskScores:
-    """`score_episode` over a chunk of episodes. Objects with the same algorithm and `by_step` are equal, so a runner records one."""
+    """`score_episode` over a chunk of episodes. Objects of one algorithm and one `by_step` are equal: a runner records only the first."""
 
     def __init__(self, algorithm: Learner, by_step: str) -> None:
         self.algorithm, self.by_step = algorithm, by_step
@@ -168,7 +168,11 @@ def score_episode(
     by_step: str = "all",
     variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return the scores of one episode: by inner step (S,), the numbers of these steps (S,), and the figures that `summarise` pools."""
+    """Return, by name, the tensors of one episode that `summarise` combines.
+
+    "by_step": the scores after the scored inner steps (S,). "steps": the numbers of these steps (S,). The other names depend on the kind
+    of task and of algorithm.
+    """
     support, query = episode
     path = path_of(algorithm, params, state, support, key)
     steps = scored_steps(len(path) - 1, by_step)

@@ -39,8 +39,8 @@ from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskS
 class Settings:
     """The top-level keys of `train.yaml`, and the choices for the device.
 
-    steps: outer steps. tasks_per_step: T. *_every: in outer steps; 0 means never (not for log_every), but the engine always
-    evaluates and saves the last step. eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a
+    steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
+    always evaluates and saves the last step. eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a
     validation. device: torch's name of the device. Raises UserError where a number is too small.
     """
 
@@ -66,8 +66,8 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: "score" and "step" of the best validation. window: sums of the metrics since the last log line, as
-    scalars on the device, and the number of these steps under "steps".
+    step: outer steps done. best: "score" and "step" of the best validation. window: sums of the metrics over the steps
+    since the last log line, as scalars on the device, and the number of these steps under "steps".
     """
 
     step: int
@@ -235,7 +235,7 @@ def _validate_and_track(
 
 
 def _validate(loop: Loop) -> Report:
-    """Return the scores of the validation episodes. After the last step, an algorithm `WithChoice` first chooses by their scores."""
+    """Return the validation scores. After the last step, an algorithm `WithChoice` first chooses hyperparameters by such scores."""
     algorithm, position, settings = loop.algorithm, loop.position, loop.settings
     validation: dict[str, Any] = {
         "split": "val",

@@ -105,7 +105,7 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def resolve(path: str | Path, default: str = BEST) -> Path:
-    """Return the checkpoint at a path: the path itself if it is a file, else the file `default` of the run or its `checkpoints`.
+    """Return the checkpoint at a path: the path itself if it is a file, else the file named `default` in the folder or its `checkpoints`.
 
     Raises UserError where that file does not exist; the message names checkpoints or runs that exist.
     """

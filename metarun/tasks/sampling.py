@@ -57,11 +57,11 @@ class ClassPool:
         return replace(self, images=images.to(device), rows=None)
 
     def values(self, chosen: Tensor) -> Tensor:
-        """Return the images numbered `chosen` (B,) in the order of the classes: float32 (B, C, H, W) in [0, 1], on the pool's device."""
+        """Return the images `chosen` (B,), numbered class by class: float32 (B, C, H, W) in [0, 1], on the pool's device."""
         rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
         device = self.images.device
         pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
-        return pixels.div_(torch.full((), 255.0, device=device))  # for a number, CUDA multiplies by 1 / 255, which rounds differently
+        return pixels.div_(torch.full((), 255.0, device=device))  # not by a number: CUDA would multiply by 1 / 255 and round differently
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class FewShot:
         return first_of(self.batch(split, torch.tensor([index])))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
-        """Deal the episodes `indices` (T,) at once, with a leading axis T; they are on the CPU."""
+        """Deal the episodes `indices` (T,), a tensor on the CPU, at once, with a leading axis T."""
         pool = pool_of(self.pools, split)
         rows, present, shots = self.draw(split, indices)
         shape, tasks = self.shape(split), len(indices)
@@ -167,8 +167,8 @@ class FewShot:
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the rows of the episodes, without reading an image.
 
-        Returns rows (T, N, K+Q) into the pool's images; the rows in use differ. present (T, N) bool, False for the ways that
-        the episode does not use. shots (T, N), how many of the first K rows are used.
+        Returns rows (T, N, K+Q), the numbers of the pool's images; no image is used twice in an episode. present (T, N) bool, False for
+        the ways that the episode does not use. shots (T, N), how many of the first K rows are used.
         """
         shape = self.shape(split)
         key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
@@ -186,7 +186,7 @@ class FewShot:
         return starts + picks, torch.arange(shape.ways) < ways[:, None], shots
 
     def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
-        """Replace the picks of classes with fewer than K+Q images: the last ones are queries, and surplus support rows repeat one image."""
+        """Replace picks of classes with fewer than K+Q images: Q images are queries, the rest are support; spare rows repeat an image."""
         needed = shape.shots + shape.queries
         short = draws.bits(draws.fold(slots, 1), needed)
         beyond = torch.arange(needed) >= counts[..., None]

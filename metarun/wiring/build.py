@@ -80,7 +80,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     source = build_source(config)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
-    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape, where this is another data set
+    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape; this task may have another
         source = fit_images(source, config["input_shape"])
     episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
@@ -93,7 +93,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
 
 
 def build_source(config: dict[str, Any]) -> TaskSource:
-    """Build the task source, and write the split that the source drew into the config, so that a checkpoint restores the same split."""
+    """Build the task source. If it drew a split, write the split into the config, so that a checkpoint restores the same split."""
     source: TaskSource = instantiate(config["task"], name="task")
     for name in ("objective", "episode"):
         if not hasattr(source, name):
@@ -162,7 +162,8 @@ def build_settings(parts: Parts) -> Settings:
     keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
-    # A chunk as large as in training fits into memory. A resumed run restores the plan of training alone, so only that plan counts here.
+    # A chunk of the training's size is known to fit into memory. A resumed run restores the training's plan and no other, so a validation
+    # takes its largest chunk and its kernels from that plan.
     largest = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
     validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
     return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, largest=largest))
