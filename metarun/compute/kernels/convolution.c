@@ -30,7 +30,7 @@ typedef struct {
     const int *to;   /* (places): floats from the start of an image of the result */
 } product;
 
-static void apply(const product *it, int images, const float *x, size_t x_image, int depth, const float *weight, const float *bias,
+static void apply(const product *part, int images, const float *x, size_t x_image, int depth, const float *weight, const float *bias,
                   float *out, size_t out_image, int channels)
 {
     const float *rows[TAPS * PIXELS];
@@ -39,15 +39,15 @@ static void apply(const product *it, int images, const float *x, size_t x_image,
         int count = 0;
         for (; count < PIXELS && image < images; count++) {
             const float *from = x + image * x_image;
-            for (int tap = 0; tap < it->count; tap++) rows[tap * PIXELS + count] = from + it->from[place * it->count + tap];
-            to[count] = out + image * out_image + it->to[place];
-            if (++place == it->places) place = 0, image++;
+            for (int tap = 0; tap < part->count; tap++) rows[tap * PIXELS + count] = from + part->from[place * part->count + tap];
+            to[count] = out + image * out_image + part->to[place];
+            if (++place == part->places) place = 0, image++;
         }
         for (int p = count; p < PIXELS; p++) { /* registers without a pixel: their results are thrown away */
-            for (int tap = 0; tap < it->count; tap++) rows[tap * PIXELS + p] = zeros;
+            for (int tap = 0; tap < part->count; tap++) rows[tap * PIXELS + p] = zeros;
             to[p] = nowhere;
         }
-        multiply_all(count, rows, it->count, it->taps, depth, weight, channels, bias, to);
+        multiply_all(count, rows, part->count, part->taps, depth, weight, channels, bias, to);
     }
 }
 
@@ -63,17 +63,18 @@ static int find_products(int places, int taps, const int *reads, int depth, int 
         while (same < count && found[same].used != used[place]) same++;
         if (same == count) found[count++].used = used[place];
     }
-    for (product *it = found; it < found + count; it++) {
-        it->places = it->count = 0;
-        it->taps = numbers;
+    for (product *part = found; part < found + count; part++) {
+        part->places = part->count = 0;
+        part->taps = numbers;
         for (int tap = 0; tap < taps; tap++)
-            if (it->used >> tap & 1) *numbers++ = tap, it->count++;
-        it->to = numbers;
+            if (part->used >> tap & 1) *numbers++ = tap, part->count++;
+        part->to = numbers;
         for (int place = 0; place < places; place++)
-            if (used[place] == it->used) *numbers++ = place * channels, it->places++;
-        it->from = numbers;
+            if (used[place] == part->used) *numbers++ = place * channels, part->places++;
+        part->from = numbers;
         for (int place = 0; place < places; place++)
-            for (int tap = 0; used[place] == it->used && tap < it->count; tap++) *numbers++ = reads[place * taps + it->taps[tap]] * depth;
+            for (int tap = 0; used[place] == part->used && tap < part->count; tap++)
+                *numbers++ = reads[place * taps + part->taps[tap]] * depth;
     }
     return count;
 }
@@ -96,22 +97,22 @@ static void put(int pixels, int groups, int channels, const float *from, float *
 }
 
 /* Return the number of images whose x and y stay in the cache together. */
-static int images_at_once(const convolution *it)
+static int images_at_once(const convolution *conv)
 {
-    size_t image = (size_t)it->groups * (it->height * it->width * it->in + it->out_height * it->out_width * it->out);
+    size_t image = (size_t)conv->groups * (conv->height * conv->width * conv->in + conv->out_height * conv->out_width * conv->out);
     size_t most = SLAB / image;
     if (most > PIXELS) most -= most % PIXELS; /* each place then fills the registers */
-    if (most > (size_t)it->images) most = it->images;
+    if (most > (size_t)conv->images) most = conv->images;
     return most < 1 ? 1 : (int)most;
 }
 
 /* Convolve `from` (images, from_pixels, groups, depth) into `to` (images, to_pixels, groups, channels).
    weight: (groups, taps, depth, channels).
    reads: (to_pixels, taps), the pixel that a place reads through a tap, or -1 outside the image. */
-static int apply_to_all(const convolution *it, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels,
+static int apply_to_all(const convolution *conv, const int *reads, const float *from, int from_pixels, int depth, float *to, int to_pixels,
                         int channels, const float *weight, const float *bias)
 {
-    int most = images_at_once(it), groups = it->groups, taps = it->rows * it->columns, count = 0, failed = 1;
+    int most = images_at_once(conv), groups = conv->groups, taps = conv->rows * conv->columns, count = 0, failed = 1;
     product *products = malloc(sizeof(product) * to_pixels);
     uint64_t *used = malloc(sizeof(uint64_t) * to_pixels);
     int *numbers = malloc(sizeof(int) * to_pixels * (2 * taps + 1));
@@ -119,8 +120,8 @@ static int apply_to_all(const convolution *it, const int *reads, const float *fr
     float *out = malloc(sizeof(float) * (groups > 1 ? (size_t)most * to_pixels * groups * channels : 1));
     if (products && used && numbers && in && out)
         count = find_products(to_pixels, taps, reads, depth, channels, products, used, numbers), failed = 0;
-    for (int first = 0; !failed && first < it->images; first += most) {
-        int images = it->images - first < most ? it->images - first : most;
+    for (int first = 0; !failed && first < conv->images; first += most) {
+        int images = conv->images - first < most ? conv->images - first : most;
         const float *start = from + (size_t)first * from_pixels * groups * depth;
         float *end = to + (size_t)first * to_pixels * groups * channels;
         if (groups > 1) take(images * from_pixels, groups, depth, start, in);
@@ -138,88 +139,90 @@ static int apply_to_all(const convolution *it, const int *reads, const float *fr
     return failed;
 }
 
-int forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
+int forward(const convolution *conv, const float *x, const float *weight, const float *bias, float *y)
 {
-    int taps = it->rows * it->columns, places = it->out_height * it->out_width, depth = taps * it->in, failed = 1;
+    int taps = conv->rows * conv->columns, places = conv->out_height * conv->out_width, depth = taps * conv->in, failed = 1;
     int *reads = malloc(sizeof(int) * places * taps);
-    float *packed = malloc(sizeof(float) * it->groups * depth * it->out); /* (groups, taps, in, out) */
+    float *packed = malloc(sizeof(float) * conv->groups * depth * conv->out); /* (groups, taps, in, out) */
     if (reads && packed) {
         for (int place = 0; place < places; place++)
             for (int tap = 0; tap < taps; tap++) {
-                int row = place / it->out_width * it->row_stride - it->row_padding + tap / it->columns;
-                int column = place % it->out_width * it->column_stride - it->column_padding + tap % it->columns;
-                int inside = row >= 0 && row < it->height && column >= 0 && column < it->width;
-                reads[place * taps + tap] = inside ? row * it->width + column : -1;
+                int row = place / conv->out_width * conv->row_stride - conv->row_padding + tap / conv->columns;
+                int column = place % conv->out_width * conv->column_stride - conv->column_padding + tap % conv->columns;
+                int inside = row >= 0 && row < conv->height && column >= 0 && column < conv->width;
+                reads[place * taps + tap] = inside ? row * conv->width + column : -1;
             }
-        for (int group = 0; group < it->groups; group++)
-            turn(weight + (size_t)group * it->out * depth, it->out, depth, packed + (size_t)group * depth * it->out);
-        failed = apply_to_all(it, reads, x, it->height * it->width, it->in, y, places, it->out, packed, bias);
+        for (int group = 0; group < conv->groups; group++)
+            turn(weight + (size_t)group * conv->out * depth, conv->out, depth, packed + (size_t)group * depth * conv->out);
+        failed = apply_to_all(conv, reads, x, conv->height * conv->width, conv->in, y, places, conv->out, packed, bias);
     }
     free(reads), free(packed);
     return failed;
 }
 
-int input_gradient(const convolution *it, const float *g, const float *weight, float *x)
+int input_gradient(const convolution *conv, const float *g, const float *weight, float *x)
 {
-    int taps = it->rows * it->columns, pixels = it->height * it->width, failed = 1;
+    int taps = conv->rows * conv->columns, pixels = conv->height * conv->width, failed = 1;
     int *reads = malloc(sizeof(int) * pixels * taps);
-    float *packed = malloc(sizeof(float) * it->groups * taps * it->out * it->in); /* (groups, taps, out, in) */
+    float *packed = malloc(sizeof(float) * conv->groups * taps * conv->out * conv->in); /* (groups, taps, out, in) */
     if (reads && packed) {
         for (int pixel = 0; pixel < pixels; pixel++)
             for (int tap = 0; tap < taps; tap++) {
-                int row = pixel / it->width + it->row_padding - tap / it->columns,
-                    column = pixel % it->width + it->column_padding - tap % it->columns;
-                int i = row / it->row_stride, j = column / it->column_stride, between = row % it->row_stride || column % it->column_stride;
-                int outside = row < 0 || column < 0 || i >= it->out_height || j >= it->out_width;
-                reads[pixel * taps + tap] = between || outside ? -1 : i * it->out_width + j;
+                int row = pixel / conv->width + conv->row_padding - tap / conv->columns,
+                    column = pixel % conv->width + conv->column_padding - tap % conv->columns;
+                int i = row / conv->row_stride, j = column / conv->column_stride,
+                    between = row % conv->row_stride || column % conv->column_stride;
+                int outside = row < 0 || column < 0 || i >= conv->out_height || j >= conv->out_width;
+                reads[pixel * taps + tap] = between || outside ? -1 : i * conv->out_width + j;
             }
         float *next = packed;
-        for (int group = 0; group < it->groups; group++)
+        for (int group = 0; group < conv->groups; group++)
             for (int tap = 0; tap < taps; tap++)
-                for (int o = 0; o < it->out; o++, next += it->in)
-                    memcpy(next, weight + ((size_t)(group * it->out + o) * taps + tap) * it->in, sizeof(float) * it->in);
-        failed = apply_to_all(it, reads, g, it->out_height * it->out_width, it->out, x, pixels, it->in, packed, 0);
+                for (int o = 0; o < conv->out; o++, next += conv->in)
+                    memcpy(next, weight + ((size_t)(group * conv->out + o) * taps + tap) * conv->in, sizeof(float) * conv->in);
+        failed = apply_to_all(conv, reads, g, conv->out_height * conv->out_width, conv->out, x, pixels, conv->in, packed, 0);
     }
     free(reads), free(packed);
     return failed;
 }
 
 /* Add the weight gradient of some images, for one group. */
-static void add_weight_gradient(const convolution *it, int images, const float *g, const float *x, float *weight)
+static void add_weight_gradient(const convolution *conv, int images, const float *g, const float *x, float *weight)
 {
-    int taps = it->rows * it->columns, places = it->out_height * it->out_width;
+    int taps = conv->rows * conv->columns, places = conv->out_height * conv->out_width;
     const float *of_x[BLOCK], *of_g[BLOCK];
     for (int start = 0; start < images * places; start += BLOCK)
         for (int tap = 0; tap < taps; tap++) {
             int length = 0;
             for (int pixel = start; pixel < start + BLOCK && pixel < images * places; pixel++) {
-                int row = pixel % places / it->out_width * it->row_stride - it->row_padding + tap / it->columns;
-                int column = pixel % it->out_width * it->column_stride - it->column_padding + tap % it->columns;
-                if (row < 0 || row >= it->height || column < 0 || column >= it->width) continue;
-                of_x[length] = x + ((size_t)(pixel / places * it->height + row) * it->width + column) * it->in;
-                of_g[length++] = g + (size_t)pixel * it->out;
+                int row = pixel % places / conv->out_width * conv->row_stride - conv->row_padding + tap / conv->columns;
+                int column = pixel % conv->out_width * conv->column_stride - conv->column_padding + tap % conv->columns;
+                if (row < 0 || row >= conv->height || column < 0 || column >= conv->width) continue;
+                of_x[length] = x + ((size_t)(pixel / places * conv->height + row) * conv->width + column) * conv->in;
+                of_g[length++] = g + (size_t)pixel * conv->out;
             }
-            accumulate(length, of_g, of_x, it->out, it->in, weight + tap * it->in, taps * it->in);
+            accumulate(length, of_g, of_x, conv->out, conv->in, weight + tap * conv->in, taps * conv->in);
         }
 }
 
-int weight_gradient(const convolution *it, const float *g, const float *x, float *weight)
+int weight_gradient(const convolution *conv, const float *g, const float *x, float *weight)
 {
-    int most = images_at_once(it), groups = it->groups, pixels = it->height * it->width, places = it->out_height * it->out_width;
-    size_t of_group = (size_t)it->out * it->rows * it->columns * it->in;
+    int most = images_at_once(conv), groups = conv->groups, pixels = conv->height * conv->width,
+        places = conv->out_height * conv->out_width;
+    size_t of_group = (size_t)conv->out * conv->rows * conv->columns * conv->in;
     float *xs = 0, *gs = 0;
     if (groups > 1) {
-        xs = malloc(sizeof(float) * most * pixels * groups * it->in), gs = malloc(sizeof(float) * most * places * groups * it->out);
+        xs = malloc(sizeof(float) * most * pixels * groups * conv->in), gs = malloc(sizeof(float) * most * places * groups * conv->out);
         if (!xs || !gs) return free(xs), free(gs), 1;
     }
     memset(weight, 0, sizeof(float) * groups * of_group);
-    for (int first = 0; first < it->images; first += most) {
-        int images = it->images - first < most ? it->images - first : most;
-        const float *from_x = x + (size_t)first * pixels * groups * it->in, *from_g = g + (size_t)first * places * groups * it->out;
-        if (groups > 1) take(images * pixels, groups, it->in, from_x, xs), take(images * places, groups, it->out, from_g, gs);
+    for (int first = 0; first < conv->images; first += most) {
+        int images = conv->images - first < most ? conv->images - first : most;
+        const float *from_x = x + (size_t)first * pixels * groups * conv->in, *from_g = g + (size_t)first * places * groups * conv->out;
+        if (groups > 1) take(images * pixels, groups, conv->in, from_x, xs), take(images * places, groups, conv->out, from_g, gs);
         for (int group = 0; group < groups; group++)
-            add_weight_gradient(it, images, groups > 1 ? gs + (size_t)group * images * places * it->out : from_g,
-                                groups > 1 ? xs + (size_t)group * images * pixels * it->in : from_x, weight + group * of_group);
+            add_weight_gradient(conv, images, groups > 1 ? gs + (size_t)group * images * places * conv->out : from_g,
+                                groups > 1 ? xs + (size_t)group * images * pixels * conv->in : from_x, weight + group * of_group);
     }
     free(xs), free(gs);
     return 0;

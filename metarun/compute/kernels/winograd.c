@@ -28,9 +28,9 @@ typedef struct {
     int out_height, out_width;
 } tiling;
 
-static int rows_of(const tiling *it) { return (it->out_height + 1) / 2; }
-static int columns_of(const tiling *it) { return (it->out_width + 1) / 2; }
-static int tiles_of(const tiling *it) { return it->images * rows_of(it) * columns_of(it); }
+static int rows_of(const tiling *grid) { return (grid->out_height + 1) / 2; }
+static int columns_of(const tiling *grid) { return (grid->out_width + 1) / 2; }
+static int tiles_of(const tiling *grid) { return grid->images * rows_of(grid) * columns_of(grid); }
 
 /* Return the number of tiles at once: a multiple of PIXELS that stays in the cache. */
 static int at_once(int tiles, int channels)
@@ -49,19 +49,20 @@ INLINE void locate(const float *image, int height, int width, int top, int left,
 }
 
 /* Point `to` at the 4 x 4 pixels that a tile reads, with `step` values from pixel to pixel. A tile beyond the last one reads zeros. */
-INLINE void locate_read(const tiling *it, int tile, const float *x, size_t step, const float **to)
+INLINE void locate_read(const tiling *grid, int tile, const float *x, size_t step, const float **to)
 {
-    int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
-    int height = image < it->images ? it->height : 0;
-    locate(x + (size_t)image * height * it->width * step, height, it->width, 2 * row - it->up, 2 * column - it->left, step, 4, zeros, to);
+    int row = tile / columns_of(grid) % rows_of(grid), column = tile % columns_of(grid), image = tile / (rows_of(grid) * columns_of(grid));
+    int height = image < grid->images ? grid->height : 0;
+    locate(x + (size_t)image * height * grid->width * step, height, grid->width, 2 * row - grid->up, 2 * column - grid->left, step, 4,
+           zeros, to);
 }
 
 /* Point `to` at the 2 x 2 pixels of a tile in the result. */
-INLINE void locate_given(const tiling *it, int tile, const float *y, size_t step, const float *outside, const float **to)
+INLINE void locate_given(const tiling *grid, int tile, const float *y, size_t step, const float *outside, const float **to)
 {
-    int row = tile / columns_of(it) % rows_of(it), column = tile % columns_of(it), image = tile / (rows_of(it) * columns_of(it));
-    locate(y + (size_t)image * it->out_height * it->out_width * step, it->out_height, it->out_width, 2 * row, 2 * column, step, 2, outside,
-           to);
+    int row = tile / columns_of(grid) % rows_of(grid), column = tile % columns_of(grid), image = tile / (rows_of(grid) * columns_of(grid));
+    locate(y + (size_t)image * grid->out_height * grid->out_width * step, grid->out_height, grid->out_width, 2 * row, 2 * column, step, 2,
+           outside, to);
 }
 
 /* B' x B of a tile. to: (PLACES), `apart` values from place to place. */
@@ -160,10 +161,10 @@ INLINE void gather_kernels(const float *m, size_t apart, int channels, float *w,
 
 /* Convolve one group. from: (images, height, width, groups * depth). to: (images, out_height, out_width, groups * channels). Both start at
    the first channel of the group. weight: (PLACES, depth, channels). read, made: memory for `block` tiles. */
-static void convolve(const tiling *it, int groups, const float *from, int depth, float *to, int channels, const float *weight,
+static void convolve(const tiling *grid, int groups, const float *from, int depth, float *to, int channels, const float *weight,
                      const float *bias, int block, float *read, float *made)
 {
-    int tiles = tiles_of(it);
+    int tiles = tiles_of(grid);
     size_t step = (size_t)groups * depth, out_step = (size_t)groups * channels, apart = (size_t)block * depth + GAP,
            out_apart = (size_t)block * channels + GAP;
     float nowhere[CHANNELS];
@@ -171,7 +172,7 @@ static void convolve(const tiling *it, int groups, const float *from, int depth,
         int count = tiles - first < block ? tiles - first : block, full = (count + PIXELS - 1) / PIXELS * PIXELS;
         for (int tile = 0; tile < full; tile++) { /* tiles beyond the last one read zeros */
             const float *x[PLACES];
-            locate_read(it, first + tile, from, step, x);
+            locate_read(grid, first + tile, from, step, x);
             spread_read(x, depth, read + (size_t)tile * depth, apart);
         }
         for (int place = 0; place < PLACES; place++)
@@ -186,57 +187,58 @@ static void convolve(const tiling *it, int groups, const float *from, int depth,
             }
         for (int tile = 0; tile < count; tile++) {
             const float *y[4];
-            locate_given(it, first + tile, to, out_step, nowhere, y);
+            locate_given(grid, first + tile, to, out_step, nowhere, y);
             gather(made + (size_t)tile * channels, out_apart, channels, bias, (float *const *)y);
         }
     }
 }
 
-int tiled_forward(const convolution *it, const float *x, const float *weight, const float *bias, float *y)
+int tiled_forward(const convolution *conv, const float *x, const float *weight, const float *bias, float *y)
 {
-    tiling tiles = {it->images, it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
-    int in = it->in, out = it->out, block = at_once(tiles_of(&tiles), in + out);
+    tiling tiles = {conv->images, conv->height, conv->width, conv->row_padding, conv->column_padding, conv->out_height, conv->out_width};
+    int in = conv->in, out = conv->out, block = at_once(tiles_of(&tiles), in + out);
     float *kernels = malloc(sizeof(float) * PLACES * in * out), *turned = malloc(sizeof(float) * 9 * in * out);
     float *read = malloc(sizeof(float) * PLACES * (block * in + GAP)), *made = malloc(sizeof(float) * PLACES * (block * out + GAP));
     int failed = !kernels || !turned || !read || !made;
-    for (int group = 0; !failed && group < it->groups; group++) {
+    for (int group = 0; !failed && group < conv->groups; group++) {
         turn(weight + (size_t)group * out * 9 * in, out, 9 * in, turned);
         for (int k = 0; k < in; k++)
             spread_kernels(turned + (size_t)k * out, (ptrdiff_t)in * out, out, kernels + (size_t)k * out, (size_t)in * out);
-        convolve(&tiles, it->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
+        convolve(&tiles, conv->groups, x + group * in, in, y + group * out, out, kernels, bias ? bias + group * out : 0, block, read, made);
     }
     free(kernels), free(turned), free(read), free(made);
     return failed;
 }
 
-int tiled_input_gradient(const convolution *it, const float *g, const float *weight, float *x)
+int tiled_input_gradient(const convolution *conv, const float *g, const float *weight, float *x)
 {
-    tiling tiles = {it->images, it->out_height, it->out_width, 2 - it->row_padding, 2 - it->column_padding, it->height, it->width};
-    int in = it->in, out = it->out, block = at_once(tiles_of(&tiles), in + out);
+    tiling tiles = {conv->images, conv->out_height, conv->out_width, 2 - conv->row_padding, 2 - conv->column_padding,
+                    conv->height, conv->width};
+    int in = conv->in, out = conv->out, block = at_once(tiles_of(&tiles), in + out);
     float *kernels = malloc(sizeof(float) * PLACES * in * out);
     float *read = malloc(sizeof(float) * PLACES * (block * out + GAP)), *made = malloc(sizeof(float) * PLACES * (block * in + GAP));
     int failed = !kernels || !read || !made;
-    for (int group = 0; !failed && group < it->groups; group++) {
+    for (int group = 0; !failed && group < conv->groups; group++) {
         for (int o = 0; o < out; o++) /* from the last tap back to the first */
             spread_kernels(weight + ((size_t)(group * out + o) * 9 + 8) * in, -(ptrdiff_t)in, in, kernels + (size_t)o * in,
                            (size_t)in * out);
-        convolve(&tiles, it->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
+        convolve(&tiles, conv->groups, g + group * out, out, x + group * in, in, kernels, 0, block, read, made);
     }
     free(kernels), free(read), free(made);
     return failed;
 }
 
-int tiled_weight_gradient(const convolution *it, const float *g, const float *x, float *weight)
+int tiled_weight_gradient(const convolution *conv, const float *g, const float *x, float *weight)
 {
-    tiling tiles = {it->images, it->height, it->width, it->row_padding, it->column_padding, it->out_height, it->out_width};
-    int in = it->in, out = it->out, count = tiles_of(&tiles), block = at_once(count, in + out);
-    size_t step = (size_t)it->groups * in, g_step = (size_t)it->groups * out, apart = (size_t)block * in + GAP,
+    tiling tiles = {conv->images, conv->height, conv->width, conv->row_padding, conv->column_padding, conv->out_height, conv->out_width};
+    int in = conv->in, out = conv->out, count = tiles_of(&tiles), block = at_once(count, in + out);
+    size_t step = (size_t)conv->groups * in, g_step = (size_t)conv->groups * out, apart = (size_t)block * in + GAP,
            g_apart = (size_t)block * out + GAP;
     float *kernels = malloc(sizeof(float) * PLACES * in * out), *read = malloc(sizeof(float) * PLACES * apart),
           *given = malloc(sizeof(float) * PLACES * g_apart);
     const float **of_read = malloc(sizeof(float *) * block), **of_given = malloc(sizeof(float *) * block);
     int failed = !kernels || !read || !given || !of_read || !of_given;
-    for (int group = 0; !failed && group < it->groups; group++) {
+    for (int group = 0; !failed && group < conv->groups; group++) {
         memset(kernels, 0, sizeof(float) * PLACES * in * out);
         for (int first = 0; first < count; first += block) {
             int length = count - first < block ? count - first : block;
