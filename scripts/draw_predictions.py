@@ -112,8 +112,6 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
     support, query = parts.source.episode(split, index)
     if support.x.shape[1:] != (1,) or support.y.shape[1:] != (1,):
         raise ValueError("the task has more than one input or output, so a curve cannot show it.")
-    if support.mask is not None:
-        raise ValueError("the task pads its support sets, and this picture would show the padding as points.")
     seen = torch.cat([support.x, query.x])
     x = torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
     adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
@@ -123,7 +121,8 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
     truth = None
     with contextlib.suppress(AttributeError):  # a source, or a family of a mixture, may have no curve
         truth = parts.source.curve(split, index, x)  # type: ignore[attr-defined]
-    return Panel(x, truth, support.x, support.y, samples, low, high)
+    known = slice(None) if support.mask is None else support.mask
+    return Panel(x, truth, support.x[known], support.y[known], samples, low, high)
 
 
 if __name__ == "__main__":

@@ -81,4 +81,5 @@ class Showing:
         truth = None
         with contextlib.suppress(AttributeError):  # a mixture may hold a family that has no curve
             truth = self.source.curve(SPLIT, INDEX, x.cpu())  # type: ignore[attr-defined]
-        return curve_figure(x, truth, support.x, support.y, outputs, title=f"{SPLIT} episode {INDEX}, step {position.step}")
+        known = slice(None) if support.mask is None else support.mask
+        return curve_figure(x, truth, support.x[known], support.y[known], outputs, title=f"{SPLIT} episode {INDEX}, step {position.step}")

@@ -51,7 +51,7 @@ class FunctionTasks:
         shots, queries = self.sampling.sizes(split)
         x = self.family.inputs(draws.fold(key, "inputs"), shots + queries)
         y = self.family.values(self.family.draw(draws.fold(key, "function")), x)
-        return divide(x, y, shots)
+        return divide(x, y, shots, self.sampling.used(split, key))
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the true function of episode `index`, (B, 1), at x (B, D)."""

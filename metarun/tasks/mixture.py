@@ -16,6 +16,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
+from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.sampling import SPLITS, check_split
 from metarun.types import Episode, Examples, TaskSource
@@ -108,22 +109,31 @@ def mixture(
     queries: int | None = None,
     train_shots: int | None = None,
     train_queries: int | None = None,
+    min_shots: int | None = None,
+    noise: float = 0.0,
     seed: int = 0,
     eval_seed: int = 0,
-) -> Mixture:
+) -> Mixture | Noisy:
     """Return the source that mixes `sources`. A source that is None (null in an override) is left out.
 
-    shots, queries, train_shots, train_queries: a value that is not None replaces the value of every source. The two seeds replace the
-    sources' seeds too.
+    shots, queries, train_shots, train_queries, min_shots: a value that is not None replaces the value of every source. The two seeds
+    replace the sources' seeds too. noise: standard deviation of the noise on every target (see `Noisy`); 0 for none.
     """
-    shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries}
+    shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries, "min_shots": min_shots}
     changes = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
     adjusted = {name: _adjust(name, source, changes) for name, source in sources.items() if source is not None}
-    return Mixture(adjusted, weights, seed, eval_seed)
+    mixed = Mixture(adjusted, weights, seed, eval_seed)
+    return Noisy(mixed, noise, seed, eval_seed, stream="noise of the mixture") if noise else mixed
 
 
 def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
     """Return the source with these fields replaced. A user's own source may lack the seeds, but not the sizes in `values`."""
+    seed, eval_seed = values["seed"], values["eval_seed"]
+    if isinstance(source, Noisy):
+        return dataclasses.replace(source, source=_adjust(name, source.source, values), seed=seed, eval_seed=eval_seed)
+    if isinstance(source, Mixture):
+        sources = {part: _adjust(part, each, values) for part, each in source.sources.items()}
+        return dataclasses.replace(source, sources=sources, seed=seed, eval_seed=eval_seed)
     holder = getattr(source, "sampling", None)
     if isinstance(holder, PointSampling):
         return dataclasses.replace(source, sampling=dataclasses.replace(holder, **values))  # type: ignore[type-var]

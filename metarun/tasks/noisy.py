@@ -21,7 +21,7 @@ class Noisy:
     Support and query both have the noise, so no predictor has a squared error below the variance of the noise.
 
     noise: standard deviation, in the unit of the targets. seed: of the noise in the training stream. eval_seed: of the noise in the "val"
-        and "test" streams.
+        and "test" streams. stream: the name of the draws. Two layers of noise with different names are independent.
 
     Raises UserError for noise that is negative or not finite, and for a source of classification.
     """
@@ -30,6 +30,7 @@ class Noisy:
     noise: float
     seed: int = 0
     eval_seed: int = 0
+    stream: str = "noise"
     objective: str = "regression"
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Noisy:
 
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
-        key = draws.fold(draws.key(self.seed if split == "train" else self.eval_seed, split, indices), "noise")
+        key = draws.fold(draws.key(self.seed if split == "train" else self.eval_seed, split, indices), self.stream)
         noisy = [
             part._replace(y=part.y + self.noise * draws.normal(draws.fold(key, role), *part.y.shape[1:]))
             for role, part in deal(self.source, split, indices)._asdict().items()

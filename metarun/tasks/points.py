@@ -20,6 +20,8 @@ class PointSampling:
     """How a regression source samples the points of its episodes. `metarun.tasks.sampling.FewShot` samples classes of images.
 
     shots, queries: support and query points of an episode; `train_*` for the training split where it differs.
+    min_shots: where set, each episode draws its number of support points from [min_shots, shots], uniformly; the mask is False on the
+        unused points.
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that runs with different seeds are scored
         on the same episodes.
     """
@@ -28,6 +30,7 @@ class PointSampling:
     queries: int = 100
     train_shots: int | None = None
     train_queries: int | None = None
+    min_shots: int | None = None
     seed: int = 0
     eval_seed: int = 0
 
@@ -35,6 +38,8 @@ class PointSampling:
         sizes = {name: value for name, value in vars(self).items() if value is not None}
         check_whole(least=None, **{name: sizes.pop(name) for name in ("seed", "eval_seed")})
         check_whole(**sizes)
+        if self.min_shots is not None and self.min_shots > self.shots:
+            raise UserError(f"task.min_shots={self.min_shots} must lie between 1 and task.shots={self.shots}.")
 
     @staticmethod
     def of(keys: Mapping[str, Any], **defaults: int) -> PointSampling:
@@ -46,10 +51,19 @@ class PointSampling:
         return PointSampling(**{**defaults, **keys})
 
     def sizes(self, split: str) -> tuple[int, int]:
-        """Return shots and queries of a split."""
+        """Return shots and queries of a split, the most shots where they vary."""
         train = split == "train"
         shots = self.train_shots if train and self.train_shots is not None else self.shots
         return shots, self.train_queries if train and self.train_queries is not None else self.queries
+
+    def used(self, split: str, key: Tensor) -> Tensor | None:
+        """Return which support points each episode uses, (T, K) bool, from the episodes' keys (T,); None where each one uses all K."""
+        shots, _ = self.sizes(split)
+        least = shots if self.min_shots is None else min(self.min_shots, shots)
+        if least == shots:
+            return None
+        count = least + draws.integers(draws.fold(key, "shots"), size=shots - least + 1)
+        return torch.arange(shots) < count[:, None]
 
     def key(self, split: str, indices: Tensor) -> Tensor:
         """Return the keys (T,) of the episodes `indices` (T,); UserError for a split that does not exist."""
@@ -64,11 +78,15 @@ def check_whole(*, least: int | None = 1, **values: int) -> None:
             raise UserError(f"task.{name}={value} must be a whole number{'' if least is None else f' of at least {least}'}.")
 
 
-def divide(x: Tensor, y: Tensor, shots: int) -> Episode:
-    """Return the episodes of the points x (T, B, D), y (T, B, D'): the first `shots` points are the support, the others the query."""
+def divide(x: Tensor, y: Tensor, shots: int, used: Tensor | None = None) -> Episode:
+    """Return the episodes of the points x (T, B, D), y (T, B, D'): the first `shots` points are the support, the others the query.
 
-    def examples(points: slice) -> Examples:
+    used: (T, shots) bool, the support points that count; None for all.
+    """
+
+    def examples(points: slice, mask: Tensor | None = None) -> Examples:
         # A contiguous copy, as in all other sources: the rounding of a matrix product may depend on the layout of its operands.
-        return Examples(*(values[:, points].clone(memory_format=torch.contiguous_format) for values in (x, y)))
+        inputs, targets = (values[:, points].clone(memory_format=torch.contiguous_format) for values in (x, y))
+        return Examples(inputs, targets, mask)
 
-    return Episode(examples(slice(shots)), examples(slice(shots, None)))
+    return Episode(examples(slice(shots), used), examples(slice(shots, None)))

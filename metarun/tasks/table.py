@@ -100,7 +100,7 @@ class TableTasks:
         task = draws.integers(draws.fold(key, "task"), size=len(starts))
         rows = starts[task][:, None] + draws.distinct(draws.fold(key, "rows"), shots + queries, counts[task])
         x, y = (values.index_select(0, rows.flatten()).unflatten(0, rows.shape) for values in (self.x, self.y))
-        return divide(x, y, shots)
+        return divide(x, y, shots, self.sampling.used(split, key))
 
     def _check(self, split: str, small: Sequence[str], used: Sequence[str]) -> None:
         shots, queries = self.sampling.sizes(split)

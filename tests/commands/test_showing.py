@@ -106,6 +106,20 @@ def test_a_curve_is_drawn_with_the_truth_before_and_after_each_inner_step() -> N
     assert (float(x.min()), float(x.max())) == pytest.approx((float(seen.min()), float(seen.max())))
 
 
+def test_a_curve_has_no_mark_for_padding() -> None:
+    source = next(each for seed in range(20) if used(each := sinusoid(shots=5, min_shots=2, queries=9, eval_seed=seed)) == 2)
+    pad = Pad()
+    validated(Maml(head(source), REGRESSION, inner_lr=0.01), source, pad)
+    (marks,) = pad.drawn[0][2].axes[0].collections
+    torch.testing.assert_close(torch.as_tensor(marks.get_offsets(), dtype=torch.float32)[:, 0], source.episode("val", 0).support.x[:2, 0])
+
+
+def used(source: TaskSource) -> int:
+    mask = source.episode("val", 0).support.mask
+    assert mask is not None
+    return int(mask.sum())
+
+
 @dataclass(frozen=True)
 class Curveless:
     """Deals the episodes of another source, and cannot tell their curves."""

@@ -100,6 +100,16 @@ def test_the_picture_is_written(evaluations: list[Path], tmp_path: Path) -> None
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
+def test_padding_is_no_point_of_the_picture(tmp_path: Path) -> None:
+    report = draw_predictions.read(evaluated(tmp_path, *SMALL, "task.min_shots=1", "algo.inner_lr=0.01", chosen="maml"))
+    parts = build(report["config"])
+    trained = draw_predictions.assemble(parts, [load(tmp_path / "run" / "checkpoints" / "best.pt")])
+    for index in range(4):
+        support = parts.source.episode("test", index).support
+        assert support.mask is not None
+        assert len(draw_predictions.panel(report, parts, trained, index).support_x) == int(support.mask.sum())
+
+
 def test_what_cannot_be_drawn_is_said_in_a_sentence(evaluations: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wide = evaluated(
         tmp_path, "task=regression", "task.inputs=2", "backbone=mlp", "backbone.widths=[4]", "algo.inner_lr=0.01", chosen="maml"

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from metarun.errors import UserError
+from metarun.tasks.ambiguous import ambiguous
 from metarun.tasks.curves import line, quadratic
-from metarun.tasks.mixture import mixture
+from metarun.tasks.mixture import Mixture, mixture
 from metarun.tasks.regression import regression
 from metarun.tasks.sampling import ClassPool, FewShot
 from metarun.tasks.sinusoid import sinusoid
@@ -132,3 +133,50 @@ def test_classification_sources_mix_with_variable_and_fixed_ways():
 def test_bad_arguments_are_told_in_a_sentence(options: dict, sentence: str):
     with pytest.raises(UserError, match=sentence):
         mixture(**options)
+
+
+def test_each_episode_may_draw_its_shots_in_every_family():
+    source = curves(shots=3, min_shots=1)
+    batch, families = source.batch("train", torch.arange(200)), source.family("train", torch.arange(200))
+    for family in range(3):
+        assert batch.support.mask[families == family].sum(dim=1).unique().tolist() == [1, 2, 3]
+    assert batch.query.mask is None
+
+
+def test_the_shots_of_a_source_that_varies_by_itself_stay():
+    source = mixture(sources={"few": sinusoid(shots=3, min_shots=1), "all": line(shots=3)})
+    mask, families = source.batch("val", torch.arange(100)).support.mask, source.family("val", torch.arange(100))
+    assert mask[families == 1].all()
+    assert not mask[families == 0].all()
+
+
+def test_noise_is_added_to_every_target_of_the_mixture():
+    """20 sets of 100 queries: the deviation of the mean square 0.25 is 0.25 * sqrt(2 / 2000) = 0.008."""
+    clean, noisy = curves(seed=2), curves(seed=2, noise=0.5)
+    assert isinstance(clean, Mixture)
+    before, after = (source.batch("val", torch.arange(20)) for source in (clean, noisy))
+    assert torch.equal(before.query.x, after.query.x)
+    assert (after.query.y - before.query.y).square().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert (after.support.y - before.support.y).square().mean().item() == pytest.approx(0.25, abs=0.08)
+    x = torch.linspace(-1, 1, 5)[:, None]
+    assert torch.equal(noisy.curve("val", 3, x), clean.curve("val", 3, x))
+    with pytest.raises(UserError, match="this task is classification"):
+        mixture(sources={"images": few_shot()}, noise=0.5)
+
+
+def test_the_noise_of_a_mixture_is_independent_of_the_noise_of_its_sources():
+    """Variances add up: 0.09 + 0.16 = 0.25, where the same draws twice would give 0.49."""
+    inner = ambiguous(noise=0.3, shots=10, queries=100)
+    clean, noisy = ambiguous(noise=0.0, shots=10, queries=100), mixture(sources={"inner": inner}, noise=0.4)
+    difference = noisy.batch("val", torch.arange(40)).query.y - clean.batch("val", torch.arange(40)).query.y
+    assert difference.square().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_sizes_and_seeds_reach_the_sources_inside_of_a_source():
+    nested = mixture(sources={"noisy": ambiguous(), "mixed": curves(shots=4)}, shots=2, queries=6, seed=5)
+    support, query = nested.episode("val", 0)
+    assert (len(support.x), len(query.x)) == (2, 6)
+    indices = torch.arange(30)
+    batch, families = nested.batch("train", indices), nested.family("train", indices)
+    for family, alone in enumerate((ambiguous(shots=2, queries=6, seed=5), curves(shots=2, queries=6, seed=5))):
+        assert torch.equal(batch.query.y[families == family], alone.batch("train", indices[families == family]).query.y)

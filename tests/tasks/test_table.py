@@ -207,3 +207,9 @@ def test_a_file_that_is_no_text_is_told_in_a_sentence(tmp_path: Path):
     path.write_bytes(b"\xff\xfe\x00t,x")
     with pytest.raises(UserError, match="cannot be read as a CSV file in UTF-8"):
         table(path=str(path), task_column="t", target="y")
+
+
+def test_each_episode_may_draw_its_number_of_support_rows(tmp_path: Path):
+    support = houses(tmp_path, shots=3, min_shots=1).batch("train", torch.arange(100)).support
+    assert support.x.shape[1] == 3
+    assert support.mask.sum(dim=1).unique().tolist() == [1, 2, 3]
