@@ -5,7 +5,7 @@ metarun's own. Near relatives: the memory module of Kaiser, Nachum, Roy and Beng
 (https://arxiv.org/abs/1804.08281), whose memory is the support set. Here an entry is a past task: its key describes its few examples,
 and its value holds the weights that its many examples led to.
 
-    key of a task      q   = unit length of the mean over its support of tanh(W [f(x), y] + b)
+    key of a task      q   = unit length of the mean over its support of h_L,   h₁ = tanh(W [f(x), y] + b),   h_l = tanh(W_l h_l₋₁ + b_l)
     retrieval          a_m = softmax over the k nearest entries of τ q·k_m,      r = Σ a_m v_m
     gate               g   = sigmoid(G [q, Σ a_m q·k_m] + b), per weight; 0 while the memory is empty
     fusion             regression:      w₀ = w̄ + g (r - w̄),  w = w₀ + Zᵀ (Z Zᵀ + λ I)⁻¹ (y - Z w₀)
@@ -65,8 +65,8 @@ class Recalled(NamedTuple):
 class Memory:
     """The memory of past tasks.
 
-    capacity: M, entries. neighbours: k. key_size: the size of q. retrieval: "attention"; "random" attends to k random entries instead of
-        the nearest; "off" attends to none.
+    capacity: M, entries. neighbours: k. key_size: the size of q. key_layers: L, the layers of the network that makes keys.
+    retrieval: "attention"; "random" attends to k random entries instead of the nearest; "off" attends to none.
     eviction: the entry that makes room for a new one: "oldest", or "least_used". Usage starts at 1, grows by the attention that an entry
         gets, and fades by the factor `decay` each step.
     gate_bias: b of the gate before training; below 0 the learner starts with more trust in the examples than in the memory.
@@ -77,6 +77,7 @@ class Memory:
     capacity: int = 1000
     neighbours: int = 8
     key_size: int = 32
+    key_layers: int = 1
     retrieval: str = "attention"
     eviction: str = "least_used"
     decay: float = 0.99
@@ -87,7 +88,7 @@ class Memory:
         for name, value, known in (("retrieval", self.retrieval, RETRIEVALS), ("eviction", self.eviction, EVICTIONS)):
             if value not in known:
                 raise UserError(f"algo.{name}={value} is unknown; it must be one of {', '.join(known)}.{nearest(value, known)}")
-        check_least(self, 1, "capacity", "neighbours", "key_size")
+        check_least(self, 1, "capacity", "neighbours", "key_size", "key_layers")
         if self.neighbours > self.capacity:
             raise UserError(f"algo.neighbours={self.neighbours} exceeds algo.capacity={self.capacity}; lower it.")
         if not 0 < self.decay <= 1:
@@ -110,7 +111,7 @@ class Memory:
             "gate.weight": torch.zeros(size, self.key_size + 1),
             "gate.bias": torch.full((size,), self.gate_bias),
         }
-        return params | self.kind.init(features), state | empty_memory(self.capacity, self.key_size, size)
+        return params | self._deeper_keys(key) | self.kind.init(features), state | empty_memory(self.capacity, self.key_size, size)
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Recalling:
         """Return the weights of a task, from its support set and the related entries of the memory."""
@@ -155,7 +156,18 @@ class Memory:
             shares = shares * examples.mask[:, None]
         by_input, by_target = params["key.weight"][:, :-1], params["key.weight"][:, -1]
         codes = torch.tanh((z @ by_input.T)[:, None] + examples.y[:, :, None] * by_target + params["key.bias"])
+        for layer in range(1, self.key_layers):
+            codes = torch.tanh(codes @ params[f"key.{layer}.weight"].T + params[f"key.{layer}.bias"])
         return unit(torch.einsum("bu,bus->us", shares, codes))  # at unit length, the sum and the mean are the same
+
+    def _deeper_keys(self, key: Tensor) -> Params:
+        """Return the parameters of the layers behind the first one of the network that makes keys."""
+        limit = self.key_size**-0.5
+        params: Params = {}
+        for layer in range(1, self.key_layers):
+            weight = draws.uniform(draws.fold(key, f"key {layer}"), self.key_size, self.key_size, low=-limit, high=limit)
+            params |= {f"key.{layer}.weight": weight, f"key.{layer}.bias": torch.zeros(self.key_size)}
+        return params
 
     def _recall(self, params: Params, state: State, keys: Tensor, support: Examples, key: Tensor) -> Recalled | None:
         """Look up the entries that are related to these keys (U, key_size)."""

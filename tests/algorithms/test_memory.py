@@ -313,6 +313,35 @@ def test_a_run_that_is_resumed_with_a_filled_memory_is_the_run_that_never_stoppe
     testing.assert_same((resumed.params, resumed.state), (whole.params, whole.state), "the end", tolerance=0.0)
 
 
+# A network of several layers for the keys
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_deeper_keys_are_those_of_a_perceptron(layers: int):
+    algorithm, (support, _) = regressor(Filled, key_layers=layers), lines_episode()
+    params, state = testing.start(algorithm)
+    params["key.1.bias"] = normal("bias", 4)
+    z = embedded(params, support.x)
+    found = algorithm.loss(params, state, Episode(support, support), KEY, STEP)[1].state[KEYS]
+    for column in range(2):
+        codes = torch.tanh(torch.cat([z, support.y[:, column : column + 1]], dim=1) @ params["key.weight"].T + params["key.bias"])
+        for layer in range(1, layers):
+            codes = torch.tanh(codes @ params[f"key.{layer}.weight"].T + params[f"key.{layer}.bias"])
+        code = codes.mean(dim=0)
+        torch.testing.assert_close(found[column], code / code.norm(), rtol=1e-9, atol=1e-9)
+
+
+def test_one_layer_of_keys_has_the_parameters_that_it_always_had():
+    one, two = (regressor(key_layers=layers).init(KEY)[0] for layers in (1, 2))
+    assert set(two) - set(one) == {"key.1.weight", "key.1.bias"}
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_the_contract_holds_with_deeper_keys():
+    testing.check_algorithm(classifier(Filled, "batch", key_layers=2), few_shot())
+    testing.check_algorithm(regressor(Filled, key_layers=2), Lines())
+
+
 # A task that only a stored one can solve
 
 
@@ -369,6 +398,7 @@ def test_two_families_that_look_alike_are_told_apart_by_a_stored_task_only(tmp_p
         ({"capacity": 0}, r"algo\.capacity=0 must be at least 1"),
         ({"neighbours": 9}, r"algo\.neighbours=9 exceeds algo\.capacity=8"),
         ({"decay": 0.0}, r"algo\.decay=0\.0 must be above 0"),
+        ({"key_layers": 0}, r"algo\.key_layers=0 must be at least 1"),
     ],
 )
 def test_a_bad_option_is_a_sentence(options: dict[str, Any], words: str):
