@@ -36,7 +36,10 @@ class Objective(Protocol):
         """Return the mean loss over the real rows, a scalar. outputs and y: (B, N) or (B, D); mask: (B,) bool."""
 
     def score(self, outputs: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the metric over the real rows, a scalar. It is NaN where an output is NaN, so a diverged task never looks good."""
+        """Return the metric over the real rows, a scalar. An output that is not finite never looks good.
+
+        In classification a row with such an output is a wrong answer. In regression the score of its task is not finite.
+        """
 
     def shot_scale(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the factor from the mean loss to "sum over examples / shots", the scale of MAML's released code.
@@ -63,10 +66,10 @@ class Classification:
         return _mean(-(y * F.log_softmax(outputs, dim=-1)).sum(dim=-1), mask)
 
     def score(self, outputs: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the share of real rows with the largest output at their class."""
+        """Return the share of real rows with finite outputs and the largest output at their class."""
         outputs, y = _real(outputs, y, mask)
-        hit = (outputs.argmax(dim=-1) == y.argmax(dim=-1)).to(outputs.dtype)
-        return _mean(torch.where(outputs.isnan().any(dim=-1), torch.nan, hit), mask)
+        hit = (outputs.argmax(dim=-1) == y.argmax(dim=-1)) & outputs.isfinite().all(dim=-1)
+        return _mean(hit.to(outputs.dtype), mask)
 
     def shot_scale(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the number of classes that have a real row."""

@@ -11,7 +11,7 @@ An algorithm is written for ONE task: no tensor in its code has an axis T. The e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -189,7 +189,7 @@ class WithPresentations(Protocol):
 
 @runtime_checkable
 class WithChoice(Protocol):
-    """An algorithm that chooses hyperparameters on validation episodes, once, before the last validation of a run."""
+    """An algorithm that chooses hyperparameters on validation episodes, at every validation of a run."""
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
         """Return the state with the choice; `score(state)` gives a score for each inner step, and a higher score is better."""
@@ -241,6 +241,20 @@ class WithTrainLabels(Protocol):
 
     @property
     def train_labels(self) -> str: ...
+
+
+@runtime_checkable
+class WithOrigins(Protocol):
+    """A source whose episodes come from the classes or tasks of a data set, so that a test on training classes can be refused."""
+
+    def origins(self, split: str) -> Sequence[str]:
+        """Return the names, in their data set, of the classes or tasks of a split, such as "omniglot/Greek/character01", each once.
+
+        A turned or otherwise changed copy of a class has the name of its original.
+        """
+
+    def population(self, split: str) -> int | None:
+        """Return the number of classes or tasks from which the episodes of a split are drawn; None where it is unknown."""
 
 
 @runtime_checkable

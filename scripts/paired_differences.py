@@ -1,8 +1,9 @@
 """Compare evaluations of the same episodes: scripts/paired_differences.py FIRST.csv OTHER.csv ...
 
 `metarun eval … save=FILE` writes such files. The script compares every other file with the first, episode by episode. A hard episode is
-hard for both models, so this comparison can find a difference even if the two intervals overlap. The interval is 1.96 standard errors
-of the mean difference.
+hard for both models, so this comparison can find a difference even if the two intervals overlap. The interval is a 95 % interval of the
+mean difference by Student's t, over episodes. An episode that is not finite for one model counts as worse for that model; the mean
+difference is over the episodes that are finite for both, and the table says how many are not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+
+from metarun.engine import averages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,21 +60,29 @@ def compare(metric: str, first: dict[int, float], name: str, other: dict[int, fl
         raise ValueError(
             f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate both in the same way."
         )
-    differences = [other[episode] - first[episode] for episode in first]
-    finite = [difference for difference in differences if math.isfinite(difference)]
+    pairs = [(other[episode], first[episode]) for episode in first]
+    finite = [new - old for new, old in pairs if math.isfinite(new) and math.isfinite(old)]
     if len(finite) < 2:
         raise ValueError(f"'{path}' and the first file have fewer than two episodes with finite scores in both.")
+    wins = sum(_wins(metric, new, old) for new, old in pairs) / len(pairs)
+    half = averages.interval(torch.tensor(finite, dtype=torch.float64))
+    left_out = f" ({len(pairs) - len(finite)} not finite)" if len(finite) < len(pairs) else ""
+    return mean(other), f"{statistics.fmean(finite):+.4f} ± {half:.4f}{left_out}", f"{wins:.0%}"
+
+
+def _wins(metric: str, new: float, old: float) -> float:
+    """Return 1 where the new score is better, 0.5 for a tie and 0 where it is worse; a score that is not finite is the worst."""
     sign = 1.0 if metric == "accuracy" else -1.0
-    wins = sum(1.0 if sign * difference > 0 else 0.5 if difference == 0 else 0.0 for difference in finite) / len(finite)
-    interval = 1.96 * statistics.stdev(finite) / math.sqrt(len(finite))
-    left_out = f" ({len(differences) - len(finite)} not finite)" if len(finite) < len(differences) else ""
-    return mean(other), f"{statistics.fmean(finite):+.4f} ± {interval:.4f}{left_out}", f"{wins:.0%}"
+    a, b = (sign * score if math.isfinite(score) else -math.inf for score in (new, old))
+    return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
 def mean(scores: dict[int, float]) -> str:
-    """Return the mean of the finite scores."""
+    """Return the mean of the scores; where some are not finite, the mean is infinite, and the mean of the finite ones stands beside it."""
     finite = [score for score in scores.values() if math.isfinite(score)]
-    return f"{statistics.fmean(finite):.4f}" if finite else "none finite"
+    if len(finite) == len(scores):
+        return f"{statistics.fmean(finite):.4f}"
+    return f"inf (finite: {statistics.fmean(finite):.4f})" if finite else "inf"
 
 
 if __name__ == "__main__":

@@ -82,13 +82,21 @@ def setting(report: dict[str, Any]) -> str:
 
 
 def score(report: dict[str, Any]) -> str:
-    """Return "97.31 % ± 0.22" for accuracy and "mse 0.431 ± 0.04" for another metric; one episode has no interval."""
+    """Return "97.31 % ± 0.22" for accuracy and "mse 0.431 ± 0.04" for another metric; one episode has no interval.
+
+    The interval is over training runs where the report is of several runs, and says so; else it is over episodes.
+    """
     mean, ci95 = report["mean"], report["ci95"]
     if mean is None:
-        return "no finite episode"
+        return "not finite"
     if report["metric"] == "accuracy":
-        return f"{100 * mean:.2f} %" + ("" if ci95 is None else f" ± {100 * ci95:.2f}")
-    return f"{report['metric']} {mean:.3g}" + ("" if ci95 is None else f" ± {ci95:.2g}")
+        return f"{100 * mean:.2f} %" + ("" if ci95 is None else f" ± {100 * ci95:.2f}{over(report)}")
+    return f"{report['metric']} {mean:.3g}" + ("" if ci95 is None else f" ± {ci95:.2g}{over(report)}")
+
+
+def over(report: dict[str, Any]) -> str:
+    """Return over how many runs the interval is, "" where it is over episodes."""
+    return f" over {len(report['runs'])} seeds" if report.get("ci95_over") == "training runs" else ""
 
 
 def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
@@ -99,8 +107,10 @@ def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
     if len(metrics) > 1:
         raise ValueError(f"a figure shows one metric, but these reports have {' and '.join(metrics)}.")
     curves: dict[str, list[float]] = {}
+    if several := [report for report in reports if "by_step" not in report]:
+        raise ValueError(f"a figure shows one checkpoint a line, but a report is of {len(several[0]['runs'])} runs.")
     for report in reports:
-        # JSON has no NaN: null stands for an inner step after which no episode was finite.
+        # JSON has no infinity: null stands for an inner step after which an episode was not finite.
         curves[label(report, curves)] = [float("nan") if score is None else score for score in report["by_step"]]
     settings = {setting(report) for report in reports}
     tasks = {report["config"].get("options", {}).get("task") for report in reports}

@@ -7,7 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from metarun.engine.training import Position, Settings, train
 from metarun.network import Network
 from metarun.objectives import objective
 from metarun.records.tracking import Progress, Tracker
-from metarun.tasks.sampling import ClassPool, FewShot
+from metarun.tasks.pool import ClassPool
+from metarun.tasks.sampling import FewShot
 from metarun.testing import double, start
 from metarun.types import Algorithm, Episode, Examples, TaskSource, traits_of
 from metarun.wiring.instantiate import instantiate, locate
@@ -140,11 +141,15 @@ def large_images() -> FewShot:
 
 
 def split_images(classes: dict[str, list[str]] | None = None, **sampling: Any) -> FewShot:
-    """Return the same source in the form of one that draws its class split, unless `classes` gives it."""
+    """Return the same source in the form of one that draws its class split, unless `classes` gives it.
+
+    Another split may have the same three lists in another order of the splits.
+    """
     source = few_shot(**sampling)
-    if classes is not None and classes != source.classes:
-        raise ValueError("this source has one split only")
-    return source
+    if classes is None:
+        return source
+    names = {tuple(pool.names): pool for pool in source.pools.values()}
+    return replace(source, pools={split: names[tuple(listed)] for split, listed in classes.items()})
 
 
 def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:

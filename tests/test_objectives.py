@@ -35,11 +35,14 @@ def test_accuracy_counts_rows_whose_largest_output_is_their_class():
     assert CLASSIFICATION.score(outputs, one_hot([0, 1, 1, 1], 2).float()) == 0.75
 
 
-def test_a_nan_output_makes_the_score_nan():
-    outputs = torch.tensor([[2.0, 1.0], [math.nan, 1.0]])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_output_that_is_not_finite_is_a_wrong_answer_and_an_error_that_is_not_finite(value: float):
+    """In the second row the right class wins unless the value at the wrong one, or a value at the right one, is not finite."""
+    outputs = torch.tensor([[2.0, 1.0], [value, 1.0]])
     y = one_hot([0, 1], 2).float()
-    assert CLASSIFICATION.score(outputs, y).isnan()
-    assert REGRESSION.score(outputs, y).isnan()
+    assert CLASSIFICATION.score(outputs, y) == 0.5, "the row that is not finite is a wrong answer"
+    assert CLASSIFICATION.score(torch.tensor([[value, 1.0]]), y[:1]) == 0.0
+    assert not REGRESSION.score(outputs, y).isfinite()
     assert CLASSIFICATION.score(outputs, y, torch.tensor([True, False])) == 1.0
 
 

@@ -276,10 +276,13 @@ def shuffled(z: Tensor, y: Tensor, real: Tensor | None, key: Tensor) -> tuple[Te
 
 
 def by_presentation(logits: Tensor, y: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the number of right steps (P,) and of all steps (P,) of a sequence at the n-th presentation of a class, n = 1 … P = L/N."""
+    """Return the number of right steps (P,) and of all steps (P,) of a sequence at the n-th presentation of a class, n = 1 … P = L/N.
+
+    A step with a logit that is not finite is wrong.
+    """
     length, ways = y.shape
     shown = y if real is None else y * real[:, None]
     number = (shown.cumsum(dim=0) * shown).sum(dim=1)  # 0 on padding
     counted = (number == torch.arange(1, length // ways + 1, device=y.device)[:, None]).to(y.dtype)
-    right = (logits.argmax(dim=1) == y.argmax(dim=1)).to(y.dtype)
+    right = ((logits.argmax(dim=1) == y.argmax(dim=1)) & logits.isfinite().all(dim=1)).to(y.dtype)
     return counted @ right, counted.sum(dim=1)

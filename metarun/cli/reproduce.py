@@ -10,15 +10,20 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from metarun.cli.arguments import split
 from metarun.errors import UserError
 
-USAGE = "usage: metarun reproduce EXPERIMENT [checkpoint=RUN] [key=value of metarun train ...] [--config-dir DIR]"
+if TYPE_CHECKING:
+    from metarun.cli.folders import RunFolders
+
+USAGE = (
+    "usage: metarun reproduce EXPERIMENT [seeds=N] [checkpoint=RUN | checkpoint=[RUN,RUN,...]] [key=value of metarun train ...] "
+    "[--config-dir DIR]"
+)
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
 """Overrides that would train another experiment, or write to another folder."""
 FREE = ("device", "logger", "log_every", "options", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
@@ -31,7 +36,8 @@ class Claim:
 
     eval: the protocol, as overrides of `metarun eval`. published, ci95: the score and half its interval, in the metric's unit (accuracy in
     [0, 1]), or None if not published. source: the paper and table. recalled: True if nobody read the source again for this project.
-    tolerance: a score that is worse by at most this much counts as reproduced. differences: of the protocols, one sentence each.
+    tolerance: a score that is worse by at most this much counts as reproduced. diverged: the most tasks, of each run, that may diverge.
+    differences: of the protocols, one sentence each.
     """
 
     eval: Mapping[str, Any] = field(default_factory=dict)
@@ -41,60 +47,116 @@ class Claim:
     source: str = ""
     recalled: bool = False
     tolerance: float = 0.01
+    diverged: int = 0
     differences: tuple[str, ...] = ()
 
 
+class Asked(NamedTuple):
+    """The words of the command line.
+
+    runs: of `checkpoint=`, [] where they are to be trained. seeds: the number of runs to train, under the seeds 0, 1, …; None for one run
+    under the experiment's seed. overrides: for the training. flags: of the config folder.
+    """
+
+    name: str
+    runs: list[str]
+    seeds: int | None
+    overrides: list[str]
+    flags: list[str]
+
+
 def main(arguments: list[str]) -> int:
-    """Run the command; return 1 if the score is worse than the published one by more than the tolerance."""
+    """Run the command; return 1 if the score is worse than the published one by more than the tolerance, or too many tasks diverged."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, flush=True)
         return 0
-    name, run, overrides, flags = parse(arguments)
-    config = config_of(name, flags)
-    experiment = claim_of(name, config.get("reproduce") or {})
+    asked = parse(arguments)
+    config = config_of(asked.name, asked.flags)
+    experiment = claim_of(asked.name, config.get("reproduce") or {})
     from metarun.cli import jobs
     from metarun.cli.folders import RunFolders
     from metarun.records import checkpoint
 
     folders = RunFolders()
-    if run is None:
-        jobs.run("train", [f"experiment={name}", *overrides, *flags], folders)
-        run = str(folders.last)
-        if not (Path(run) / "report.json").is_file():  # interrupted; the training has printed how to resume
-            print(f"then: metarun reproduce {name} checkpoint={run}", flush=True)
-            return 130
-    path = checkpoint.resolve(run)
-    stored = checkpoint.load(path)
-    check_run(run, name, stored.config)
-    last = path.with_name(checkpoint.LAST)
-    done = checkpoint.load(last).step if last.is_file() else None
-    trust = [word for word in overrides if word.startswith("trust=")]
-    jobs.run("eval", [f"checkpoint={run}", *protocol(experiment.eval), *trust], folders)
+    runs = asked.runs or train_runs(asked, folders)
+    if not runs:
+        return 130
+    differences: list[str] = []
+    for run in runs:
+        path = checkpoint.resolve(run)
+        stored = checkpoint.load(path)
+        check_run(run, asked.name, stored.config)
+        last = path.with_name(checkpoint.LAST)
+        done = checkpoint.load(last).step if last.is_file() else None
+        differences += [change for change in changes(config, stored.config, done) if change not in differences]
+    trust = [word for word in asked.overrides if word.startswith("trust=")]
+    scored = f"checkpoint={runs[0]}" if len(runs) == 1 else f"checkpoint=[{','.join(runs)}]"
+    jobs.run("eval", [scored, *([] if len(runs) == 1 else ["ensemble=false"]), *protocol(experiment.eval), *trust], folders)
     file = folders.last / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
-    result = compare(experiment, report, changes(config, stored.config, done))
+    result = compare(experiment, report, differences)
     file.write_text(json.dumps({**report, "reproduction": result}, indent=2) + "\n", encoding="utf-8")
-    print("\n".join(lines(name, experiment, result)), flush=True)
+    print("\n".join(lines(asked.name, experiment, result)), flush=True)
     return 1 if result["reproduced"] is False else 0
 
 
-def parse(arguments: list[str]) -> tuple[str, str | None, list[str], list[str]]:
-    """Return the experiment's name, the run of `checkpoint=`, the overrides for its training, and the flags."""
+def train_runs(asked: Asked, folders: RunFolders) -> list[str]:
+    """Train the runs and return their folders; [] where a training was interrupted, after a hint on how to go on."""
+    from metarun.cli import jobs
+
+    runs: list[str] = []
+    seeds = [[]] if asked.seeds is None else [[f"seed={seed}"] for seed in range(asked.seeds)]
+    for seed in seeds:
+        jobs.run("train", [f"experiment={asked.name}", *seed, *asked.overrides, *asked.flags], folders)
+        runs.append(str(folders.last))
+        if not (folders.last / "report.json").is_file():  # interrupted; the training has printed how to resume
+            missing = [" ".join(words) for words in seeds[len(runs) :]]
+            more = f", after the trainings with {' and '.join(missing)}" if missing else ""
+            listed = runs[0] if len(seeds) == 1 else f"[{','.join(runs)}{',...' if missing else ''}]"
+            print(f"then{more}: metarun reproduce {asked.name} checkpoint={listed}", flush=True)
+            return []
+    return runs
+
+
+def parse(arguments: list[str]) -> Asked:
+    """Return the words of the command line; UserError for words that do not fit each other."""
     flags, words = split(arguments)
     if unsuited := [flag for flag in flags if flag.startswith("-") and flag.partition("=")[0] not in ("--config-dir", "-cd")]:
         raise UserError(f"metarun reproduce takes no {unsuited[0]}.\n{USAGE}")
     names = [word for word in words if "=" not in word and not word.startswith("~")]
     if len(names) != 1:
         raise UserError(f"metarun reproduce takes one experiment, but got {' and '.join(names) or 'none'}.\n{USAGE}")
-    rest = [word for word in words if word not in names and not word.startswith("checkpoint=")]
+    rest = [word for word in words if word not in names and not word.startswith(("checkpoint=", "seeds="))]
     if foreign := [word for word in rest if word.lstrip("+~").startswith(FOREIGN)]:
         raise UserError(f"metarun reproduce takes no {foreign[0]}; train such a run with `metarun train`, and give it as checkpoint=RUN.")
-    runs = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
-    if len(runs) > 1 or (runs and runs[0].startswith("[")):
-        raise UserError("checkpoint= takes one run; `metarun eval` scores several as an ensemble.")
-    if runs and (training := [word for word in rest if not word.startswith("trust=")]):
+    runs, seeds = _runs(words), _seeds(words)
+    training = [word for word in rest if not word.startswith("trust=")] + ([f"seeds={seeds}"] if seeds else [])
+    if runs and training:
         raise UserError(f"checkpoint= takes a run as it is, but {training[0]} would change its training; omit one of the two.")
-    return names[0], runs[0] if runs else None, rest, flags
+    if seeds and (seed := [word for word in rest if word.startswith("seed=")]):
+        raise UserError(f"seeds={seeds} trains under the seeds 0 to {seeds - 1}, so {seed[0]} has no place beside it; omit one of the two.")
+    return Asked(names[0], runs, seeds, rest, flags)
+
+
+def _runs(words: list[str]) -> list[str]:
+    """Return the runs of the word `checkpoint=RUN` or `checkpoint=[RUN,RUN]`."""
+    named = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
+    if len(named) > 1:
+        raise UserError("checkpoint= may occur once; give several runs as checkpoint=[RUN,RUN].")
+    if not named:
+        return []
+    listed = named[0].removeprefix("[").removesuffix("]").split(",") if named[0].startswith("[") else named
+    return [run.strip() for run in listed]
+
+
+def _seeds(words: list[str]) -> int | None:
+    """Return the number of the word `seeds=N`."""
+    typed = [word.removeprefix("seeds=") for word in words if word.startswith("seeds=")]
+    if not typed:
+        return None
+    if not typed[-1].isdecimal() or int(typed[-1]) < 2:
+        raise UserError(f"seeds={typed[-1]} must be a whole number of at least 2; an interval over training seeds needs two runs.")
+    return int(typed[-1])
 
 
 def config_of(name: str, flags: list[str]) -> dict[str, Any]:
@@ -117,6 +179,9 @@ def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
         value = content.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise UserError(f"experiment={name}: reproduce.{key}={value} should be a number (for an accuracy, in [0, 1]).")
+    diverged = content.get("diverged", 0)
+    if isinstance(diverged, bool) or not isinstance(diverged, int) or diverged < 0:
+        raise UserError(f"experiment={name}: reproduce.diverged={diverged} should be a number of tasks, 0 or more.")
     return Claim(**{**content, "differences": tuple(content.get("differences", ()))})
 
 
@@ -162,7 +227,8 @@ def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | N
 def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) -> dict[str, Any]:
     """Return the measured and the published score; `reproduced` is None if nothing was published.
 
-    changed: the differences between the run and the experiment.
+    It is False wherever more tasks diverged than the experiment allows. The mean of several runs stands under `measured`, and its interval
+    is over the runs. changed: the differences between the run and the experiment.
     """
     mean, reproduced = report["mean"], None
     if experiment.published is not None:
@@ -170,10 +236,16 @@ def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) ->
             raise UserError(f"the experiment's published score is of {experiment.metric}, and this run's is of {report['metric']}.")
         sign = 1.0 if experiment.metric == "accuracy" else -1.0
         reproduced = mean is not None and sign * (mean - experiment.published) >= -experiment.tolerance
+    diverged = max(run["diverged"] for run in report.get("runs") or [report])
+    if diverged > experiment.diverged:
+        reproduced = False
     return {
         "metric": report["metric"],
         "measured": mean,
         "measured_ci95": report["ci95"],
+        "measured_ci95_over": report.get("ci95_over", "episodes"),
+        "diverged": diverged,
+        "diverged_allowed": experiment.diverged,
         "published": experiment.published,
         "published_ci95": experiment.ci95,
         "source": experiment.source,
@@ -187,7 +259,8 @@ def compare(experiment: Claim, report: Mapping[str, Any], changed: list[str]) ->
 
 def lines(name: str, experiment: Claim, result: Mapping[str, Any]) -> list[str]:
     """Return the comparison as lines of text."""
-    text = [f"{name}: measured {score(result['metric'], result['measured'], result['measured_ci95'])}"]
+    over = f" over {result['measured_ci95_over']}" if result["measured_ci95"] is not None else ""
+    text = [f"{name}: measured {score(result['metric'], result['measured'], result['measured_ci95'])}{over}"]
     if experiment.published is None:
         text.append(f"published: nothing to compare with{f' ({experiment.source})' if experiment.source else ''}")
     else:
@@ -195,6 +268,9 @@ def lines(name: str, experiment: Claim, result: Mapping[str, Any]) -> list[str]:
         text.append(f"published {score(experiment.metric, experiment.published, experiment.ci95)} ({experiment.source}{recalled})")
         verdict = "reproduced" if result["reproduced"] else "NOT reproduced"
         text.append(f"{verdict}: the tolerance is {score(experiment.metric, experiment.tolerance, None)}")
+    if result["diverged"] > result["diverged_allowed"]:
+        allowed = result["diverged_allowed"]
+        text.append(f"NOT reproduced: {result['diverged']} tasks diverged, and the experiment allows {allowed} (reproduce.diverged)")
     text += [f"  known difference: {difference}" for difference in experiment.differences]
     text += [f"  protocol changed: {change}" for change in result["changed"]]
     return text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarun.commands import seeds
+from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import evaluation_config
 from metarun.commands.report_files import sentence, write_json, write_scores
+from metarun.commands.seeds import check_runs, over_runs
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.running import Runner
@@ -16,6 +19,7 @@ from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.report import Report
 from metarun.errors import UserError, nearest
 from metarun.network import network_of
+from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
 from metarun.types import Episode
 from metarun.wiring.build import Parts, build, evaluation_plan
@@ -35,7 +39,9 @@ class Request(NamedTuple):
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Score a checkpoint, or several as an ensemble; print one line, write `report.json` into `folder` and return its content.
+    """Score a checkpoint, or several; print the result, write `report.json` into `folder` and return its content.
+
+    Several checkpoints are scored as an ensemble, or with `ensemble=false` one by one, with an interval over the runs.
 
     config: the keys of `eval.yaml`. The groups `algo`, `task`, `backbone` and `device` hold overrides for the checkpoint's config,
     or the whole group where `options` names its option.
@@ -43,30 +49,60 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     paths, members = load_members(config["checkpoint"])
     for member in members:
         check_targets(member.config, config.get("trust") or [])
+    each = len(members) > 1 and not config.get("ensemble", True)
+    if each:
+        check_runs(paths, members)
     merged = evaluation_config(members[0].config, config)
     request = check_request(config)
+    saved = _check_save(request.save, len(members) if each else 1)
     parts = build(merged)
-    report, kernels = _score(parts, assemble(parts, members), request)
+    trained = {name for member in members for name in member.origins}
+    overlap = check_evaluation(parts.source, request.split, trained, config.get("overlap", "refuse"))
+    scored = [_score(parts, assemble(parts, part), request) for part in ([[member] for member in members] if each else [members])]
+    reports = [report for report, _ in scored]
     facts = {
-        "members": len(members),
-        "task": merged.get("options", {}).get("task"),
-        "trained_on": members[0].config.get("options", {}).get("task"),
-        "seed": request.seed,
-        "split": request.split,
-        **sizes_of(parts.source.episode(request.split, 0), report.metric),
-        "norm": _norm_of(parts),
-        "inner_steps": report.steps[-1],
-        "kernels": kernels,
+        "members": 1 if each else len(members),
+        **_facts(parts, members[0], request, reports[0]),
+        "overlap": overlap,
+        "kernels": scored[0][1],
+        "step": members[0].step,
     }
+    for path, report in zip(saved, reports, strict=False):
+        write_scores(path, report)
+    figures = over_runs(reports) if each else {**reports[0].summary(), "ci95_over": "episodes"}
+    runs = {"runs": _by_run(paths, members, reports)} if each else {}
     named = [str(path) for path in paths]
-    origin = {"checkpoint": named if len(named) > 1 else named[0], "step": members[0].step, "config": merged}
-    summary = {**report.summary(), **facts, **origin}
+    summary = {**figures, **facts, **runs, "checkpoint": named if len(named) > 1 else named[0], "config": merged}
     write_json(folder / "report.json", summary)
-    if request.save is not None:
-        write_scores(request.save, report)
-    print(sentence(report, facts))
+    print("\n".join(seeds.lines(reports, members, facts, figures)) if each else sentence(reports[0], facts))
     print(f"report: {folder / 'report.json'}")
     return summary
+
+
+def _facts(parts: Parts, member: Checkpoint, request: Request, report: Report) -> dict[str, Any]:
+    """Return the protocol of an evaluation: the tasks, the sizes of an episode, and the classes that the episodes come from."""
+    shown = parts.source.episode(request.split, 0)
+    population = population_of(parts.source, request.split, shown, request.episodes)
+    counted = {} if population is None else {population["kind"].replace(" ", "_"): population["count"]}
+    return {
+        "task": parts.config.get("options", {}).get("task"),
+        "trained_on": member.config.get("options", {}).get("task"),
+        "seed": request.seed,
+        "split": request.split,
+        **sizes_of(shown, report.metric),
+        "population": population,
+        **counted,
+        "norm": _norm_of(parts),
+        "inner_steps": report.steps[-1],
+    }
+
+
+def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """Return the figures of each run, with its checkpoint, its training seed and its step."""
+    return [
+        {"checkpoint": str(path), "seed": member.config.get("seed"), "step": member.step, **report.summary()}
+        for path, member, report in zip(paths, members, reports, strict=True)
+    ]
 
 
 def check_request(config: Mapping[str, Any]) -> Request:
@@ -82,7 +118,10 @@ def check_request(config: Mapping[str, Any]) -> Request:
         value = config[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}={value} must be a whole number of at least {least}.")
-    return Request(split, config["episodes"], config["seed"], by_step, _check_save(config.get("save")))
+    if type(config.get("ensemble", True)) is not bool:
+        raise UserError(f"ensemble={config['ensemble']} is unknown; it must be true or false.")
+    save = config.get("save")
+    return Request(split, config["episodes"], config["seed"], by_step, None if save is None else Path(save).expanduser())
 
 
 def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
@@ -110,15 +149,17 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
         return report, runner.kernels
 
 
-def _check_save(save: str | None) -> Path | None:
+def _check_save(save: Path | None, runs: int) -> list[Path]:
+    """Return the CSV file, or with several runs one file for each, such as scores_1.csv; UserError for a file that exists already."""
     if save is None:
-        return None
-    path = Path(save).expanduser()
-    if not path.parent.is_dir():
-        raise UserError(f"save={save}: there is no folder {path.parent}; make it first.")
-    if path.exists():
-        raise UserError(f"save={save}: the file is there already; choose another name.")
-    return path
+        return []
+    files = [save] if runs == 1 else [save.with_name(f"{save.stem}_{number}{save.suffix}") for number in range(1, runs + 1)]
+    for file in files:
+        if not file.parent.is_dir():
+            raise UserError(f"save={save}: there is no folder {file.parent}; make it first.")
+        if file.exists():
+            raise UserError(f"save={save}: the file is there already ({file.name}); choose another name.")
+    return files
 
 
 def _norm_of(parts: Parts) -> str | None:

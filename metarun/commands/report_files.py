@@ -9,26 +9,63 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarun.commands.overlap import described
 from metarun.engine.report import Report
 
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     """Return the result as one line for a person."""
-    if report.metric == "accuracy":
-        score = f"accuracy {100 * report.mean:.2f} % ± {100 * report.ci95:.2f}"
-        task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
-    else:
-        score = f"{report.metric} {report.mean:.4f} ± {report.ci95:.4f} (median {report.median:.4f}, mean predictor {report.baseline:.4f})"
-        task = f"{facts['shots']} shots, {facts['queries']} queries"
-    score += _more(report)
-    norm = f"norm={facts['norm']}, " if facts["norm"] else ""
+    interval = f"95 % interval over {report.episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {report.diverged} diverged" if report.diverged else ""
+    return f"{_score(report)}{_more(report)}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
+
+
+def protocol(metric: str, facts: Mapping[str, Any]) -> str:
+    """Return the protocol of an evaluation in a few words: sizes of the episodes, norm, inner steps, seed, and the training's task."""
+    task = f"{facts['shots']} shots, {facts['queries']} queries"
+    if metric == "accuracy":
+        task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
     if facts.get("members", 1) > 1:
         task = f"ensemble of {facts['members']}, {task}"
     if facts.get("task") != facts.get("trained_on"):
         task = f"{facts['task']}, trained on {facts['trained_on']}, {task}"
-    protocol = f"{task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}{diverged}"
-    return f"{score}  [95 % CI of {report.episodes} {facts['split']} episodes, {protocol}]"
+    if facts.get("overlap"):
+        task = f"{described(facts['overlap'])} are training {facts['overlap']['kind']}, {task}"
+    norm = f"norm={facts['norm']}, " if facts["norm"] else ""
+    return f"{task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}"
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+    """Return the classes or tasks from which the episodes come, and whether the interval leaves new ones out."""
+    population = facts.get("population")
+    if population is None:
+        return ""
+    count, kind = population["count"], population["kind"]
+    if not population["covers_new"]:
+        return f" of the same {count} {kind} (the interval does not cover new {kind})"
+    return f" of {count} {kind}"
+
+
+def _score(report: Report) -> str:
+    """Return the score with its interval; where tasks of a regression are not finite, their number and the mean over the others."""
+    if report.metric == "accuracy":
+        return with_interval("accuracy", report.mean, report.ci95)
+    beside = f"median {report.median:.4f}, mean predictor {report.baseline:.4f}"
+    if math.isfinite(report.mean):
+        return f"{with_interval(report.metric, report.mean, report.ci95)} ({beside})"
+    others = "there is no other task"
+    if report.not_finite < report.episodes:
+        others = f"over the others {with_interval(report.metric, report.finite_mean, report.finite_ci95)}"
+    return f"{report.metric} inf, since {report.not_finite} of {report.episodes} tasks are not finite ({others}; {beside})"
+
+
+def with_interval(metric: str, value: float | None, ci95: float | None) -> str:
+    """Return a score with half its interval, such as "accuracy 98.12 % ± 0.23"; a missing or infinite interval is left out."""
+    scale, digits, unit = (100.0, 2, " %") if metric == "accuracy" else (1.0, 4, "")
+    if value is None:
+        return f"{metric} inf"
+    known = ci95 is not None and math.isfinite(ci95)
+    return f"{metric} {scale * value:.{digits}f}{unit}" + (f" ± {scale * ci95:.{digits}f}" if known and ci95 is not None else "")
 
 
 def _more(report: Report) -> str:

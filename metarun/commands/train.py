@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from metarun.commands import remedies
+from metarun.commands.overlap import check_start, described, training_origins
 from metarun.commands.overrides import resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.compute.device import place
 from metarun.compute.plan import Plan
 from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, UserError
@@ -35,8 +38,9 @@ def train(config: dict[str, Any], folder: Path) -> float:
         return _resume(config, folder)
     parts = build(config)
     settings = build_settings(parts)
+    earlier, overlaps = check_start(parts.config, parts.source)
     position, optimizer = start(parts, settings)
-    return _run(parts, settings, position, optimizer, folder, resume_step=None)
+    return _run(Run(parts, settings, folder, training_origins(parts.source, earlier), overlaps), position, optimizer)
 
 
 def _resume(config: dict[str, Any], folder: Path) -> float:
@@ -59,18 +63,33 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
-    return _run(parts, settings, position, optimizer, folder, resume_step=stored.step)
+    _, overlaps = check_start(parts.config, parts.source)
+    return _run(Run(parts, settings, folder, stored.origins, overlaps, resume_step=stored.step), position, optimizer)
 
 
-def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer, folder: Path, resume_step: int | None) -> float:
-    metric = parts.algorithm.objective.metric
-    tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=resume_step)
+class Run(NamedTuple):
+    """The parts of a run that its steps leave as they are.
+
+    origins: see `Checkpoint`. overlaps: of the run that it started from, where they are allowed. resume_step: None for a new run.
+    """
+
+    parts: Parts
+    settings: Settings
+    folder: Path
+    origins: list[str]
+    overlaps: list[dict[str, Any]]
+    resume_step: int | None = None
+
+
+def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
+    parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
+    tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=run.resume_step)
     with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
         progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
 
         def save(position: Position, name: str) -> None:
-            saver.save(folder / "checkpoints" / name, _checkpoint(parts, settings, position, optimizer))
+            saver.save(folder / "checkpoints" / name, _checkpoint(run, position, optimizer))
 
         write_splits(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
@@ -80,18 +99,30 @@ def _run(parts: Parts, settings: Settings, position: Position, optimizer: OuterO
         except NotFiniteError as error:
             raise UserError(f"{error}{remedies.for_not_finite(parts.config)}") from error
         saver.flush()
-        best = end.best or {"score": math.nan, "step": end.step}
+        best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
             progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
             return float(best["score"])
         tracker.hparams(parts.config, {f"best/{metric}": best["score"]}, end.step)
-        write_json(folder / "report.json", {"split": "val", "metric": metric, "best": best, "steps": end.step, "last": showing.last})
-    print(f"best validation {metric} {best['score']:.4f} at step {best['step']}; run folder {folder}")
-    print(f"test it with: metarun eval checkpoint={folder}")
+        selection = Selection.of(settings.select, parts.algorithm.objective)
+        chosen = {"best": best, "select": str(selection), "overlap": run.overlaps}
+        write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
+    print(f"{told(selection, end.best, [described(each) for each in run.overlaps])}; run folder {folder}")
+    print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
     return float(best["score"])
 
 
-def _checkpoint(parts: Parts, settings: Settings, position: Position, optimizer: OuterOptimizer) -> Checkpoint:
+def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = ()) -> str:
+    """Return the best validation of a run as one line for a person."""
+    if best is None:
+        return "no checkpoint is the best one, since at every validation a task was not finite"
+    beside = f", mean {best['mean']:.4f}" if selection.statistic != "mean" else ""
+    noted = f"; init_from was trained on {' and '.join(overlaps)}" if overlaps else ""
+    score = f"best validation {selection.objective.metric} {best['score']:.4f} at step {best['step']}"
+    return f"{score} (chosen by the {selection}{beside}){noted}"
+
+
+def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer) -> Checkpoint:
     return Checkpoint(
         step=position.step,
         params=position.params,
@@ -99,8 +130,9 @@ def _checkpoint(parts: Parts, settings: Settings, position: Position, optimizer:
         optimizer=optimizer.state_dict(),
         best=position.best,
         window={name: float(total) for name, total in position.window.items()},
-        config=parts.config,
-        execution=execution(parts, settings),
+        config=run.parts.config,
+        execution=execution(run.parts, run.settings),
+        origins=run.origins,
     )
 
 

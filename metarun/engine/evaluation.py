@@ -14,6 +14,7 @@ from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.report import Report, summarise
 from metarun.episodes import deal
+from metarun.errors import UserError
 from metarun.functional import map_tasks
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
@@ -47,6 +48,7 @@ def evaluate(
     seed: int = 0,
     runner: Runner | None = None,
     by_step: str = "all",
+    inner_step: int | None = None,
     variance: float | None = None,
     device: torch.device | str = "cpu",
     runs: int = 1,
@@ -54,13 +56,14 @@ def evaluate(
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split.
 
-    runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `BY_STEP`. variance: of a regression's observations,
+    runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `BY_STEP`. inner_step: another inner step to score;
+    UserError where the algorithm takes fewer steps. variance: of a regression's observations,
     from `observation_variance`. Without it, the report of a regression has no likelihood and no coverage. runs: about how many
     evaluations the caller makes with this runner. progress: `evaluate` calls it with the number of episodes done.
     """
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
-    score = TaskScores(algorithm, by_step)
+    score = TaskScores(algorithm, by_step, inner_step)
     scored = episodes_of.map(score, (params, state, observations), runner or Runner(Plan()), runs, progress)
     return summarise(algorithm.objective, scored, variance)
 
@@ -101,26 +104,27 @@ def observation_variance(
 
 
 class TaskScores:
-    """`score_episode` over a chunk of episodes. Objects of one algorithm and one `by_step` are equal: a runner records only the first."""
+    """`score_episode` over a chunk of episodes. Objects with the same algorithm and steps are equal, so a runner records one."""
 
-    def __init__(self, algorithm: Learner, by_step: str) -> None:
-        self.algorithm, self.by_step = algorithm, by_step
+    def __init__(self, algorithm: Learner, by_step: str, inner_step: int | None = None) -> None:
+        self.algorithm, self.asked = algorithm, (by_step, inner_step)
 
     def __call__(self, shared: tuple[Params, State, Tensor | None], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the scores of a chunk. shared: params, state and the variance of the observations. chunk: episodes and keys."""
         params, state, variance = shared
 
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            return score_episode(self.algorithm, params, state, episode, key, by_step=self.by_step, variance=variance)
+            by_step, inner_step = self.asked
+            return score_episode(self.algorithm, params, state, episode, key, by_step=by_step, inner_step=inner_step, variance=variance)
 
         scores: dict[str, Tensor] = map_tasks(one, *chunk)
         return scores
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskScores) and self.algorithm is other.algorithm and self.by_step == other.by_step
+        return isinstance(other, TaskScores) and self.algorithm is other.algorithm and self.asked == other.asked
 
     def __hash__(self) -> int:
-        return hash((id(self.algorithm), self.by_step))
+        return hash((id(self.algorithm), self.asked))
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ def score_episode(
     key: Tensor,
     *,
     by_step: str = "all",
+    inner_step: int | None = None,
     variance: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return, by name, the tensors of one episode that `summarise` combines.
@@ -175,11 +180,12 @@ def score_episode(
     """
     support, query = episode
     path = path_of(algorithm, params, state, support, key)
-    steps = scored_steps(len(path) - 1, by_step)
+    steps = scored_steps(len(path) - 1, by_step, inner_step)
     outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
     scored = {
         "by_step": torch.stack([algorithm.objective.score(output, query.y, query.mask) for output in outputs]),
         "steps": torch.tensor(steps, device=query.x.device),
+        "finite": (_finite_rows(outputs[-1]) | (_real(query) == 0)).all().to(query.y.dtype),
     }
     if isinstance(algorithm, WithPresentations):
         right, presented = algorithm.by_presentation(params, state, episode, key)
@@ -210,10 +216,15 @@ def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Te
 
 
 def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
-    """Return the negative log-likelihood, the entropy of the predictions, and the figures of each query for the calibration error."""
+    """Return the negative log-likelihood, the entropy of the predictions, and the figures of each query for the calibration error.
+
+    A query with a logit that is not finite is a wrong answer of confidence 1.
+    """
     probabilities = logits.softmax(dim=-1)
     confidence, guess = probabilities.max(dim=-1)
-    right = query.y.gather(-1, guess[:, None])[:, 0]
+    finite = _finite_rows(logits)
+    right = torch.where(finite, query.y.gather(-1, guess[:, None])[:, 0], 0.0)
+    confidence = torch.where(finite, confidence, 1.0)
     real = _real(query)
     entropy = torch.special.entr(probabilities).sum(dim=-1)
     spread = torch.where(real > 0, entropy, 0.0).sum() / real.sum().clamp(min=1)
@@ -237,14 +248,24 @@ def _baseline(objective: Objective, support: Examples, query: Examples) -> Tenso
     return objective.score(mean.expand_as(query.y), query.y, query.mask)
 
 
+def _finite_rows(outputs: Tensor) -> Tensor:
+    """Return which rows of outputs (B, N) or (B, D) are finite, (B,) bool."""
+    return outputs.isfinite().all(dim=-1)
+
+
 def _real(examples: Examples) -> Tensor:
     """Return 1 for each real row and 0 for padding, (B,)."""
     return torch.ones_like(examples.y[:, 0]) if examples.mask is None else examples.mask.to(examples.y.dtype)
 
 
-def scored_steps(last: int, by_step: str) -> list[int]:
-    """Return the numbers of the inner steps to score, out of 0 … last; by_step: one of `BY_STEP`."""
+def scored_steps(last: int, by_step: str, inner_step: int | None = None) -> list[int]:
+    """Return the numbers of the inner steps to score, out of 0 … last.
+
+    by_step: one of `BY_STEP`. inner_step: a step to score besides; UserError where it is above `last`.
+    """
+    if inner_step is not None and inner_step > last:
+        raise UserError(f"the score after {inner_step} inner steps is asked for, but the algorithm takes {last} at validation and test.")
     if by_step == "all":
         return list(range(last + 1))
     round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()
-    return sorted(step for step in round_numbers | {last} if step <= last)
+    return sorted(step for step in round_numbers | {last, last if inner_step is None else inner_step} if step <= last)

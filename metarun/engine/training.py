@@ -25,14 +25,15 @@ from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
-from metarun.engine.evaluation import evaluate
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
+from metarun.engine.selection import Selection
+from metarun.engine.validation import Validation, better, values_to_log
 from metarun.errors import NotFiniteError, UserError
 from metarun.functional import map_tasks
 from metarun.records.tracking import Progress, Tracker
-from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithChoice, WithTrajectory
+from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Settings:
     """The top-level keys of `train.yaml`, and the choices for the device.
 
     steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
-    always evaluates and saves the last step. eval_episodes: validation episodes. plan, eval_plan: how to run the tasks of a step and of a
+    always evaluates and saves the last step. eval_episodes: validation episodes. select: the score that chooses the best checkpoint
+    (`Selection.of`). plan, eval_plan: how to run the tasks of a step and of a
     validation. device: torch's name of the device. Raises UserError where a number is too small.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     eval_episodes: int = 200
     save_every: int = 500
     log_every: int = 50
+    select: str | None = None
     plan: Plan = field(default_factory=Plan)
     eval_plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
@@ -66,8 +69,8 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: "score" and "step" of the best validation. window: sums of the metrics over the steps
-    since the last log line, as scalars on the device, and the number of these steps under "steps".
+    step: outer steps done. best: of the best validation, the "score" that chose it, the "mean" over its tasks and its "step".
+    window: sums of the metrics since the last log line, as scalars on the device, and the number of these steps under "steps".
     """
 
     step: int
@@ -129,7 +132,12 @@ class Loop:
     def __init__(self, algorithm: Algorithm, source: TaskSource, position: Position, optimizer: OuterOptimizer, settings: Settings) -> None:
         self.algorithm, self.source, self.position, self.optimizer, self.settings = algorithm, source, position, optimizer, settings
         self.gradients = TaskGradients(algorithm)
+        self.selection = Selection.of(settings.select, algorithm.objective)
+        self.selection.check(algorithm, position.params, position.state, source)
         self.runner, self.validation_runner = Runner(settings.plan), Runner(settings.eval_plan)
+        validations = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
+        validating = (self.selection, self.validation_runner, settings.eval_episodes, validations, settings.device)
+        self.validation = Validation(algorithm, source, *validating)
         self.clock = Clock(settings.tasks_per_step)
         run = {name: getattr(settings, name) for name in ("steps", "tasks_per_step", "seed", "device")}
         self.dealer = Dealer(source, "train", first_step=position.step, **run)
@@ -225,59 +233,18 @@ def _validate_and_track(
     on_evaluation: Callable[[Position, Report], None] | None,
 ) -> None:
     """Score the validation episodes, log the score, and save the checkpoint where it is the best one so far."""
+    position, selection = loop.position, loop.selection
     with loop.dealer.lock:
-        report = _validate(loop)
+        position.state, report = loop.validation.run(position.params, position.state)
         if on_evaluation is not None:
-            on_evaluation(loop.position, report)
-    if _track_validation(loop, report, tracker, progress):
-        save(loop.position, "best.pt")
-    loop.clock.pause()
-
-
-def _validate(loop: Loop) -> Report:
-    """Return the validation scores. After the last step, an algorithm `WithChoice` first chooses hyperparameters by such scores."""
-    algorithm, position, settings = loop.algorithm, loop.position, loop.settings
-    validation: dict[str, Any] = {
-        "split": "val",
-        "episodes": settings.eval_episodes,
-        "runner": loop.validation_runner,
-        "device": settings.device,
-        "by_step": "thin",
-        "runs": settings.steps // settings.eval_every + 1 if settings.eval_every else 1,
-    }
-
-    def run(state: State) -> Report:
-        return evaluate(algorithm, position.params, state, loop.source, **validation)
-
-    def score(state: State) -> dict[int, float]:
-        report = run(state)
-        return {step: _sign(algorithm) * value for step, value in zip(report.steps, report.by_step, strict=True)}
-
-    if position.step == settings.steps and isinstance(algorithm, WithChoice):
-        position.state = algorithm.choose(position.params, position.state, score)
-    return run(position.state)
-
-
-def _sign(algorithm: Algorithm) -> float:
-    """Return 1, or -1 where a lower score is better."""
-    return 1.0 if algorithm.objective.higher_is_better else -1.0
-
-
-def _track_validation(loop: Loop, report: Report, tracker: Tracker, progress: Progress) -> bool:
-    """Log a validation, and return whether it is the best one so far."""
-    position = loop.position
-    values = {f"val/{report.metric}": report.mean, "val/ci95": report.ci95}
-    if len(report.by_step) > 1:
-        values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
-    tracker.log(position.step, values)
+            on_evaluation(position, report)
+    tracker.log(position.step, values_to_log(selection, report))
     progress.update(position.step, **{f"val {report.metric}": report.mean})
-    if not math.isfinite(report.mean):
-        return False
-    sign = _sign(loop.algorithm)
-    if position.best is not None and sign * report.mean <= sign * position.best["score"]:
-        return False
-    position.best = {"score": report.mean, "step": position.step}
-    return True
+    score = better(selection, report, position.best)
+    if score is not None:
+        position.best = {"score": score, "mean": selection.mean(report), "step": position.step}
+        save(position, "best.pt")
+    loop.clock.pause()
 
 
 def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:

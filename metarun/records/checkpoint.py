@@ -33,9 +33,11 @@ class Checkpoint:
     """Everything that a resumed run or an evaluation needs.
 
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
-    best: {"score": float, "step": int} of the best validation so far, None before the first validation.
+    best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation.
     window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
-    execution: the device's choices (chunk, threads, torch version). version: of the metarun that wrote the file. format: of the file.
+    execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
+    on, and those of the run that it started from (`metarun.types.WithOrigins`). version: of the metarun that wrote the file.
+    format: of the file.
     """
 
     step: int
@@ -46,6 +48,7 @@ class Checkpoint:
     window: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
     version: str = metarun.__version__
     format: int = FORMAT
 
@@ -264,6 +267,8 @@ def _well_typed(checkpoint: Checkpoint) -> bool:
         and checkpoint.step >= 0
         and all(type(mapping) is dict for mapping in mappings + tensors)
         and type(checkpoint.best) in (dict, type(None))
+        and type(checkpoint.origins) is list
+        and all(type(name) is str for name in checkpoint.origins)
         and all(_named_tensors(mapping) for mapping in tensors)
     )
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, nearest
 from metarun.tasks.images import ImageFiles, find_images, read_images
-from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
+from metarun.tasks.pool import SPLITS, ClassPool
+from metarun.tasks.sampling import FewShot
 
 Split = dict[str, list[str]]
 """Split -> names of its classes."""
@@ -55,7 +56,7 @@ def folder(
     chosen = _choose(files, list(rows), ready, split, split_seed, split_file, classes)
 
     def source(images: Tensor) -> FewShot:
-        return FewShot({name: _pool(images, rows, chosen[name]) for name in SPLITS}, **sampling)
+        return FewShot({name: _pool(images, rows, chosen[name]) for name in SPLITS}, data=files.root.resolve().stem, **sampling)
 
     source(torch.empty(len(files.names), 0))  # raises if classes or images are too few, before all images are read
     return source(read_images(files, size=image_size, channels=channels, name="folder"))

@@ -22,7 +22,8 @@ from torch.nn import functional
 from metarun import draws
 from metarun.errors import UserError
 from metarun.tasks.images import cached
-from metarun.tasks.sampling import ClassPool, FewShot
+from metarun.tasks.pool import ClassPool
+from metarun.tasks.sampling import FewShot
 
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "train": ("Latn", "Cyrl", "Cans", "Arab", "Grek"),
@@ -76,7 +77,7 @@ def glyphs(*, samples: int = 20, root: str | None = None, **sampling: Any) -> Fe
     versions = [features.version("freetype2"), metadata.version("pillow"), metadata.version("matplotlib")]
     facts = [_RECIPE, samples, letters(), str(root), *versions]
     shape = (samples * sum(map(len, letters().values())), 1, _SIZE, _SIZE)
-    return FewShot(pools(cached("glyphs", facts, shape, lambda: draw_all(samples, root).numpy())), **sampling)
+    return FewShot(pools(cached("glyphs", facts, shape, lambda: draw_all(samples, root).numpy())), data="glyphs", **sampling)
 
 
 @cache

@@ -18,8 +18,8 @@ from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
 from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
-from metarun.tasks.sampling import SPLITS, check_split
-from metarun.types import Episode, Examples, TaskSource
+from metarun.tasks.pool import SPLITS, check_split
+from metarun.types import Episode, Examples, TaskSource, WithOrigins
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,17 @@ class Mixture:
         name = list(self.sources)[int(self.family(split, torch.tensor(index)))]
         values: Tensor = self.sources[name].curve(split, index, x)  # type: ignore[attr-defined]
         return values
+
+    def origins(self, split: str) -> tuple[str, ...]:
+        """Return the names of the classes or tasks of all sources that have a data set."""
+        sources = [source for source in self.sources.values() if isinstance(source, WithOrigins)]
+        return tuple(dict.fromkeys(name for source in sources for name in source.origins(split)))
+
+    def population(self, split: str) -> int | None:
+        """Return the number of classes or tasks of all sources together; None where a source has no data set."""
+        counts = [source.population(split) if isinstance(source, WithOrigins) else None for source in self.sources.values()]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def _compare(self) -> dict[tuple[str, str], bool]:
         """Check that all sources deal the same shapes; return, by split and role, whether any source pads."""

@@ -18,7 +18,8 @@ from metarun import draws
 from metarun.cache import cache_folder
 from metarun.errors import UserError, nearest
 from metarun.tasks.images import ImageFiles, find_images, read_images
-from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
+from metarun.tasks.pool import SPLITS, ClassPool
+from metarun.tasks.sampling import FewShot
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and their characters."""
@@ -84,7 +85,7 @@ def omniglot(
     images, parts = _read(folder, image_size)
     classes = _divide(split, folder, parts, split_seed, turned)
     _refuse_overlap(split, classes)
-    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, **sampling)
+    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, data="omniglot", **sampling)
 
 
 def _locate(root: str | None, download: bool) -> Path:
@@ -224,4 +225,5 @@ def _pool(images: Tensor, classes: Sequence[Character]) -> ClassPool:
         counts=[DRAWINGS] * len(classes),
         names=[character.label for character in classes],
         groups=[character.group for character in classes],
+        origins=[f"{character.alphabet}/{character.name}" for character in classes],
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.errors import UserError, nearest
-from metarun.tasks.sampling import check_split, is_whole
+from metarun.tasks.pool import check_split, is_whole
 from metarun.types import Episode, Examples
 
 

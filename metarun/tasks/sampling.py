@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,55 +13,14 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
+from metarun.tasks.pool import ClassPool, is_whole, pool_of
 from metarun.types import Episode, Examples
 
-SPLITS = ("train", "val", "test")
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
 """The smallest values of these keys, and of their `train_` and `min_` forms."""
 LABELS = ("episode", "global")
 LARGE = 2 << 30
 """Images of more bytes than this stay on disk, as a memory map, and do not move to a device."""
-
-
-@dataclass(frozen=True)
-class ClassPool:
-    """The images of one split, grouped by class.
-
-    images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …; in any order and number where `rows` is set.
-    counts: images per class, in the order of the classes; the counts sum to M.
-    names: one name per class, for error messages.
-    groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None without groups.
-    rows: (M,) the index in `images` of each of the M images, class by class; None where `images` holds exactly these M images.
-    """
-
-    images: Tensor
-    counts: Sequence[int]
-    names: Sequence[str]
-    groups: Sequence[str] | None = None
-    rows: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        size = len(self.images if self.rows is None else self.rows)
-        if not (len(self.counts) == len(self.names) and sum(self.counts) == size):
-            raise ValueError(f"{len(self.names)} names, {len(self.counts)} counts (sum {sum(self.counts)}), {size} images do not fit")
-        if self.groups is not None:
-            runs = 1 + sum(a != b for a, b in zip(self.groups, self.groups[1:], strict=False))
-            if runs != len(set(self.groups)):
-                raise ValueError("classes of one group must stand next to each other")
-
-    def to(self, device: torch.device | str) -> ClassPool:
-        """Return the pool on the device, with the images of its own classes only."""
-        if self.images.device == torch.device(device):
-            return self
-        images = self.images if self.rows is None else self.images[self.rows]
-        return replace(self, images=images.to(device), rows=None)
-
-    def values(self, chosen: Tensor) -> Tensor:
-        """Return the images `chosen` (B,), numbered class by class: float32 (B, C, H, W) in [0, 1], on the pool's device."""
-        rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
-        device = self.images.device
-        pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
-        return pixels.div_(torch.full((), 255.0, device=device))  # not by a number: CUDA would multiply by 1 / 255 and round differently
 
 
 @dataclass(frozen=True)
@@ -92,6 +51,7 @@ class FewShot:
         among all C classes of the split; an episode is then a mini-batch of supervised training with labels (B, C).
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
+    data: the name of the data set, as it begins the names of `origins`.
     """
 
     pools: Mapping[str, ClassPool]
@@ -108,6 +68,7 @@ class FewShot:
     seed: int = 0
     eval_seed: int = 0
     objective: str = "classification"
+    data: str = ""
     _starts: dict[str, Tensor] = field(init=False, repr=False)
     _counts: dict[str, Tensor] = field(init=False, repr=False)
     _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
@@ -126,6 +87,16 @@ class FewShot:
     def classes(self) -> dict[str, list[str]]:
         """The names of the classes of each split; a checkpoint keeps them, so that a drawn split can be restored."""
         return {split: list(pool.names) for split, pool in self.pools.items()}
+
+    def origins(self, split: str) -> tuple[str, ...]:
+        """Return the names of the split's classes in the data set, each once, such as "omniglot/Greek/character01"."""
+        pool = self.pools[split]
+        names = pool.names if pool.origins is None else pool.origins
+        return tuple(dict.fromkeys(f"{self.data}/{name}" if self.data else name for name in names))
+
+    def population(self, split: str) -> int:
+        """Return the number of classes of a split; a turned copy is a class."""
+        return len(self.pools[split].names)
 
     def shape(self, split: str) -> _Shape:
         """Return ways, shots and queries of a split."""
@@ -279,20 +250,3 @@ class FewShot:
         for key in ("seed", "eval_seed"):
             if not is_whole(value := getattr(self, key)):
                 raise UserError(f"task.{key}={value} must be a whole number.")
-
-
-def is_whole(value: object) -> bool:
-    """Return whether a value of a config is a whole number; a bool is not."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_split(split: str, known: Collection[str] = SPLITS) -> None:
-    """Raise `UserError` for a split that does not exist."""
-    if split not in known:
-        raise UserError(f"there is no split '{split}'; this task has {', '.join(known)}.{nearest(split, known)}")
-
-
-def pool_of(pools: Mapping[str, ClassPool], split: str) -> ClassPool:
-    """Return the pool of a split. Raises UserError, with the known splits, for an unknown one."""
-    check_split(split, pools)
-    return pools[split]

@@ -23,7 +23,7 @@ from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
 from metarun.tasks.points import PointSampling, divide
-from metarun.tasks.sampling import SPLITS
+from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class TableTasks:
     counts: task -> its number of rows, in the order of the rows.
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
+    data: the name of the table, as it begins the names of `origins`.
     """
 
     x: Tensor
@@ -70,6 +71,7 @@ class TableTasks:
     sampling: PointSampling
     skip_small: bool = False
     objective: str = "regression"
+    data: str = ""
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
 
@@ -101,6 +103,15 @@ class TableTasks:
         rows = starts[task][:, None] + draws.distinct(draws.fold(key, "rows"), shots + queries, counts[task])
         x, y = (values.index_select(0, rows.flatten()).unflatten(0, rows.shape) for values in (self.x, self.y))
         return divide(x, y, shots, self.sampling.used(split, key))
+
+    def origins(self, split: str) -> tuple[str, ...]:
+        """Return the names of the split's tasks behind the name of the table, without the tasks that are left out."""
+        names = [name for name in self.tasks[split] if name not in set(self.skipped[split])]
+        return tuple(f"{self.data}/{name}" if self.data else name for name in names)
+
+    def population(self, split: str) -> int:
+        """Return the number of tasks of a split."""
+        return len(self._used[split][0])
 
     def _check(self, split: str, small: Sequence[str], used: Sequence[str]) -> None:
         shots, queries = self.sampling.sizes(split)
@@ -155,7 +166,7 @@ def table(
     inputs, outputs = Standard.of(raw_x[in_train]), Standard.of(raw_y[in_train])
     counts = {name: len(rows) for name, rows in rows_of.items()}
     points = PointSampling.of(sampling, queries=10)
-    return TableTasks(inputs(raw_x), outputs(raw_y), splits, counts, inputs, outputs, points, skip_small)
+    return TableTasks(inputs(raw_x), outputs(raw_y), splits, counts, inputs, outputs, points, skip_small, data=Path(path).stem)
 
 
 def _read(path: str) -> list[dict[str, str]]:

@@ -46,7 +46,7 @@ from metarun.wiring.members import check_members
 
 log = logging.getLogger(__name__)
 
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every")
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def build_optimizer(config: Mapping[str, Any], params: dict[str, Tensor], steps:
 def build_settings(parts: Parts) -> Settings:
     """Return the engine's settings from the top-level keys, with the device's plans for a step and for a validation."""
     config, device = parts.config, parts.device
-    keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS}}
+    keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS if name in config}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
     # A chunk of the training's size is known to fit into memory. A resumed run restores the training's plan and no other, so a validation

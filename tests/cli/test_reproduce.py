@@ -37,6 +37,7 @@ reproduce:
   source: "Nobody 2026, table 1"
   recalled: true
   tolerance: 1.0
+  diverged: 3
   differences: ["two steps"]
 """
 
@@ -124,7 +125,7 @@ def test_another_algorithm_is_one_change_and_a_run_cut_short_is_told() -> None:
 def test_where_nothing_was_published_the_score_is_ours_alone(command_line: CommandLine, conf: Path) -> None:
     text = (conf / "experiment/tiny.yaml").read_text().split("reproduce:")[0]
     (conf / "experiment/tiny.yaml").write_text(text)  # without the key there is nothing either
-    answer = command_line("reproduce", "tiny", "-cd", conf)
+    answer = command_line("reproduce", "tiny", "algo.inner_lr=0.001", "-cd", conf)
     assert answer.code == 0, answer.err
     assert "tiny: measured mse " in answer.out
     assert "published: nothing to compare with" in answer.out
@@ -152,6 +153,7 @@ def test_a_run_of_another_experiment_is_refused(command_line: CommandLine, conf:
     ("changed", "sentence"),
     [
         ({"published": "many"}, "reproduce.published=many should be a number"),
+        ({"diverged": "-1"}, "reproduce.diverged=-1 should be a number of tasks"),
         ({"source": "{}\n  sauce: x"}, "`reproduce:` has no key 'sauce'"),
         ({"override /task": "sinusoidd"}, "task has no option 'sinusoidd'"),
     ],
@@ -169,7 +171,7 @@ def test_a_better_score_is_reproduced_and_a_worse_one_within_the_tolerance() -> 
     accuracy = Claim(published=0.98, tolerance=0.01, source="x")
 
     def verdict(claim: Claim, metric: str, mean: float | None) -> Any:
-        return compare(claim, {"metric": metric, "mean": mean, "ci95": 0.0}, [])["reproduced"]
+        return compare(claim, {"metric": metric, "mean": mean, "ci95": 0.0, "diverged": 0}, [])["reproduced"]
 
     assert [verdict(accuracy, "accuracy", mean) for mean in (0.99, 0.9701, 0.969, None)] == [True, True, False, False]
     error = Claim(metric="mse", published=0.5, tolerance=0.1, source="x")
@@ -181,9 +183,9 @@ def test_a_better_score_is_reproduced_and_a_worse_one_within_the_tolerance() -> 
 
 def test_what_was_read_again_is_not_called_recalled() -> None:
     claim = Claim(published=0.98, ci95=0.004, source="Somebody 2020")
-    said = lines("x", claim, compare(claim, {"metric": "accuracy", "mean": 0.985, "ci95": 0.002}, []))
+    said = lines("x", claim, compare(claim, {"metric": "accuracy", "mean": 0.985, "ci95": 0.002, "diverged": 0}, []))
     assert said[:3] == [
-        "x: measured 98.50 % ± 0.20",
+        "x: measured 98.50 % ± 0.20 over episodes",
         "published 98.00 % ± 0.40 (Somebody 2020)",
         "reproduced: the tolerance is 1.00 %",
     ]
@@ -198,7 +200,12 @@ def test_what_was_read_again_is_not_called_recalled() -> None:
         (["smoke", "stpes=3"], "There is no key 'stpes'. Did you mean 'steps'?"),
         (["smoke", "resume=run"], "takes no resume=run"),
         (["smoke", "hydra.run.dir=run"], "takes no hydra.run.dir=run"),
-        (["smoke", "checkpoint=[a,b]"], "checkpoint= takes one run"),
+        (["smoke", "checkpoint=[nowhere,b]"], "there is no checkpoint or run folder 'nowhere'"),
+        (["smoke", "checkpoint=a", "checkpoint=b"], "give several runs as checkpoint=[RUN,RUN]"),
+        (["smoke", "checkpoint=a", "seeds=3"], "seeds=3 would change its training"),
+        (["smoke", "seeds=1"], "seeds=1 must be a whole number of at least 2"),
+        (["smoke", "seeds=two"], "seeds=two must be a whole number"),
+        (["smoke", "seeds=3", "seed=4"], "so seed=4 has no place beside it"),
         (["steps=3"], "takes one experiment, but got none"),
         (["smoke", "quickstart"], "takes one experiment, but got smoke and quickstart"),
         (["smoke", "-m"], "takes no -m"),
@@ -218,7 +225,32 @@ def test_its_usage_needs_no_words(command_line: CommandLine) -> None:
 
 
 def test_every_override_but_the_checkpoint_is_for_the_training() -> None:
-    assert parse(["smoke", "steps=3", "~algo.x", "-cd", "conf"]) == ("smoke", None, ["steps=3", "~algo.x"], ["-cd", "conf"])
+    assert parse(["smoke", "steps=3", "~algo.x", "-cd", "conf"]) == ("smoke", [], None, ["steps=3", "~algo.x"], ["-cd", "conf"])
+    assert parse(["smoke", "checkpoint=[a, b]"]).runs == ["a", "b"]
+
+
+def test_diverged_tasks_fail_a_run_unless_the_experiment_allows_their_number() -> None:
+    report = {"metric": "mse", "mean": 0.1, "ci95": 0.0, "diverged": 2}
+    for published, fine in ((0.5, True), (None, None)):
+        claim = Claim(metric="mse", published=published, source="x")
+        result = compare(claim, report, [])
+        assert result["reproduced"] is False
+        assert "NOT reproduced: 2 tasks diverged, and the experiment allows 0 (reproduce.diverged)" in lines("x", claim, result)
+        assert compare(Claim(metric="mse", published=published, source="x", diverged=2), report, [])["reproduced"] is fine
+    runs = {**report, "diverged": 3, "runs": [{"diverged": 2}, {"diverged": 1}]}
+    assert compare(Claim(metric="mse", diverged=2), runs, [])["reproduced"] is None, "the number is of each run"
+
+
+def test_several_seeds_are_trained_and_their_mean_is_compared(command_line: CommandLine, conf: Path) -> None:
+    answer = command_line("reproduce", "tiny", "seeds=2", "-cd", conf)
+    assert answer.code == 0, answer.err
+    report = report_of(answer)
+    assert [run["seed"] for run in report["runs"]] == [0, 1]
+    assert report["reproduction"]["measured"] == report["mean"]
+    assert report["reproduction"]["measured_ci95_over"] == "training runs"
+    assert re.search(r"tiny: measured mse [\d.]+ ± [\d.]+ over training runs", answer.out)
+    again = command_line("reproduce", "tiny", f"checkpoint=[{','.join(run['checkpoint'] for run in report['runs'])}]", "-cd", conf)
+    assert report_of(again)["mean"] == report["mean"]
 
 
 @pytest.mark.parametrize("file", [file for file in SHIPPED if file.stem.startswith("omniglot_")], ids=lambda file: file.stem)

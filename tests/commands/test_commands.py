@@ -59,7 +59,8 @@ def test_training_leaves_checkpoints_metrics_and_a_report(maml_run: Path):
     lines = [json.loads(line) for line in (maml_run / "metrics.jsonl").read_text().splitlines()]
     validations = {line["step"]: line["val/accuracy"] for line in lines if "val/accuracy" in line}
     assert set(validations) == {2, 4}
-    assert report["best"] == {"score": max(validations.values()), "step": min(validations, key=lambda step: (-validations[step], step))}
+    highest = max(validations.values())
+    assert report["best"] == {"score": highest, "mean": highest, "step": min(step for step in validations if validations[step] == highest)}
     assert report["last"]["mean"] == validations[4]
 
 
@@ -79,7 +80,7 @@ def test_a_drawn_class_split_is_in_the_run_folder_and_in_the_checkpoint(maml_run
 
 def test_evaluating_the_best_checkpoint_on_validation_repeats_its_validation_score(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
     for run in (maml_run, sinusoid_run):
-        best = json.loads((run / "report.json").read_text())["best"]["score"]
+        best = json.loads((run / "report.json").read_text())["best"]["mean"]
         assert evaluate(run, tmp_path / run.parent.name, split="val", episodes=3)["mean"] == pytest.approx(best, rel=1e-5)
 
 
@@ -94,8 +95,10 @@ def test_a_report_holds_every_figure_that_it_promises(maml_run: Path, tmp_path: 
     assert report["by_step"][-1] == report["mean"]
     printed = capsys.readouterr().out.splitlines()[0]
     assert printed.startswith(
-        f"accuracy {100 * report['mean']:.2f} % ± {100 * report['ci95']:.2f}  [95 % CI of 6 test episodes, 3-way 2-shot"
+        f"accuracy {100 * report['mean']:.2f} % ± {100 * report['ci95']:.2f}  [95 % interval over 6 test episodes of "
     )
+    assert report["population"] == {"count": report["test_classes"], "kind": "test classes", "covers_new": report["test_classes"] > 3}
+    assert (report["overlap"], report["ci95_over"], report["not_finite"]) == (None, "episodes", 0)
     assert "norm=batch, 2 inner steps, seed 0" in printed
 
 
@@ -129,6 +132,58 @@ def test_a_list_of_runs_is_scored_as_an_ensemble(maml_run: Path, tmp_path: Path,
     assert "ensemble of 2" in capsys.readouterr().out
     twice = evaluate([maml_run, maml_run], tmp_path / "twice")
     assert twice["by_step"] == pytest.approx(evaluate(maml_run, tmp_path / "once")["by_step"])
+
+
+def test_a_list_of_runs_is_scored_one_by_one_where_it_is_no_ensemble(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    train(image_config("algo=maml", "algo.inner_steps=2", "seed=1"), tmp_path / "run")
+    capsys.readouterr()
+    report = evaluate([maml_run, tmp_path / "run"], tmp_path / "both", ensemble=False, save=str(tmp_path / "scores.csv"))
+    alone = [evaluate(run, tmp_path / "alone" / str(n)) for n, run in enumerate((maml_run, tmp_path / "run"))]
+    assert [run["mean"] for run in report["runs"]] == [each["mean"] for each in alone]
+    assert [run["seed"] for run in report["runs"]] == [0, 1]
+    assert report["mean"] == pytest.approx(sum(each["mean"] for each in alone) / 2)
+    assert report["ci95"] == pytest.approx(12.7062047 * abs(alone[0]["mean"] - alone[1]["mean"]) / 2)
+    assert (report["ci95_over"], report["members"]) == ("training runs", 1)
+    assert "95 % interval over 2 training seeds" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("scores*")) == ["scores_1.csv", "scores_2.csv"]
+    with pytest.raises(UserError, match="both trained with seed=0"):
+        evaluate([maml_run, maml_run], tmp_path / "twice", ensemble=False)
+
+
+def test_test_classes_that_were_trained_on_are_refused_unless_allowed(maml_run: Path, tmp_path: Path):
+    stored = checkpoint.load(maml_run / "checkpoints/best.pt")
+    classes = stored.config["task"]["classes"]
+    assert stored.origins == sorted(classes["train"])
+    swapped = {**classes, "train": classes["test"], "test": classes["train"]}
+    with pytest.raises(UserError, match=f"{len(classes['train'])} of the {len(classes['train'])} test classes are training classes"):
+        evaluate(maml_run, tmp_path / "no", task={"classes": swapped})
+    assert not (tmp_path / "no").exists()
+    report = evaluate(maml_run, tmp_path / "yes", task={"classes": swapped}, overlap="allow")
+    assert report["overlap"]["shared"] == len(classes["train"])
+
+
+def test_a_start_from_a_run_that_knows_the_test_classes_is_refused_before_any_work(maml_run: Path, tmp_path: Path):
+    config = {**image_config("algo=maml", "algo.inner_steps=2"), "init_from": str(maml_run)}
+    classes = checkpoint.load(maml_run / "checkpoints/best.pt").config["task"]["classes"]
+    config["task"]["classes"] = {**classes, "train": classes["test"], "test": classes["train"]}
+    with pytest.raises(UserError, match="test classes of this run; take a run with the same split, or give overlap=allow"):
+        train(config, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    train({**config, "overlap": "allow"}, tmp_path / "yes")
+    assert json.loads((tmp_path / "yes/report.json").read_text())["overlap"][0]["split"] == "test"
+    assert checkpoint.load(tmp_path / "yes/checkpoints/best.pt").origins == sorted({*classes["train"], *classes["test"]})
+
+
+def test_the_best_checkpoint_is_the_best_by_the_selected_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    steps = ("steps=6", "eval_every=1", "algo.inner_lr=0.05", "algo.inner_steps=1", "algo.test_inner_steps=4")
+    train(composed(*SHORT, *SINUSOID, *steps, "select=mean@1"), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    after_one = {line["step"]: line["val_by_step/1"] for line in lines if "val_by_step/1" in line}
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["best"]["step"] == min(after_one, key=after_one.__getitem__)
+    assert report["best"]["score"] == pytest.approx(min(after_one.values()))
+    assert report["select"] == "mean mse over the validation tasks after 1 inner step"
+    assert f"(chosen by the {report['select']})" in capsys.readouterr().out
 
 
 def test_members_of_an_ensemble_share_algorithm_and_network(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
@@ -187,6 +242,12 @@ def test_scores_are_never_written_over_a_file_that_is_there(maml_run: Path, tmp_
     assert (tmp_path / "scores.csv").read_text() == "mine"
 
 
+def test_a_file_of_scores_needs_a_folder(maml_run: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"there is no folder .*/none; make it first"):
+        evaluate(maml_run, tmp_path / "eval", save=str(tmp_path / "none/scores.csv"))
+    assert not (tmp_path / "eval").exists()
+
+
 def test_an_algorithm_without_inner_steps_has_none_to_set(tmp_path: Path):
     train(image_config("algo=protonet", "steps=1"), tmp_path / "run")
     with pytest.raises(UserError, match="this checkpoint's algorithm has no inner steps to set"):
@@ -214,7 +275,7 @@ def test_scratch_chooses_on_validation_and_is_tested_with_its_choice(tmp_path: P
     stored = checkpoint.load(tmp_path / "run/checkpoints/best.pt")
     report = evaluate(tmp_path / "run", tmp_path / "eval", split="val", episodes=3)
     assert report["inner_steps"] == int(stored.state["inner_steps"])
-    assert report["mean"] == pytest.approx(stored.best["score"] if stored.best else math.nan, abs=1e-6)
+    assert report["mean"] == pytest.approx(stored.best["mean"] if stored.best else math.nan, abs=1e-6)
 
 
 def test_equal_configs_train_equal_weights_and_another_seed_others(tmp_path: Path):

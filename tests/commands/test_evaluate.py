@@ -53,7 +53,7 @@ def test_a_request_has_every_inner_step_scored_unless_told_otherwise(tmp_path: P
         ({"by_step": "lats"}, "it must be all, thin or last.*Did you mean 'last'"),
         ({"episodes": True}, "episodes=True must be a whole number of at least 1"),
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
-        ({"save": "no/such/folder/x.csv"}, "there is no folder no/such/folder"),
+        ({"ensemble": "yes"}, "ensemble=yes is unknown; it must be true or false"),
     ],
 )
 def test_a_bad_request_is_a_sentence(changes: dict[str, Any], words: str) -> None:

@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from metarun.commands import report_files
 from metarun.engine.report import Report
 
 
+def report_of(metric: str, mean: float, ci95: float, **figures: Any) -> Report:
+    """A report of ten episodes with these figures."""
+    known: dict[str, Any] = {field.name: None for field in dataclasses.fields(Report)}
+    rest = {"episodes": 10, "diverged": 0, "not_finite": 0, "scores": [], "nlls": []}
+    return Report(**known | rest | {"metric": metric, "mean": mean, "ci95": ci95} | figures)
+
+
+REGRESSED = {"ways": None, "shots": 5, "queries": 10, "norm": None, "inner_steps": 1, "split": "test", "seed": 0}
+CLASSIFIED = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 0, "split": "test", "seed": 0}
+
+
 def test_a_sentence_counts_diverged_episodes():
-    report = Report("mse", 1.0, 0.1, 0.9, 0.5, 10, 2, [1.0], [0], None, None, 3.0, [])
-    facts = {"ways": None, "shots": 5, "queries": 10, "norm": None, "inner_steps": 1, "split": "test", "seed": 0}
-    assert report_files.sentence(report, facts).endswith("1 inner steps, seed 0, 2 diverged]")
+    said = report_files.sentence(report_of("mse", 1.0, 0.1, median=0.9, baseline=3.0, diverged=2), REGRESSED)
+    assert said.startswith("mse 1.0000 ± 0.1000 (median 0.9000, mean predictor 3.0000)  [95 % interval over 10 test episodes, 5 shots")
+    assert said.endswith("1 inner steps, seed 0, 2 diverged]")
+
+
+def test_a_regression_with_tasks_that_are_not_finite_says_how_many_and_the_mean_over_the_others():
+    broken = {"median": 0.9, "baseline": 3.0, "diverged": 3, "not_finite": 3, "finite_mean": 0.5, "finite_ci95": 0.25}
+    said = report_files.sentence(report_of("mse", math.inf, math.inf, **broken), REGRESSED)
+    expected = "mse inf, since 3 of 10 tasks are not finite (over the others mse 0.5000 ± 0.2500; median 0.9000, mean predictor 3.0000)  ["
+    assert said.startswith(expected)
+    none = report_files.sentence(report_of("mse", math.inf, math.inf, **broken | {"not_finite": 10, "finite_mean": math.nan}), REGRESSED)
+    assert "(there is no other task; median" in none
+
+
+def test_one_episode_has_a_score_without_an_interval():
+    assert report_files.sentence(report_of("accuracy", 0.5, math.nan), CLASSIFIED).startswith("accuracy 50.00 %  [95 %")
+
+
+def test_a_sentence_says_how_many_classes_the_episodes_come_from_and_that_the_same_classes_say_nothing_about_new_ones():
+    population = {"count": 423, "kind": "test classes", "covers_new": True}
+    said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "population": population})
+    assert "[95 % interval over 10 test episodes of 423 test classes, 5-way" in said
+    limited = population | {"count": 5, "covers_new": False}
+    said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "population": limited})
+    assert "10 test episodes of the same 5 test classes (the interval does not cover new test classes), 5-way" in said
+
+
+def test_an_overlap_that_is_allowed_is_in_the_sentence():
+    overlap = {"shared": 258, "of": 423, "split": "test", "kind": "classes"}
+    said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "overlap": overlap})
+    assert "258 of the 423 test classes are training classes, 5-way 1-shot" in said
 
 
 def test_a_sentence_names_the_accuracies_by_presentation_that_there_are():
-    report = Report("accuracy", 0.9, 0.01, 0.9, 0.1, 10, 0, [0.9], [0], 0.3, 0.0, None, [], by_presentation=[0.2, 0.75, 0.8, 0.85, 0.9])
-    facts = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 0, "split": "test", "seed": 0}
-    assert "; by presentation 1/2/5: 20.0/75.0/90.0 %  [" in report_files.sentence(report, facts)
+    report = report_of("accuracy", 0.9, 0.01, by_presentation=[0.2, 0.75, 0.8, 0.85, 0.9])
+    assert "; by presentation 1/2/5: 20.0/75.0/90.0 %  [" in report_files.sentence(report, CLASSIFIED)
 
 
 def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
@@ -29,8 +69,8 @@ def test_numbers_that_are_not_finite_are_null_in_json(tmp_path: Path):
 
 
 def test_the_negative_log_likelihoods_have_a_column_where_the_report_has_them(tmp_path: Path) -> None:
-    plain = Report("mse", 1.0, 0.1, 0.9, 0.5, 2, 0, [1.0], [0], None, None, 3.0, [0.5, 1.5])
-    with_nlls = Report("mse", 1.0, 0.1, 0.9, 0.5, 2, 0, [1.0], [0], 0.3, None, 3.0, [0.5, 1.5], nlls=[0.1, 0.5])
+    plain = report_of("mse", 1.0, 0.1, scores=[0.5, 1.5])
+    with_nlls = report_of("mse", 1.0, 0.1, scores=[0.5, 1.5], nlls=[0.1, 0.5])
     for name, report in (("plain", plain), ("nlls", with_nlls)):
         report_files.write_scores(tmp_path / name, report)
     assert list(csv.reader((tmp_path / "plain").read_text().splitlines())) == [["episode", "mse"], ["0", "0.5"], ["1", "1.5"]]

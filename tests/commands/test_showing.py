@@ -25,8 +25,9 @@ from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.tasks.curves import line
 from metarun.tasks.functions import FunctionTasks
 from metarun.tasks.mixture import Mixture
+from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.regression import regression
-from metarun.tasks.sampling import SPLITS, ClassPool, FewShot
+from metarun.tasks.sampling import FewShot
 from metarun.tasks.sinusoid import sinusoid
 from metarun.types import Algorithm, TaskSource
 
@@ -149,7 +150,7 @@ def test_nothing_is_computed_where_nobody_would_see_it() -> None:
     source = letters()
     algorithm = Maml(head(source), CLASSIFICATION)
     shown = Showing(algorithm, source, Pad(draws_figures=False), Settings())  # type: ignore[arg-type]
-    report = Report("accuracy", 0.5, 0.1, 0.5, 0.1, 1, 0, [0.5], [0], 1.0, 0.1, None, [0.5])
+    report = Report("accuracy", 0.5, 0.1, 0.5, 0.1, 1, 0, 0, None, None, [0.5], [0.5], [0], 1.0, 0.1, None, [0.5])
     shown.show(Position(1, {}, {}), report)  # without parameters, any forward pass would raise
     assert shown.last == report.summary()
 

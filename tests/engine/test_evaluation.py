@@ -17,6 +17,7 @@ from metarun.algorithms.protonet import ProtoNet
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.evaluation import BY_STEP, TaskScores, evaluate, observation_variance, score_episode, scored_steps
+from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.types import Episode, Examples, Params, State
 
@@ -155,9 +156,31 @@ def test_every_algorithm_is_scored_on_the_same_first_episodes_of_the_split():
 def test_an_episode_whose_scores_are_nan_counts_as_diverged():
     algorithm = Maml(dense_network(), REGRESSION, inner_lr=1e200, inner_steps=3)
     report = evaluate(algorithm, *testing.start(algorithm), Double(Lines()), split="val", episodes=3)
-    assert report.diverged == 3
-    assert math.isnan(report.mean)
+    assert (report.diverged, report.not_finite) == (3, 3)
+    assert report.mean == math.inf
     assert math.isfinite(report.by_step[0])
+
+
+def test_a_query_whose_logits_are_not_finite_is_a_wrong_answer_of_confidence_one():
+    """Rows: right; NaN at another class; +∞ at the right class; right but padding with NaN. One of three real queries is right."""
+    y = torch.eye(2)[[0, 0, 0, 0]]
+    logits = torch.tensor([[2.0, 0.0], [2.0, math.nan], [math.inf, 0.0], [math.nan, 0.0]])
+    query = Examples(torch.zeros(4, 1), y, torch.tensor([True, True, True, False]))
+    scored = score_episode(Steps(CLASSIFICATION, logits=logits), {}, {}, Episode(query, query), KEY)
+    assert scored["by_step"].tolist() == pytest.approx([1 / 3] * 3)
+    assert scored["right"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert scored["confidence"].tolist()[1:3] == [1.0, 1.0]
+    assert float(scored["finite"]) == 0.0
+    padded = query._replace(mask=torch.tensor([True, False, False, False]))
+    assert float(score_episode(Steps(CLASSIFICATION, logits=logits), {}, {}, Episode(padded, padded), KEY)["finite"]) == 1.0
+
+
+def test_another_inner_step_is_scored_beside_the_thin_ones():
+    assert scored_steps(20, "thin", 7) == [0, 1, 2, 5, 7, 10, 20]
+    assert scored_steps(20, "last", 7) == [7, 20]
+    assert scored_steps(20, "last", 20) == [20]
+    with pytest.raises(UserError, match="after 21 inner steps is asked for, but the algorithm takes 20"):
+        scored_steps(20, "thin", 21)
 
 
 # Likelihood, coverage and spread of a regression.
@@ -211,7 +234,7 @@ def test_a_regressions_likelihood_coverage_and_spread_by_hand():
     assert report.nlls == pytest.approx(nlls)
     assert report.nll == pytest.approx(sum(nlls) / 3)
     deviation = torch.tensor(nlls, dtype=torch.float64).std().item()
-    assert report.nll_ci95 == pytest.approx(1.96 * deviation / math.sqrt(3.0))
+    assert report.nll_ci95 == pytest.approx(4.3026527 * deviation / math.sqrt(3.0))
     assert (report.coverage90, report.coverage90_ci95, report.spread, report.variance) == (1.0, 0.0, 2.0, 4.0)
     assert evaluate(Guesses((0.0,)), {}, {}, Numbers(), split="test", episodes=3, variance=1.0).coverage90 == pytest.approx(
         (1 + 0.5 + 0.5) / 3
@@ -289,7 +312,8 @@ class Signs:
 def test_an_algorithm_with_by_presentation_is_scored_by_it_episode_by_episode():
     report = evaluate(Reader(CLASSIFICATION), {}, {}, Signs(), split="test", episodes=3)
     assert report.summary()["by_presentation"] == [0.0, 0.5, 1.0]
-    assert report.summary()["by_presentation_ci95"] == [0.0, 0.0, 0.0]
+    first, second, third = report.summary()["by_presentation_ci95"]
+    assert (first, second, math.isnan(third)) == (0.0, 0.0, True), "one episode alone has a third presentation"
     assert evaluate(Steps(CLASSIFICATION), {}, {}, Signs(), split="test", episodes=3).by_presentation is None
 
 

@@ -135,7 +135,7 @@ def test_the_best_is_saved_only_where_validation_improves(tmp_path: Path):
     """Mean squared errors 4, 5, 3, 3, 2: lower is better, and an equal score is no improvement."""
     run = run_engine(tmp_path, Recorder(scores=(4.0, 5.0, 3.0, 3.0, 2.0)), Numbered(), steps=5, eval_every=1)
     assert [step for name, step in run.saved if name == "best.pt"] == [1, 3, 5]
-    assert run.position.best == {"score": pytest.approx(2.0), "step": 5}
+    assert run.position.best == {"score": pytest.approx(2.0), "mean": pytest.approx(2.0), "step": 5}
 
 
 def test_a_validation_without_a_finite_score_is_never_the_best(tmp_path: Path):
@@ -169,7 +169,7 @@ def test_what_is_logged_before_a_save_is_on_disk(tmp_path: Path):
     assert lines_at_save == [0, 1, 3, 3], "start; the line of step 1; step 2's line and validation, for best and last"
 
 
-def test_choose_is_called_once_before_the_last_validation(tmp_path: Path):
+def test_choose_is_called_at_every_validation_so_that_checkpoints_compete_under_the_rate_that_they_get(tmp_path: Path):
     @dataclass(frozen=True)
     class Chooser(Recorder):
         def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
@@ -178,8 +178,9 @@ def test_choose_is_called_once_before_the_last_validation(tmp_path: Path):
 
     algorithm = Chooser(scores=(9.0, 4.0, 4.0))
     run = run_engine(tmp_path, algorithm, Numbered(), steps=3, eval_every=2)
-    assert algorithm.sees["choose"] == [(3.0, {0: pytest.approx(-4.0)})], "a higher score is better, so an error is negative"
-    assert [line["val/mse"] for line in run.lines if "val/mse" in line] == pytest.approx([4.0, 9.0])
+    seen = [(2.0, {0: pytest.approx(-4.0)}), (2.0, {0: pytest.approx(-4.0)})]
+    assert algorithm.sees["choose"] == seen, "a higher score is better, so an error is negative; the choice stays in the state"
+    assert [line["val/mse"] for line in run.lines if "val/mse" in line] == pytest.approx([9.0, 9.0])
 
 
 # Losses that are not finite.

@@ -20,7 +20,7 @@ def test_the_difference_is_of_the_same_episodes(tmp_path: Path, capsys: pytest.C
     """Differences +0.5, +0.5, -0.25, 0: mean 0.1875; two of four are lower or equal, the equal one for half: 1.5 of 4."""
     paths = scores(tmp_path, "on", [1.0, 2.0, 3.0, 4.0]), scores(tmp_path, "off", [1.5, 2.5, 2.75, 4.0])
     assert paired_differences.main(paths) == 0
-    interval = 1.96 * statistics.stdev([0.5, 0.5, -0.25, 0.0]) / math.sqrt(4)
+    interval = 3.1824463 * statistics.stdev([0.5, 0.5, -0.25, 0.0]) / math.sqrt(4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| mse (4 episodes) | mean | minus on | share of episodes that are lower |"
     assert lines[2] == "| on | 2.5000 |  |  |"
@@ -33,11 +33,15 @@ def test_a_higher_accuracy_is_the_better_one(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines()[3].endswith("| 100% |")
 
 
-def test_an_episode_that_diverged_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_episode_that_diverged_counts_as_worse_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The difference is over the two finite episodes; the third one is a win for the other model, so it has 1 of 3."""
     paths = scores(tmp_path, "on", [1.0, math.nan, 1.0]), scores(tmp_path, "off", [2.0, 5.0, 3.0])
     assert paired_differences.main(paths) == 0
-    assert "+1.5000" in (line := capsys.readouterr().out.splitlines()[3])
-    assert "(1 not finite)" in line
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| on | inf (finite: 1.0000) |  |  |"
+    assert "+1.5000" in lines[3]
+    assert "(1 not finite)" in lines[3]
+    assert lines[3].endswith("| 33% |")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from metarun.tasks import folder as module
 from metarun.tasks import images
 from metarun.tasks.folder import class_split, folder
 from metarun.tasks.images import ImageFiles
-from metarun.tasks.sampling import SPLITS, FewShot
+from metarun.tasks.pool import SPLITS
+from metarun.tasks.sampling import FewShot
 
 FEW = {"ways": 2, "shots": 1, "queries": 1}
 GOLDEN_SPLIT = {"train": ["c1", "c3", "c4", "c7", "c8", "c9"], "val": ["c0", "c5"], "test": ["c2", "c6"]}

@@ -9,8 +9,9 @@ from metarun.errors import UserError
 from metarun.tasks.ambiguous import ambiguous
 from metarun.tasks.curves import line, quadratic
 from metarun.tasks.mixture import Mixture, mixture
+from metarun.tasks.pool import ClassPool
 from metarun.tasks.regression import regression
-from metarun.tasks.sampling import ClassPool, FewShot
+from metarun.tasks.sampling import FewShot
 from metarun.tasks.sinusoid import sinusoid
 from metarun.types import Episode, Examples
 

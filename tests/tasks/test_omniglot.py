@@ -21,7 +21,8 @@ from metarun.errors import UserError
 from metarun.tasks import omniglot as module
 from metarun.tasks.images import ImageFiles
 from metarun.tasks.omniglot import LAKE_VALIDATION, Character, omniglot, random_split
-from metarun.tasks.sampling import SPLITS, FewShot
+from metarun.tasks.pool import SPLITS
+from metarun.tasks.sampling import FewShot
 
 FEW = {"ways": 2, "shots": 1, "queries": 1}
 BACKGROUND = {"Angelic": 3, "Latin": 2, "Balinese": 3}

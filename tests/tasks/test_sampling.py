@@ -11,7 +11,8 @@ import torch
 
 from metarun.errors import UserError
 from metarun.tasks import sampling
-from metarun.tasks.sampling import SPLITS, ClassPool, FewShot, pool_of
+from metarun.tasks.pool import SPLITS, ClassPool
+from metarun.tasks.sampling import FewShot
 from metarun.types import Episode, Examples
 
 CLASSES, IMAGES = 12, 20
@@ -116,12 +117,6 @@ def test_a_batch_equals_its_episodes_one_by_one(varying: dict[str, int]) -> None
             assert (together.mask is None) == (one.mask is None) == (not varying)
             if one.mask is not None:
                 assert torch.equal(together.mask[place], one.mask)
-
-
-def test_values_are_those_of_the_bytes_divided_by_255_in_single_precision() -> None:
-    every = ClassPool(torch.arange(256, dtype=torch.uint8).reshape(16, 1, 4, 4), [4] * 4, list("abcd"))
-    expected = torch.tensor([byte / 255 for byte in range(256)], dtype=torch.float64).to(torch.float32)
-    assert torch.equal(every.values(torch.arange(16)).flatten(), expected)
 
 
 def test_what_is_done_to_one_batch_does_not_reach_the_next() -> None:
@@ -286,13 +281,3 @@ def test_a_class_that_is_too_small_is_named() -> None:
 def test_groups_that_are_all_too_small_are_refused_with_the_largest() -> None:
     with pytest.raises(UserError, match=r"no group of the train split has 5 classes \(the largest has 4\); lower task\.ways to 4"):
         a_source(a_pool(groups=["a"] * 4 + ["b"] * 4 + ["c"] * 4), within_groups=True)
-
-
-def test_a_pool_whose_groups_are_scattered_is_a_programming_error() -> None:
-    with pytest.raises(ValueError, match="next to each other"):
-        a_pool([1, 1, 1], groups=["a", "b", "a"])
-
-
-def test_an_unknown_split_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"no split 'tset'; this task has train, val, test\. Did you mean 'test'\?"):
-        pool_of(a_source().pools, "tset")

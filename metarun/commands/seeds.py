@@ -1,0 +1,74 @@
+"""Several runs of one setting, scored one by one on the same episodes: the mean over training seeds with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarun.commands.overrides import leaves
+from metarun.commands.report_files import origin, protocol, with_interval
+from metarun.engine.averages import interquartile_mean, interval, mean, std
+from metarun.engine.report import Report
+from metarun.errors import UserError
+from metarun.records.checkpoint import Checkpoint
+
+MAY_DIFFER = ("device", "init_from", "log_every", "logger", "options", "overlap", "save_every", "seed", "task.root", "task.seed", "trust")
+"""Keys and groups that may differ between runs of one setting."""
+
+
+def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
+    """Raise UserError unless the runs differ in their seed, and in no setting that changes the training."""
+    seeds: dict[Any, Path] = {}
+    first = dict(leaves(members[0].config))
+    for path, member in zip(paths, members, strict=True):
+        seed = member.config.get("seed")
+        if seed in seeds:
+            raise UserError(
+                f"{seeds[seed]} and {path} were both trained with seed={seed}; "
+                "an interval over training seeds needs runs that differ in their seed."
+            )
+        seeds[seed] = path
+        own = dict(leaves(member.config))
+        for key in sorted(first.keys() | own.keys()):
+            if not key.startswith(MAY_DIFFER) and first.get(key) != own.get(key):
+                raise UserError(
+                    f"{path} has {key}={own.get(key)}, and {paths[0]} has {first.get(key)}; "
+                    "an interval over training seeds needs runs of one setting."
+                )
+
+
+def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return the figures over runs: mean, ci95 (Student's t over the runs), std and interquartile mean of the runs' means.
+
+    diverged, not_finite: the sums over the runs.
+    """
+    means = torch.tensor([report.mean for report in reports], dtype=torch.float64)
+    return {
+        "metric": reports[0].metric,
+        "mean": mean(means),
+        "ci95": interval(means),
+        "ci95_over": "training runs",
+        "iqm": interquartile_mean(means.tolist()),
+        "std": std(means),
+        "episodes": reports[0].episodes,
+        "diverged": sum(report.diverged for report in reports),
+        "not_finite": sum(report.not_finite for report in reports),
+    }
+
+
+def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+    """Return one line for each run, and one for all of them."""
+    metric = reports[0].metric
+    text = [
+        f"seed {member.config.get('seed')}: {with_interval(metric, report.mean, report.ci95)} over {report.episodes} episodes"
+        + (f", {report.diverged} diverged" if report.diverged else "")
+        for report, member in zip(reports, members, strict=True)
+    ]
+    middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
+    episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
+    diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
+    total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}"
+    return [*text, f"{total}  [95 % interval over {len(reports)} training seeds, each on {episodes}, {protocol(metric, facts)}{diverged}]"]

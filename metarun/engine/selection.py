@@ -1,0 +1,94 @@
+"""The validation score that chooses the best checkpoint: a statistic over tasks after a number of inner steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from metarun.engine.evaluation import path_of
+from metarun.engine.report import Report
+from metarun.errors import UserError, nearest
+from metarun.objectives import Objective
+from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
+
+STATISTICS = ("mean", "median")
+FORM = "select=mean or select=median, with @STEPS behind it for the score after that number of inner steps, such as select=median@1"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a validation's report becomes the one score by which a run chooses its best checkpoint.
+
+    objective: of the task. statistic: one of `STATISTICS`, over the validation tasks. inner_steps: None for the last inner step.
+    """
+
+    objective: Objective
+    statistic: str
+    inner_steps: int | None = None
+
+    @staticmethod
+    def of(text: object, objective: Objective) -> Selection:
+        """Return the selection that the key `select` names, such as None, "mean", "median@1" or "@1"; UserError for another value.
+
+        The default is the mean in classification. In regression it is the median, since few hard tasks can rule a mean of errors.
+        """
+        default = "mean" if objective.kind == "classification" else "median"
+        if text is None:
+            return Selection(objective, default)
+        statistic, at, steps = str(text).partition("@")
+        if statistic and statistic not in STATISTICS:
+            raise UserError(f"select={text} is unknown; give {FORM}.{nearest(statistic, STATISTICS)}")
+        if at and not steps.isdecimal():
+            raise UserError(f"select={text} names no number of inner steps; give {FORM}.")
+        return Selection(objective, statistic or default, int(steps) if at else None)
+
+    @property
+    def sign(self) -> float:
+        """1, or -1 where a lower score is better."""
+        return 1.0 if self.objective.higher_is_better else -1.0
+
+    def by_step(self, report: Report) -> dict[int, float]:
+        """Return the statistic after each inner step that the report scores."""
+        values = report.by_step if self.statistic == "mean" else report.median_by_step
+        return dict(zip(report.steps, values, strict=True))
+
+    def score(self, report: Report) -> float | None:
+        """Return the score of a validation; None where a task's score after these inner steps is not finite.
+
+        A checkpoint without a score is never the best, whatever its median.
+        """
+        step = report.steps[-1] if self.inner_steps is None else self.inner_steps
+        return self.by_step(report)[step] if math.isfinite(self.mean(report)) else None
+
+    def mean(self, report: Report) -> float:
+        """Return the mean over the tasks after the inner steps of the selection."""
+        step = report.steps[-1] if self.inner_steps is None else self.inner_steps
+        return dict(zip(report.steps, report.by_step, strict=True))[step]
+
+    def error(self, score: float) -> float:
+        """Return the score as an error to be minimised: 1 - accuracy, or the error of a regression."""
+        return 1.0 - score if self.objective.higher_is_better else score
+
+    def __str__(self) -> str:
+        steps = {None: "", 1: " after 1 inner step"}.get(self.inner_steps, f" after {self.inner_steps} inner steps")
+        return f"{self.statistic} {self.objective.metric} over the validation tasks{steps}"
+
+    def check(self, algorithm: Algorithm, params: Params, state: State, source: TaskSource) -> None:
+        """Raise UserError where the algorithm cannot be scored after `inner_steps`, by adapting it to one validation episode."""
+        if self.inner_steps is None:
+            return
+        if isinstance(algorithm, WithChoice):
+            raise UserError(
+                f"select=…@{self.inner_steps} names a number of inner steps, but {type(algorithm).__name__} chooses its own by the "
+                "validation score; leave the number out."
+            )
+        support = source.episode("val", 0).support
+        with torch.no_grad():
+            last = len(path_of(algorithm, params, state, support, torch.tensor(0))) - 1
+        if self.inner_steps > last:
+            raise UserError(
+                f"select=…@{self.inner_steps} asks for the score after {self.inner_steps} inner steps, but {type(algorithm).__name__} "
+                f"takes {last} at validation; name at most {last}, or set algo.test_inner_steps={self.inner_steps} if it has that key."
+            )

@@ -1,0 +1,73 @@
+"""Validation during training: let the algorithm choose, score the validation tasks, and note whether this is the best checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from metarun.compute.running import Runner
+from metarun.engine.evaluation import evaluate
+from metarun.engine.report import Report
+from metarun.engine.selection import Selection
+from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validations of a run, all on the same episodes.
+
+    selection: chooses the best checkpoint. runs: about how many validations the run has.
+    """
+
+    algorithm: Algorithm
+    source: TaskSource
+    selection: Selection
+    runner: Runner
+    episodes: int
+    runs: int
+    device: torch.device | str = "cpu"
+
+    def run(self, params: Params, state: State) -> tuple[State, Report]:
+        """Return the state and its report. An algorithm `WithChoice` first chooses by the selection's statistic.
+
+        It chooses at every validation, so that each checkpoint competes with the hyperparameters that it is tested with.
+        """
+        if isinstance(self.algorithm, WithChoice):
+            state = self.algorithm.choose(params, state, lambda tried: self._by_step(self._report(params, tried)))
+        return state, self._report(params, state)
+
+    def _report(self, params: Params, state: State) -> Report:
+        same: dict[str, Any] = {"split": "val", "episodes": self.episodes, "runner": self.runner, "runs": self.runs, "device": self.device}
+        steps: dict[str, Any] = {"by_step": "thin", "inner_step": self.selection.inner_steps}
+        return evaluate(self.algorithm, params, state, self.source, **steps, **same)
+
+    def _by_step(self, report: Report) -> dict[int, float]:
+        """Return the score after each inner step, a higher one being better; a mean that is not finite is the worst score."""
+        worst = float("-inf")
+        by_step = self.selection.by_step(report)
+        means = dict(zip(report.steps, report.by_step, strict=True))
+        return {step: self.selection.sign * score if abs(means[step]) != float("inf") else worst for step, score in by_step.items()}
+
+
+def better(selection: Selection, report: Report, best: dict[str, Any] | None) -> float | None:
+    """Return the score of a validation that is better than the best one so far; None where it is not, or has no score.
+
+    best: its score under "score"; None before the first validation with a score.
+    """
+    score = selection.score(report)
+    if score is None or (best is not None and selection.sign * score <= selection.sign * best["score"]):
+        return None
+    return score
+
+
+def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
+    """Return the values of a validation under their names in the log."""
+    values = {f"val/{report.metric}": report.mean, "val/ci95": report.ci95}
+    if report.metric != "accuracy":
+        values |= {f"val/{report.metric}_median": report.median, "val/diverged": float(report.diverged)}
+    if len(report.by_step) > 1:
+        values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
+    score = selection.score(report)
+    return values | {"val/selected": float("nan") if score is None else score}

@@ -1,0 +1,102 @@
+"""A validation during training: it chooses, scores, and compares with the best one so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarun.compute.plan import Plan
+from metarun.compute.running import Runner
+from metarun.engine.selection import Selection
+from metarun.engine.validation import Validation, better, values_to_log
+from metarun.objectives import REGRESSION, Objective
+from metarun.types import Episode, Examples, Params, State
+
+
+@dataclass(frozen=True)
+class Offset:
+    """After inner step s the output is `offsets[episode][s]`, with the episode's number as its input; targets are 0."""
+
+    offsets: tuple[tuple[float, ...], ...]
+    objective: Objective = REGRESSION
+
+    def trajectory(self, params: Params, state: State, support: Examples, key: Tensor) -> list[Tensor]:
+        table = torch.tensor(self.offsets)[support.x[0, 0].long()] * state["scale"]
+        return list(table)
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Tensor:
+        return self.trajectory(params, state, support, key)[-1]
+
+    def predict(self, adapted: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return adapted.expand(len(x), 1)
+
+
+@dataclass(frozen=True)
+class ChoosesScale(Offset):
+    """Tries the scales 3, 1 and 2, and takes the one with the best score of the last step."""
+
+    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+        tried = [{"scale": torch.tensor(scale)} for scale in (3.0, 1.0, 2.0)]
+        return max(tried, key=lambda each: list(score(each).values())[-1])
+
+
+@dataclass(frozen=True)
+class Numbered:
+    objective: str = "regression"
+
+    def episode(self, split: str, index: int) -> Episode:
+        part = Examples(torch.full((2, 1), float(index)), torch.zeros(2, 1))
+        return Episode(part, part)
+
+
+def validation(algorithm: Any, select: str | None, episodes: int = 3) -> Validation:
+    return Validation(algorithm, Numbered(), Selection.of(select, REGRESSION), Runner(Plan()), episodes, 1)
+
+
+ERRORS = ((2.0, 1.0, 0.0), (2.0, 1.0, 1.0), (2.0, 2.0, 3.0))
+"""Squared: after step 1 the errors are 1, 1 and 4, after step 2 they are 0, 1 and 9."""
+
+
+@pytest.mark.parametrize(("select", "score"), [("mean@1", 2.0), ("median@1", 1.0), ("mean", 10 / 3), ("median", 1.0), ("mean@0", 4.0)])
+def test_a_checkpoint_is_judged_by_the_selection(select: str, score: float) -> None:
+    checked = validation(Offset(ERRORS), select)
+    _, report = checked.run({}, {"scale": torch.tensor(1.0)})
+    assert better(checked.selection, report, None) == pytest.approx(score)
+    assert better(checked.selection, report, {"score": score + 0.1}) == pytest.approx(score)
+    assert better(checked.selection, report, {"score": score - 0.1}) is None
+    assert values_to_log(checked.selection, report)["val/selected"] == pytest.approx(score)
+
+
+def test_an_inner_step_that_thin_scores_leave_out_is_scored_where_it_is_selected() -> None:
+    checked = validation(Offset((tuple(float(n) for n in range(9)),)), "mean@7", episodes=1)
+    _, report = checked.run({}, {"scale": torch.tensor(1.0)})
+    assert report.steps == [0, 1, 2, 5, 7, 8]
+    assert better(checked.selection, report, None) == 49.0
+
+
+def test_a_task_that_is_not_finite_is_never_the_best_and_is_logged() -> None:
+    checked = validation(Offset((*ERRORS[:2], (2.0, 2.0, math.nan))), None)
+    _, report = checked.run({}, {"scale": torch.tensor(1.0)})
+    assert better(checked.selection, report, None) is None
+    logged = values_to_log(checked.selection, report)
+    assert (logged["val/mse"], logged["val/mse_median"]) == (math.inf, 1.0)
+    assert logged["val/diverged"] == 2.0, "targets of 0 leave predicting their mean no error, so the error of 1 counts too"
+    assert math.isnan(logged["val/selected"])
+
+
+def test_the_algorithm_chooses_by_the_statistic_of_the_selection_before_it_is_scored() -> None:
+    state, report = validation(ChoosesScale(ERRORS), "mean").run({}, {"scale": torch.tensor(5.0)})
+    assert float(state["scale"]) == 1.0
+    assert report.mean == pytest.approx(10 / 3)
+
+
+def test_a_candidate_with_a_task_that_is_not_finite_is_never_chosen() -> None:
+    """At scale 3 the last task overflows; the medians of all scales are 0."""
+    state, _ = validation(ChoosesScale(((1.0, 0.0), (1.0, 0.0), (1.0, 1e19))), "median").run({}, {"scale": torch.tensor(5.0)})
+    assert float(state["scale"]) == 1.0
