@@ -4,6 +4,11 @@
 hard for both models, so this comparison can find a difference even if the two intervals overlap. The interval is a 95 % interval of the
 mean difference by Student's t, over episodes. An episode that is not finite for one model counts as worse for that model; the mean
 difference is over the episodes that are finite for both, and the table says how many are not.
+
+Several training seeds of one setting are one argument, with commas: ON_0.csv,ON_1.csv OFF_0.csv,OFF_1.csv. All arguments must name the
+seeds in the same order, since the script compares the runs of one seed. Then there are two intervals. The interval over episodes holds
+for these runs on new episodes; each episode counts with the mean of its differences over the seeds. The interval over seeds holds for new
+runs on these episodes.
 """
 
 from __future__ import annotations
@@ -15,31 +20,62 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from metarun.engine import averages
 
 
+class Runs(NamedTuple):
+    """The evaluations of one setting: its name, the metric, and the scores of each run by episode, in the order of the seeds."""
+
+    name: str
+    metric: str
+    scores: list[dict[int, float]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a Markdown table; return 2 if a file has no scores, or has scores of other episodes than the first file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="scores by episode, from metarun eval save=FILE")
+    parser.add_argument("paths", nargs="+", metavar="FILE[,FILE…]", help="scores by episode, from metarun eval save=FILE")
     options = parser.parse_args(arguments)
     try:
-        metric, first = read(options.paths[0])
-        rows = [(options.paths[0].stem, mean(first), "", "")]
-        for path in options.paths[1:]:
-            rows.append((path.stem, *compare(metric, first, *read(path), path)))
+        first, *others = [read_runs(argument) for argument in options.paths]
+        rows = [(first.name, mean(first), *[""] * (2 if len(first.scores) == 1 else 3))]
+        rows += [(other.name, mean(other), *compare(first, other)) for other in others]
     except (OSError, ValueError) as error:
         print(f"paired_differences: {error}", file=sys.stderr)
         return 2
-    better = "lower" if metric != "accuracy" else "higher"
-    print(f"| {metric} ({len(first)} episodes) | mean | minus {rows[0][0]} | share of episodes that are {better} |")
-    print("| --- | --- | --- | --- |")
+    print(heading(first))
+    print("| --- " * len(rows[0]) + "|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
     return 0
+
+
+def heading(first: Runs) -> str:
+    """Return the first line of the table."""
+    better = "lower" if first.metric != "accuracy" else "higher"
+    size, share = f"{first.metric} ({len(first.scores[0])} episodes", f"share of episodes that are {better}"
+    if len(first.scores) == 1:
+        return f"| {size}) | mean | minus {first.name} | {share} |"
+    over_seeds = f"minus {first.name} over {len(first.scores)} seeds (seed by seed)"
+    return f"| {size}, {len(first.scores)} seeds) | mean | minus {first.name} over episodes | {over_seeds} | {share} |"
+
+
+def read_runs(argument: str) -> Runs:
+    """Return the runs that an argument names. Several runs have the name of the first file without the number at its end.
+
+    Raises ValueError where two runs have scores of different episodes.
+    """
+    paths = [Path(name) for name in argument.split(",")]
+    (metric, first), *others = [read(path) for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        _check_same(metric, first, *other, str(path))
+    stem = paths[0].stem
+    name = (stem.rstrip("0123456789").rstrip("_-. ") or stem) if others else stem
+    return Runs(name, metric, [first, *(scores for _, scores in others)])
 
 
 def read(path: Path) -> tuple[str, dict[int, float]]:
@@ -54,20 +90,32 @@ def read(path: Path) -> tuple[str, dict[int, float]]:
         raise ValueError(f"'{path}' has a line that is not an episode and its score.") from error
 
 
-def compare(metric: str, first: dict[int, float], name: str, other: dict[int, float], path: Path) -> tuple[str, str, str]:
-    """Return the other file's mean, the mean difference with its interval, and how often the other is better; ties count half."""
-    if name != metric or other.keys() != first.keys():
-        raise ValueError(
-            f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate both in the same way."
-        )
-    pairs = [(other[episode], first[episode]) for episode in first]
-    finite = [new - old for new, old in pairs if math.isfinite(new) and math.isfinite(old)]
+def compare(first: Runs, other: Runs) -> tuple[str, ...]:
+    """Return the mean difference with its interval over episodes, with several seeds also the one over seeds, and the share of wins.
+
+    Ties count half.
+    """
+    _check_same(first.metric, first.scores[0], other.metric, other.scores[0], other.name)
+    if len(other.scores) != len(first.scores):
+        raise ValueError(f"'{other.name}' has {len(other.scores)} runs and '{first.name}' has {len(first.scores)}; name one for each seed.")
+    runs = list(zip(other.scores, first.scores, strict=True))
+    pairs = [(new[episode], old[episode]) for new, old in runs for episode in old]
+    wins = sum(_wins(first.metric, new, old) for new, old in pairs) / len(pairs)
+    by_episode = [[new[episode] - old[episode] for new, old in runs] for episode in first.scores[0]]
+    finite = [differences for differences in by_episode if all(map(math.isfinite, differences))]
     if len(finite) < 2:
-        raise ValueError(f"'{path}' and the first file have fewer than two episodes with finite scores in both.")
-    wins = sum(_wins(metric, new, old) for new, old in pairs) / len(pairs)
-    half = averages.interval(torch.tensor(finite, dtype=torch.float64))
-    left_out = f" ({len(pairs) - len(finite)} not finite)" if len(finite) < len(pairs) else ""
-    return mean(other), f"{statistics.fmean(finite):+.4f} ± {half:.4f}{left_out}", f"{wins:.0%}"
+        raise ValueError(f"'{other.name}' and '{first.name}' have fewer than two episodes with finite scores in both.")
+    left_out = f" ({len(by_episode) - len(finite)} not finite)" if len(finite) < len(by_episode) else ""
+    over_episodes = with_interval([statistics.fmean(differences) for differences in finite]) + left_out
+    if len(runs) == 1:
+        return over_episodes, f"{wins:.0%}"
+    by_seed = [statistics.fmean(differences) for differences in zip(*finite, strict=True)]
+    return over_episodes, f"{with_interval(by_seed)} ({', '.join(f'{value:+.4f}' for value in by_seed)})", f"{wins:.0%}"
+
+
+def with_interval(differences: Sequence[float]) -> str:
+    """Return the mean of the differences with its interval."""
+    return f"{statistics.fmean(differences):+.4f} ± {averages.interval(torch.tensor(differences, dtype=torch.float64)):.4f}"
 
 
 def _wins(metric: str, new: float, old: float) -> float:
@@ -77,12 +125,20 @@ def _wins(metric: str, new: float, old: float) -> float:
     return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
-def mean(scores: dict[int, float]) -> str:
-    """Return the mean of the scores; where some are not finite, the mean is infinite, and the mean of the finite ones stands beside it."""
-    finite = [score for score in scores.values() if math.isfinite(score)]
+def mean(runs: Runs) -> str:
+    """Return the mean of all scores; where some are not finite, the mean is infinite, and the mean of the finite ones stands beside it."""
+    scores = [score for run in runs.scores for score in run.values()]
+    finite = [score for score in scores if math.isfinite(score)]
     if len(finite) == len(scores):
         return f"{statistics.fmean(finite):.4f}"
     return f"inf (finite: {statistics.fmean(finite):.4f})" if finite else "inf"
+
+
+def _check_same(metric: str, first: dict[int, float], name: str, other: dict[int, float], path: str) -> None:
+    if name != metric or other.keys() != first.keys():
+        raise ValueError(
+            f"'{path}' has {len(other)} episodes of {name}; the first file has {len(first)} of {metric}. Evaluate both in the same way."
+        )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,48 @@ def test_a_higher_accuracy_is_the_better_one(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines()[3].endswith("| 100% |")
 
 
+def test_runs_of_several_seeds_are_compared_seed_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Differences of seed 0: +1, +3, +2, of seed 1: 0, +2, +4. By episode they are 0.5, 2.5, 3 with mean 2; by seed they are 2 and 2.
+
+    Five of six differences are positive and one is 0: half a win of six, or 8 %.
+    """
+    on = [scores(tmp_path, f"on_{seed}", values) for seed, values in enumerate(([1.0, 1.0, 1.0], [2.0, 2.0, 2.0]))]
+    off = [scores(tmp_path, f"off_{seed}", values) for seed, values in enumerate(([2.0, 4.0, 3.0], [2.0, 4.0, 6.0]))]
+    assert paired_differences.main([",".join(on), ",".join(off)]) == 0
+    interval = 4.3026527 * statistics.stdev([0.5, 2.5, 3.0]) / math.sqrt(3)
+    lines = capsys.readouterr().out.splitlines()
+    share = "share of episodes that are lower"
+    assert lines[0] == f"| mse (3 episodes, 2 seeds) | mean | minus on over episodes | minus on over 2 seeds (seed by seed) | {share} |"
+    assert lines[2] == "| on | 1.5000 |  |  |  |"
+    assert lines[3] == f"| off | 3.5000 | +2.0000 ± {interval:.4f} | +2.0000 ± 0.0000 (+2.0000, +2.0000) | 8% |"
+
+
+def test_the_interval_over_seeds_is_students(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Differences of 1 and 2: mean 1.5, deviation 0.7071, and t = 12.7062 with one degree of freedom: 12.7062 * 0.7071 / √2 = 6.3531."""
+    on = ",".join(scores(tmp_path, f"on{seed}", [0.0, 0.0]) for seed in (0, 1))
+    off = ",".join(scores(tmp_path, f"off{seed}", [1.0 + seed, 1.0 + seed]) for seed in (0, 1))
+    assert paired_differences.main([on, off]) == 0
+    assert "| +1.5000 ± 0.0000 | +1.5000 ± 6.3531 (+1.0000, +2.0000) |" in capsys.readouterr().out
+
+
+def test_an_episode_that_diverged_for_one_seed_has_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The first two episodes differ by 1 for both seeds. Of six scores, the one that is not finite is a win for the first setting too."""
+    on = ",".join(scores(tmp_path, f"on_{seed}", [1.0, 1.0, 1.0]) for seed in (0, 1))
+    off = ",".join([scores(tmp_path, "off_0", [2.0, 2.0, 0.5]), scores(tmp_path, "off_1", [2.0, 2.0, math.inf])])
+    assert paired_differences.main([on, off]) == 0
+    row = capsys.readouterr().out.splitlines()[3]
+    assert row == "| off | inf (finite: 1.7000) | +1.0000 ± 0.0000 (1 not finite) | +1.0000 ± 0.0000 (+1.0000, +1.0000) | 17% |"
+
+
+def test_each_setting_needs_a_run_of_each_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    paths = [scores(tmp_path, name, [1.0, 2.0]) for name in ("on_0", "on_1", "off_0")]
+    assert paired_differences.main([",".join(paths[:2]), paths[2]]) == 2
+    assert "'off_0' has 1 runs and 'on' has 2; name one for each seed" in capsys.readouterr().err
+    short = scores(tmp_path, "off_1", [1.0])
+    assert paired_differences.main([paths[0], f"{paths[2]},{short}"]) == 2
+    assert "off_1.csv' has 1 episodes of mse; the first file has 2 of mse" in capsys.readouterr().err
+
+
 def test_an_episode_that_diverged_counts_as_worse_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The difference is over the two finite episodes; the third one is a win for the other model, so it has 1 of 3."""
     paths = scores(tmp_path, "on", [1.0, math.nan, 1.0]), scores(tmp_path, "off", [2.0, 5.0, 3.0])
