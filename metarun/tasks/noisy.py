@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError
-from metarun.types import Episode, TaskSource
+from metarun.types import Episode, TaskSource, WithOrigins
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Noisy:
             for role, part in deal(self.source, split, indices)._asdict().items()
         ]
         return Episode(*noisy)
+
+    def origins(self, split: str) -> Sequence[str]:
+        """Return the names of the tasks behind the source; none where they come from no data set."""
+        return self.source.origins(split) if isinstance(self.source, WithOrigins) else ()
+
+    def population(self, split: str) -> int | None:
+        """Return the number of tasks behind the source; None where it is unknown."""
+        return self.source.population(split) if isinstance(self.source, WithOrigins) else None
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the function of episode `index` without noise, (B, D'), at x (B, D); raises AttributeError where the source has none."""

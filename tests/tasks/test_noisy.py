@@ -86,3 +86,16 @@ def test_noise_that_is_no_deviation_is_refused(noise: float):
 def test_noise_on_labels_is_refused():
     with pytest.raises(UserError, match="needs targets of a regression, and this task is classification"):
         Noisy(few_shot(), 0.1)
+
+
+def test_the_tasks_behind_the_noise_are_those_of_the_source():
+    @dataclass(frozen=True)
+    class Named(Lines):
+        def origins(self, split: str) -> list[str]:
+            return [f"houses/{split}"]
+
+        def population(self, split: str) -> int:
+            return 7
+
+    assert (Noisy(Named(), 0.1).origins("val"), Noisy(Named(), 0.1).population("val")) == (["houses/val"], 7)
+    assert (Noisy(Lines(), 0.1).origins("val"), Noisy(Lines(), 0.1).population("val")) == ((), None)
