@@ -29,15 +29,13 @@ def stack(episodes: list[Episode]) -> Episode:
     """Stack episodes of equal shapes along a new first axis T."""
 
     def join(parts: list[Examples]) -> Examples:
-        masks = [part.mask for part in parts if part.mask is not None]
-        return Examples(
-            torch.stack([part.x for part in parts]), torch.stack([part.y for part in parts]), torch.stack(masks) if masks else None
-        )
+        fields = [[value for value in values if value is not None] for values in zip(*parts, strict=True)]
+        return Examples(*(torch.stack(values) if values else None for values in fields))  # type: ignore[arg-type]
 
     return Episode(join([episode.support for episode in episodes]), join([episode.query for episode in episodes]))
 
 
 def first_of(batch: Episode) -> Episode:
     """Return the first episode of a batch."""
-    support, query = (Examples(part.x[0], part.y[0], None if part.mask is None else part.mask[0]) for part in batch)
-    return Episode(support, query)
+    first: Episode = tree_map_only(Tensor, lambda leaf: leaf[0], batch)
+    return first

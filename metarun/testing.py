@@ -159,7 +159,7 @@ def pad(examples: Examples, count: int) -> Examples:
     x = torch.cat([examples.x, noise], dim=1)[:, order]
     y = torch.cat([examples.y, examples.y[:, torch.arange(count) % rows]], dim=1)[:, order]
     mask = torch.ones(examples.x.shape[:2], dtype=torch.bool) if examples.mask is None else examples.mask
-    return Examples(x, y, torch.cat([mask, mask.new_zeros(len(mask), count)], dim=1)[:, order])
+    return Examples(x, y, torch.cat([mask, mask.new_zeros(len(mask), count)], dim=1)[:, order], examples.classes)
 
 
 def assert_same(first: Any, second: Any, sentence: str, *, tolerance: float = TOLERANCE) -> None:

@@ -51,11 +51,14 @@ class Examples(NamedTuple):
     y: (B, N) one-hot labels in classification, so that the number of ways is part of the shape; (B, D) targets in regression.
     mask: (B,) bool, False where the row is padding; None where no row is padding. A padded episode gives the same loss,
         gradient and score as the unpadded one.
+    classes: (N,) int64, a number for the class behind each column of y, which is the same in every episode with this class; -1 for a class
+        without a number. None in regression, and wherever the algorithm does not ask for class numbers (`Traits.class_numbers`).
     """
 
     x: Tensor
     y: Tensor
     mask: Tensor | None = None
+    classes: Tensor | None = None
 
 
 class Episode(NamedTuple):
@@ -97,6 +100,7 @@ class Traits:
         boolean field of the algorithm that decides.
     learns_all_classes: a training label is an index among all training classes. metarun passes the count of these classes as the
         argument `train_classes`.
+    class_numbers: in classification, the algorithm reads `Examples.classes`.
     training_only: name prefixes of training-only parameters. An evaluation does not check the shapes of these parameters.
     objectives: the kinds of task that the algorithm can do.
     """
@@ -105,6 +109,7 @@ class Traits:
     sequential: bool = False
     adapts_backbone: bool | str = True
     learns_all_classes: bool = False
+    class_numbers: bool = False
     training_only: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ("classification", "regression")
 
@@ -255,6 +260,14 @@ class WithOrigins(Protocol):
 
     def population(self, split: str) -> int | None:
         """Return the number of classes or tasks from which the episodes of a split are drawn; None where it is unknown."""
+
+
+@runtime_checkable
+class WithClassNumbers(Protocol):
+    """A source of classes that can tell in which episodes the same class occurs."""
+
+    def numbered(self) -> TaskSource:
+        """Return the same source, with class numbers in its episodes (`Examples.classes`)."""
 
 
 @runtime_checkable

@@ -91,6 +91,17 @@ class Double:
         return episode
 
 
+@dataclass(frozen=True)
+class Unnumbered:
+    """Another source's episodes, one by one."""
+
+    source: TaskSource
+    objective: str = "classification"
+
+    def episode(self, split: str, index: int) -> Episode:
+        return self.source.episode(split, index)
+
+
 @dataclass
 class Run:
     """What a run of the engine leaves: where it ended, the names that it saved with their steps, and the lines of its metrics."""
@@ -133,6 +144,11 @@ def run_engine(
 def small_images(**sampling: Any) -> FewShot:
     """Return the same source under a name that a config may have as its `_target_`."""
     return few_shot(**sampling)
+
+
+def unnumbered_images() -> Unnumbered:
+    """Return the same source, as a user's own that numbers no classes."""
+    return Unnumbered(few_shot())
 
 
 def large_images() -> FewShot:

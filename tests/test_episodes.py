@@ -46,3 +46,11 @@ def test_the_first_of_a_stack_is_the_first_episode_with_its_mask():
     assert first.query.mask is not None
     assert torch.equal(first.query.mask, mask)
     assert first_of(stack([episode(1), episode(2)])).query.mask is None
+
+
+def test_class_numbers_are_stacked_and_unstacked_with_the_rest():
+    numbered = [Episode(*(part._replace(classes=torch.tensor([number])) for part in episode(number))) for number in (4, 7)]
+    batch = stack(numbered)
+    assert batch.support.classes is not None
+    assert batch.support.classes.tolist() == [[4], [7]]
+    assert first_of(batch).query.classes == 4

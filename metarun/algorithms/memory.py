@@ -7,7 +7,7 @@ and its value holds the weights that its many examples led to.
 
     key of a task      q   = unit length of the mean over its support of h_L,   h₁ = tanh(W [f(x), y] + b),   h_l = tanh(W_l h_l₋₁ + b_l)
     retrieval          a_m = softmax over the k nearest entries of τ q·k_m,      r = Σ a_m v_m
-    gate               g   = sigmoid(G [q, Σ a_m q·k_m] + b), per weight; 0 while the memory is empty
+    gate               g   = sigmoid(G [q, Σ a_m q·k_m] + b), per weight; 0 where the task may read no entry
     fusion             regression:      w₀ = w̄ + g (r - w̄),  w = w₀ + Zᵀ (Z Zᵀ + λ I)⁻¹ (y - Z w₀)
                        classification:  c_n = p_n + g_n (r_n - p_n)
     storing            k = q and v = the same weights fitted to support and query, without the memory; once per outer step
@@ -20,6 +20,11 @@ sigmoid.
 
 The memory lies in the state, and has a fixed size. Training and test read it, but only training writes it. So it holds training tasks
 only, and evaluation leaves it as it is. Entries are constants for the gradient; the outer loop learns to embed, to retrieve and to trust.
+
+The classes of a test task are new. A class of a training task often has an entry from an earlier step. A learner that may read such an
+entry learns to look a class up, which is of no use in a test. So a task never reads an entry of any of its own classes. The source numbers
+the classes for this rule (`Examples.classes`); it has no effect in a test, unless the test classes are training classes.
+
 With `retrieval=off` or an empty memory this is ProtoNet, or plain ridge regression on learned features.
 """
 
@@ -32,7 +37,7 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.parts.entries import KEYS, USAGE, VALUES, attend, empty_memory, faded, write
+from metarun.algorithms.parts.entries import CLASSES, KEYS, UNKNOWN, USAGE, VALUES, attend, available, empty_memory, faded, write
 from metarun.algorithms.parts.members import check_least
 from metarun.algorithms.parts.task_weights import KINDS, TaskWeights
 from metarun.algorithms.parts.vectors import unit
@@ -82,7 +87,7 @@ class Memory:
     eviction: str = "least_used"
     decay: float = 0.99
     gate_bias: float = -1.0
-    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, class_numbers=True)
 
     def __post_init__(self) -> None:
         for name, value, known in (("retrieval", self.retrieval, RETRIEVALS), ("eviction", self.eviction, EVICTIONS)):
@@ -111,7 +116,8 @@ class Memory:
             "gate.weight": torch.zeros(size, self.key_size + 1),
             "gate.bias": torch.full((size,), self.gate_bias),
         }
-        return params | self._deeper_keys(key) | self.kind.init(features), state | empty_memory(self.capacity, self.key_size, size)
+        memory = empty_memory(self.capacity, self.key_size, size, classes=self.objective.kind == "classification")
+        return params | self._deeper_keys(key) | self.kind.init(features), state | memory
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Recalling:
         """Return the weights of a task, from its support set and the related entries of the memory."""
@@ -125,7 +131,10 @@ class Memory:
         return self.kind.outputs(self.network.on_query(adapted.network, x, mask)[0], adapted.weights, adapted.classes)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
-        """Return the query loss. The aux carries the new entries of this task, and its attention to the old ones."""
+        """Return the query loss. The aux carries the new entries of this task, and its attention to the old ones.
+
+        The metric `gate` is the mean of g over the task, and `own_entries` the share of the entries that come from the task's own classes.
+        """
         support, query = episode
         known, asked, statistics = self.network.on_episode(params, state, episode)
         keys, classes = self._keys(params, known, support), self.kind.classes(support)
@@ -136,6 +145,10 @@ class Memory:
         used = torch.ones_like(keys[:, 0]) if classes is None else classes.to(keys.dtype)
         whole = Examples(torch.cat([known, asked]), torch.cat([support.y, query.y]), joint_mask(support, query))
         entries = {KEYS: keys, VALUES: self._weights(params, whole.x, whole, None), USED: used}
+        if CLASSES in state:
+            entries[CLASSES] = torch.full_like(keys[:, 0], UNKNOWN, dtype=torch.int64) if support.classes is None else support.classes
+        if support.classes is not None:
+            metrics["own_entries"] = self._share_barred(state, support)
         if recalled is not None:
             metrics["gate"] = used @ recalled.gate.mean(dim=1) / used.sum()
             entries[READS] = used @ recalled.attention
@@ -144,7 +157,7 @@ class Memory:
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
         """Fade the entries, write the new entries of all tasks over the least used ones, and track running statistics."""
         reads = aux[READS].sum(dim=0) if self.eviction == "least_used" and READS in aux else None
-        new = {name: aux[name].flatten(0, 1) for name in (KEYS, VALUES)}
+        new = {name: aux[name].flatten(0, 1) for name in (KEYS, VALUES, CLASSES) if name in aux}
         new[USAGE] = torch.ones_like(new[KEYS][:, 0])
         memory = write(faded(state, self.decay, reads), new, aux[USED].flatten() > 0)
         return self.network.update_running(state, aux) | memory
@@ -173,14 +186,26 @@ class Memory:
         """Look up the entries that are related to these keys (U, key_size)."""
         if self.retrieval == "off":
             return None
-        filled = state[USAGE] >= 0
+        places = available(state, self._own_classes(support))
         random_key = draws.fold(key, "recall") if self.retrieval == "random" else None
-        attention, similarity = attend(keys, state, params["log_sharpness"].exp(), self.neighbours, random_key)
+        attention, similarity = attend(keys, state, places, params["log_sharpness"].exp(), self.neighbours, random_key)
         trust = torch.cat([keys, similarity], dim=1) @ params["gate.weight"].T + params["gate.bias"]
         evidence = self.kind.evidence(support)
         if evidence is not None:
             trust = trust - evidence
-        return Recalled(attention @ state[VALUES], torch.where(filled.any(), trust.sigmoid(), 0.0), attention * filled)
+        return Recalled(attention @ state[VALUES], torch.where(places.any(), trust.sigmoid(), 0.0), attention * places)
+
+    def _own_classes(self, support: Examples) -> Tensor | None:
+        """Return the numbers of the classes that the support set shows, (N,), and `UNKNOWN` for the others; None without class numbers."""
+        if support.classes is None:
+            return None
+        counts = (support.y if support.mask is None else support.y * support.mask[:, None]).sum(dim=0)
+        return torch.where(counts > 0, support.classes, UNKNOWN)
+
+    def _share_barred(self, state: State, support: Examples) -> Tensor:
+        """Return the share of the entries that this task may not read."""
+        filled, readable = available(state).sum(), available(state, self._own_classes(support)).sum()
+        return (filled - readable) / filled.clamp(min=1)
 
     def _weights(self, params: Params, z: Tensor, examples: Examples, recalled: Recalled | None) -> Tensor:
         """Return the weights (U, V) fitted to embeddings z (B, D) and their labels, from the recalled prior."""

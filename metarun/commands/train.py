@@ -14,6 +14,7 @@ from metarun.commands.overlap import check_start, described, training_origins
 from metarun.commands.overrides import resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
+from metarun.commands.trained import check_state
 from metarun.compute.device import place
 from metarun.compute.plan import Plan
 from metarun.engine.optimizer import OuterOptimizer
@@ -50,6 +51,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
     check_targets(stored.config, config["overrides"].get("trust") or [])
     parts = build(merged)
+    check_state(stored, parts.algorithm.init(torch.tensor(0))[1])
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")

@@ -55,7 +55,7 @@ def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
 
 
 def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:
-    expected, _ = parts.algorithm.init(torch.tensor(0))
+    expected, state = parts.algorithm.init(torch.tensor(0))
     prefixes = traits_of(parts.algorithm).training_only
     for name, value in expected.items():
         if name.startswith(prefixes):
@@ -68,4 +68,15 @@ def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:
             was, now = tuple(stored.params[name].shape), tuple(value.shape)
             hint = "its head has a fixed number of ways" if name.startswith("head.") else "the network was trained for other inputs"
             raise UserError(f"the checkpoint's '{name}' has shape {was} and this task needs {now}: {hint}; evaluate it as it was trained.")
+    check_state(stored, state)
     return stored.params, stored.state
+
+
+def check_state(stored: Checkpoint, expected: State) -> None:
+    """Raise UserError where the checkpoint lacks a state tensor of the algorithm, as a file of an earlier version of metarun may."""
+    for name in expected:
+        if name not in stored.state:
+            raise UserError(
+                f"the checkpoint has no state '{name}', which this algorithm needs: an earlier metarun ({stored.version}) wrote the file. "
+                "Train the run again."
+            )

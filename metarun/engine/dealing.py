@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import repeat
 from types import TracebackType
 from typing import NamedTuple
 
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import deal
-from metarun.types import Episode, Examples, TaskSource, WithBatches
+from metarun.functional import split_tensors
+from metarun.types import Episode, TaskSource, WithBatches
 
 BLOCK_VALUES = 1_000_000
 """Input values that the dealer deals at once, where that is more than a step."""
@@ -124,11 +124,8 @@ class Dealer:
         return max(1, min(BLOCK_STEPS, self._block_values // max(values, 1)))
 
     def _cut(self, block: Episode) -> Iterator[Episode]:
-        def steps(part: Examples) -> Iterator[Examples]:
-            masks: Iterable[Tensor | None] = repeat(None) if part.mask is None else self._parts(part.mask)
-            return map(Examples, self._parts(part.x), self._parts(part.y), masks)
-
-        return map(Episode, steps(block.support), steps(block.query))
+        tensors, refill = split_tensors(block)
+        return map(refill, zip(*map(self._parts, tensors), strict=True))
 
     def _parts(self, block: Tensor) -> Iterator[Tensor]:
         # Copies, not views: the rounding of a product of a matrix and a vector depends on the address of the matrix, and the place of a

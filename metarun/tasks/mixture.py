@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from metarun.errors import UserError, nearest
 from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
-from metarun.types import Episode, Examples, TaskSource, WithOrigins
+from metarun.types import Episode, Examples, TaskSource, WithClassNumbers, WithOrigins
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,19 @@ class Mixture:
             examples = [getattr(part, role) for part in parts]
             masks = [_mask(part, rows=part.x.shape[:2]) for part in examples] if self._masked[split, role] else None
             x, y = (torch.cat([getattr(part, name) for part in examples])[order] for name in ("x", "y"))
-            return Examples(x, y, None if masks is None else torch.cat(masks)[order])
+            numbers = [_numbers(part) for part in examples] if self._is_numbered else None
+            return Examples(x, y, *(None if each is None else torch.cat(each)[order] for each in (masks, numbers)))
 
         return Episode(join("support"), join("query"))
+
+    def numbered(self) -> Mixture:
+        """Return the same mixture with class numbers in the episodes of the sources that know their classes; -1 in those of the others."""
+        sources = {name: each.numbered() if isinstance(each, WithClassNumbers) else each for name, each in self.sources.items()}
+        return dataclasses.replace(self, sources=sources)
+
+    @cached_property
+    def _is_numbered(self) -> bool:
+        return any(source.episode("train", 0).support.classes is not None for source in self.sources.values())
 
     def family(self, split: str, indices: Tensor) -> Tensor:
         """Return the family of the episodes `indices` (T,), as positions (T,) in `sources`."""
@@ -173,6 +184,10 @@ def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
     if shares.sum() <= 0:
         raise UserError("task.weights are all 0; at least one must be positive.")
     return (shares.cumsum(0) / shares.sum())[:-1]
+
+
+def _numbers(examples: Examples) -> Tensor:
+    return torch.full(examples.y[:, 0].shape, -1) if examples.classes is None else examples.classes
 
 
 def _mask(examples: Examples, rows: torch.Size) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,12 @@ class ClassPool:
         device = self.images.device
         pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
         return pixels.div_(torch.full((), 255.0, device=device))  # not by a number: CUDA would multiply by 1 / 255 and round differently
+
+
+def numbers_of(names: Sequence[str]) -> Tensor:
+    """Return a number for each name, (C,) int64, from 0 on. The name alone determines its number, in any process and on any machine."""
+    digests = [hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest() for name in names]
+    return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
 
 
 def is_whole(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
-from metarun.tasks.pool import ClassPool, is_whole, pool_of
+from metarun.tasks.pool import ClassPool, is_whole, numbers_of, pool_of
 from metarun.types import Episode, Examples
 
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
@@ -51,6 +52,7 @@ class FewShot:
         among all C classes of the split; an episode is then a mini-batch of supervised training with labels (B, C).
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
+    class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
     data: the name of the data set, as it begins the names of `origins`.
     """
 
@@ -67,6 +69,7 @@ class FewShot:
     train_labels: str = "episode"
     seed: int = 0
     eval_seed: int = 0
+    class_numbers: bool = False
     objective: str = "classification"
     data: str = ""
     _starts: dict[str, Tensor] = field(init=False, repr=False)
@@ -98,6 +101,11 @@ class FewShot:
         """Return the number of classes of a split; a turned copy is a class."""
         return len(self.pools[split].names)
 
+    @cached_property
+    def numbers(self) -> dict[str, Tensor]:
+        """The numbers of the classes of each split, (C,), from the names of data set and class."""
+        return {split: numbers_of([f"{self.data}/{name}" for name in pool.names]) for split, pool in self.pools.items()}
+
     def shape(self, split: str) -> _Shape:
         """Return ways, shots and queries of a split."""
         train = split == "train"
@@ -110,6 +118,10 @@ class FewShot:
         """Return the source with its images and episodes on the device; this source itself where the images exceed `LARGE`."""
         size = sum(sum(pool.counts) * math.prod(pool.images.shape[1:]) for pool in self.pools.values())
         return self if size > LARGE else replace(self, pools={split: pool.to(device) for split, pool in self.pools.items()})
+
+    def numbered(self) -> FewShot:
+        """Return the same source with the numbers of the classes in its episodes."""
+        return replace(self, class_numbers=True)
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`: support x (N*K, C, H, W), query x (N*Q, C, H, W), values in [0, 1]; class by class."""
@@ -124,16 +136,17 @@ class FewShot:
         # One pass over the images for support and query; each part is contiguous.
         values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
         x = [part.unflatten(0, (tasks, -1)) for part in values]
-        if split == "train" and self.train_labels == "global":
+        if self._labels_are_global(split):
             y = self._global_one_hot(rows[..., 0], shape)
         else:
             y = [labels.repeat(tasks, 1, 1) for labels in self._labels[split]]
+        numbers = [self._numbers_behind(split, rows[..., 0]) for _ in y]
         if not shape.varies:
-            return Episode(*map(Examples, x, y))
+            return Episode(*map(Examples, x, y, (None, None), numbers))
         in_support = present[..., None] & (torch.arange(shape.shots) < shots[..., None])
         in_query = present[..., None].expand(-1, -1, shape.queries)
         masks = [used.flatten(1).to(pool.images.device, non_blocking=True) for used in (in_support, in_query)]
-        return Episode(*map(Examples, x, y, masks))
+        return Episode(*map(Examples, x, y, masks, numbers))
 
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the rows of the episodes, without reading an image.
@@ -183,11 +196,27 @@ class FewShot:
     def _global_one_hot(self, rows: Tensor, shape: _Shape) -> list[Tensor]:
         """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one of each class."""
         device = self.pools["train"].images.device
-        numbers = torch.searchsorted(self._starts["train"], rows.contiguous(), right=True) - 1
+        numbers = self._class_of("train", rows)
         # Compare on the device, since `one_hot` would wait for the values. Only N numbers per task go to the device, without a wait.
         classes = torch.arange(len(self._starts["train"]), device=device)
         labels = (numbers.to(device, non_blocking=True)[..., None] == classes).to(torch.float32)
         return [labels.repeat_interleave(count, dim=1) for count in (shape.shots, shape.queries)]
+
+    def _numbers_behind(self, split: str, rows: Tensor) -> Tensor | None:
+        """Return the numbers of the classes behind the columns of y, (T, N) or (T, C); None unless `class_numbers`. rows: (T, N)."""
+        if not self.class_numbers:
+            return None
+        pool, classes = self.pools[split], self._class_of(split, rows)
+        if self._labels_are_global(split):
+            classes = torch.arange(len(pool.names)).expand(len(rows), -1)
+        return self.numbers[split][classes].to(pool.images.device, non_blocking=True)
+
+    def _labels_are_global(self, split: str) -> bool:
+        return split == "train" and self.train_labels == "global"
+
+    def _class_of(self, split: str, rows: Tensor) -> Tensor:
+        """Return the indices of the classes that these rows belong to, in the shape of `rows`."""
+        return torch.searchsorted(self._starts[split], rows.contiguous(), right=True) - 1
 
     def _group_table(self, split: str) -> tuple[Tensor, Tensor]:
         """Return the first class and the number of classes of each group that is large enough for an episode."""

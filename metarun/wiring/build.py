@@ -35,6 +35,7 @@ from metarun.types import (
     Params,
     State,
     TaskSource,
+    WithClassNumbers,
     WithDevice,
     WithInnerSteps,
     WithTrainLabels,
@@ -85,6 +86,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     algorithm = _build_algorithm(config, source, episodes)
+    source = _with_class_numbers(source, algorithm)
     network, inner_steps = network_of(algorithm), algorithm.inner_steps if isinstance(algorithm, WithInnerSteps) else 1
     module = None if network is None else network.module
     kind = {"sequential": traits_of(algorithm).sequential, "shared": not adapts_backbone(algorithm)}
@@ -103,6 +105,21 @@ def build_source(config: dict[str, Any]) -> TaskSource:
     for key in ("classes", "tasks"):
         if key in config["task"] and config["task"][key] is None:
             config["task"][key] = getattr(source, key)
+    return source
+
+
+def _with_class_numbers(source: TaskSource, algorithm: Algorithm) -> TaskSource:
+    """Return the source with class numbers in its episodes, where the algorithm reads them; log a warning where the source has none."""
+    if not traits_of(algorithm).class_numbers or source.objective != "classification":
+        return source
+    if isinstance(source, WithClassNumbers):
+        source = source.numbered()
+    if source.episode("train", 0).support.classes is None:
+        log.warning(
+            "%s deals episodes without class numbers (`Examples.classes`), so %s cannot tell an episode's own classes from others",
+            type(source).__name__,
+            type(algorithm).__name__,
+        )
     return source
 
 

@@ -259,6 +259,22 @@ def test_a_network_for_other_inputs_is_told_with_both_shapes(sinusoid_run: Path,
         evaluate(sinusoid_run, tmp_path, task=composed("task=regression")["task"], options={"task": "regression"})
 
 
+def test_a_memory_without_class_numbers_is_refused_for_evaluation_and_for_training(tmp_path: Path):
+    """Earlier checkpoints of `memory` have no such tensor."""
+    train(image_config("algo=memory", "steps=1"), tmp_path / "run")
+    file = tmp_path / "run/checkpoints/last.pt"
+    stored = checkpoint.load(file)
+    numbers = stored.state.pop("memory.classes")
+    assert sum(number in few_shot().numbers["train"] for number in numbers) == 6, "two tasks of three ways"
+    checkpoint.save(file, stored)
+    words = r"the checkpoint has no state 'memory\.classes', which this algorithm needs: an earlier metarun .* Train the run again\."
+    with pytest.raises(UserError, match=words):
+        evaluate(file, tmp_path / "eval")
+    resume = {"resume": str(tmp_path / "run"), "overrides": {"trust": ["small"], "steps": 2}, "groups": {}}
+    with pytest.raises(UserError, match=words):
+        train(resume, tmp_path / "run")
+
+
 def test_a_split_comes_back_from_the_checkpoint_and_not_from_a_new_draw(maml_run: Path, tmp_path: Path):
     """The source refuses any split but its own, and got the one of the checkpoint."""
     assert evaluate(maml_run, tmp_path)["config"]["task"]["classes"] == few_shot().classes

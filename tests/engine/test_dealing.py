@@ -39,7 +39,9 @@ def a_table(folder: Path) -> TaskSource:
 SOURCES: dict[str, Callable[[Path], TaskSource]] = {
     "images": lambda folder: few_shot(),
     "images of varying ways and shots": lambda folder: few_shot(min_ways=2, min_shots=1),
+    "images with class numbers": lambda folder: few_shot().numbered(),
     "sinusoid": lambda folder: sinusoid(queries=10),
+    "varying shots": lambda folder: sinusoid(shots=3, min_shots=1, queries=10),
     "line": lambda folder: line(queries=7),
     "quadratic": lambda folder: quadratic(shots=3),
     "regression": lambda folder: regression(),

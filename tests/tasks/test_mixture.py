@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from small import Unnumbered
 
 from metarun.errors import UserError
 from metarun.tasks.ambiguous import ambiguous
@@ -181,3 +182,15 @@ def test_sizes_and_seeds_reach_the_sources_inside_of_a_source():
     batch, families = nested.batch("train", indices), nested.family("train", indices)
     for family, alone in enumerate((ambiguous(shots=2, queries=6, seed=5), curves(shots=2, queries=6, seed=5))):
         assert torch.equal(batch.query.y[families == family], alone.batch("train", indices[families == family]).query.y)
+
+
+def test_a_numbered_mixture_numbers_the_classes_of_the_sources_that_can():
+    plain = mixture(sources={"known": few_shot(), "other": Unnumbered(few_shot(seed=3))})
+    assert plain.episode("train", 0).support.classes is None
+    numbered, indices = plain.numbered(), torch.arange(20)
+    batch, families = numbered.batch("train", indices), numbered.family("train", indices)
+    alone = few_shot().numbered().batch("train", indices)
+    for part, expected in zip(batch, alone, strict=True):
+        assert torch.equal(part.classes[families == 0], expected.classes[families == 0])
+        assert (part.classes[families == 1] == -1).all()
+    assert torch.equal(batch.support.x, plain.batch("train", indices).support.x)

@@ -93,6 +93,37 @@ def test_global_labels_number_the_classes_of_the_training_split_and_change_nothi
     )
 
 
+@pytest.mark.parametrize("varying", [{}, {"min_ways": 2, "min_shots": 1}])
+def test_a_numbered_source_says_which_class_each_column_stands_for_and_changes_nothing_else(varying: dict[str, int]) -> None:
+    plain = a_source(ways=4, shots=2, queries=3, **varying)
+    numbered = plain.numbered()
+    numbers = plain.numbers["test"]
+    for split in SPLITS:
+        batch = numbered.batch(split, torch.arange(10))
+        for index in range(10):
+            before, after = plain.episode(split, index), numbered.episode(split, index)
+            for known, now, together in zip(before, after, batch, strict=True):
+                assert known.classes is None
+                assert now.classes is not None
+                assert together.classes is not None
+                assert torch.equal(now.classes, numbers[origins(now.x)[:, 0].reshape(4, -1)[:, 0]])
+                assert torch.equal(together.classes[index], now.classes)
+                assert same(Episode(known, known), Episode(*[now._replace(classes=None)] * 2))
+
+
+def test_a_class_has_its_number_in_every_split_of_its_data_set_and_another_in_another_data_set() -> None:
+    first, second = a_source().numbers, a_source(data="other").numbers
+    assert torch.equal(first["train"], first["test"])
+    assert not set(first["train"].tolist()) & set(second["train"].tolist())
+
+
+def test_global_labels_are_numbered_in_the_order_of_the_classes() -> None:
+    episode = a_source(ways=12, train_labels="global", train_shots=1, queries=3).numbered().episode("train", 0)
+    for part in episode:
+        assert part.classes is not None
+        assert torch.equal(part.classes, a_source().numbers["train"])
+
+
 def test_the_same_index_is_the_same_episode_whatever_was_dealt_before() -> None:
     source = a_source()
     fresh = a_source().episode("train", 1234)
@@ -142,12 +173,12 @@ def test_a_pool_may_be_some_rows_of_a_larger_tensor() -> None:
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"))]
 )
 def test_a_source_moved_to_a_device_deals_the_same_episodes_there(device: str) -> None:
-    plain = a_source(min_ways=2)
+    plain = a_source(min_ways=2).numbered()
     rows = torch.arange(len(a_pool().images))
-    for moved in (plain.to(device), a_source(dataclasses.replace(a_pool(), rows=rows), min_ways=2).to(device)):
+    for moved in (plain.to(device), a_source(dataclasses.replace(a_pool(), rows=rows), min_ways=2).numbered().to(device)):
         batch, expected = moved.batch("train", torch.arange(4)), plain.batch("train", torch.arange(4))
-        assert {tensor.device.type for part in batch for tensor in part} == {device}
-        assert same(Episode(*(Examples(*(tensor.cpu() for tensor in part)) for part in batch)), expected)
+        assert {tensor.device.type for part in batch for tensor in part if tensor is not None} == {device}
+        assert same(Episode(*(Examples(*(None if tensor is None else tensor.cpu() for tensor in part)) for part in batch)), expected)
 
 
 def test_moving_a_pool_takes_its_own_images_only() -> None:

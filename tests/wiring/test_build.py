@@ -184,3 +184,24 @@ def test_a_config_out_of_a_checkpoint_may_name_only_what_is_trusted():
 def test_a_split_that_the_source_drew_is_written_into_the_config():
     parts = build(images("algo=maml", task={**SMALL_IMAGES, "_target_": "small.split_images", "classes": None}))
     assert parts.config["task"]["classes"] == few_shot().classes
+
+
+def test_only_an_algorithm_that_reads_class_numbers_gets_them():
+    numbers = build(images("algo=memory")).source.episode("train", 0).support.classes
+    assert numbers is not None
+    assert set(numbers.tolist()) <= set(few_shot().numbers["train"].tolist())
+    assert build(images("algo=protonet")).source.episode("train", 0).support.classes is None
+    assert build(config("algo=memory")).source.episode("train", 0).support.classes is None, "a regression has no classes"
+    two = {"_target_": "metarun.tasks.mixture.mixture", "sources": {"a": SMALL_IMAGES, "b": SMALL_IMAGES}}
+    assert build(images("algo=memory", task=two)).source.episode("train", 0).support.classes is not None
+
+
+def test_a_source_without_class_numbers_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture):
+    build(images("algo=protonet", task={"_target_": "small.unnumbered_images"}))
+    assert caplog.text == ""
+    build(images("algo=memory", task={"_target_": "small.unnumbered_images"}))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "Unnumbered deals episodes without class numbers (`Examples.classes`), so Memory cannot tell an episode's own classes from others"
+    )
