@@ -46,22 +46,24 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     config: the keys of `eval.yaml`. The groups `algo`, `task`, `backbone` and `device` hold overrides for the checkpoint's config,
     or the whole group where `options` names its option.
     """
-    paths, members = load_members(config["checkpoint"])
-    for member in members:
-        check_targets(member.config, config.get("trust") or [])
-    each = len(members) > 1 and not config.get("ensemble", True)
+    best = check_best(config.get("best", 1))
+    paths, members = _load(config, best)
+    groups = [members[start : start + best] for start in range(0, len(members), best)]
+    each = len(groups) > 1 and not config.get("ensemble", True)
     if each:
-        check_runs(paths, members)
+        check_runs(paths[::best], members[::best])
     merged = evaluation_config(members[0].config, config)
     request = check_request(config)
-    saved = _check_save(request.save, len(members) if each else 1)
+    saved = _check_save(request.save, len(groups) if each else 1)
     parts = build(merged)
-    trained = {name for member in members for name in member.origins}
-    overlap = check_evaluation(parts.source, request.split, trained, config.get("overlap", "refuse"))
-    scored = [_score(parts, assemble(parts, part), request) for part in ([[member] for member in members] if each else [members])]
+    overlap = check_evaluation(
+        parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
+    )
+    scored = [_score(parts, assemble(parts, part), request) for part in (groups if each else [members])]
     reports = [report for report, _ in scored]
     facts = {
-        "members": 1 if each else len(members),
+        "members": best if each else len(members),
+        "best": best,
         **_facts(parts, members[0], request, reports[0]),
         "overlap": overlap,
         "kernels": scored[0][1],
@@ -70,13 +72,16 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     for path, report in zip(saved, reports, strict=False):
         write_scores(path, report)
     figures = over_runs(reports) if each else {**reports[0].summary(), "ci95_over": "episodes"}
-    runs = {"runs": _by_run(paths, members, reports)} if each else {}
-    named = [str(path) for path in paths]
-    summary = {**figures, **facts, **runs, "checkpoint": named if len(named) > 1 else named[0], "config": merged}
+    runs = {"runs": _by_run(paths[::best], members[::best], reports)} if each else {}
+    summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
-    print("\n".join(seeds.lines(reports, members, facts, figures)) if each else sentence(reports[0], facts))
+    print("\n".join(seeds.lines(reports, members[::best], facts, figures)) if each else sentence(reports[0], facts))
     print(f"report: {folder / 'report.json'}")
     return summary
+
+
+def _named(paths: Sequence[Path]) -> str | list[str]:
+    return [str(path) for path in paths] if len(paths) > 1 else str(paths[0])
 
 
 def _facts(parts: Parts, member: Checkpoint, request: Request, report: Report) -> dict[str, Any]:
@@ -103,6 +108,20 @@ def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Seque
         {"checkpoint": str(path), "seed": member.config.get("seed"), "step": member.step, **report.summary()}
         for path, member, report in zip(paths, members, reports, strict=True)
     ]
+
+
+def _load(config: Mapping[str, Any], best: int) -> tuple[list[Path], list[Checkpoint]]:
+    paths, members = load_members(config["checkpoint"], best)
+    for member in members:
+        check_targets(member.config, config.get("trust") or [])
+    return paths, members
+
+
+def check_best(best: object) -> int:
+    """Return the number of checkpoints of a run that make an ensemble; UserError for a value that is no number of them."""
+    if not isinstance(best, int) or isinstance(best, bool) or best < 1:
+        raise UserError(f"best={best} must be a whole number of at least 1.")
+    return best
 
 
 def check_request(config: Mapping[str, Any]) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from metarun.commands.showing import Showing
 from metarun.commands.trained import check_state
 from metarun.compute.device import place
 from metarun.compute.plan import Plan
+from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
@@ -24,7 +26,7 @@ from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, UserError
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
-from metarun.records.saving import Saver
+from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
 from metarun.wiring.instantiate import check_targets, instantiate
@@ -91,7 +93,11 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
 
         def save(position: Position, name: str) -> None:
-            saver.save(folder / "checkpoints" / name, _checkpoint(run, position, optimizer))
+            checkpoints = folder / "checkpoints"
+            # Not earlier: a run that is killed goes on from an older last.pt, which names other files.
+            pruned = name == checkpoint.LAST and settings.keep > 1
+            then = partial(remove_others, checkpoints, STEP_FILES, kept_files(position.best)) if pruned else None
+            saver.save(checkpoints / name, _checkpoint(run, position, optimizer), then)
 
         write_splits(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
@@ -111,6 +117,8 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
     print(f"{told(selection, end.best, [described(each) for each in run.overlaps])}; run folder {folder}")
     print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
+    if (kept := len(kept_files(end.best))) > 1:
+        print(f"test its {kept} best checkpoints as an ensemble with: metarun eval checkpoint={folder} best={kept}")
     return float(best["score"])
 
 

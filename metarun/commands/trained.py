@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from metarun.commands.ensemble import Ensemble, stacked
+from metarun.engine.keeping import kept_files
 from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
@@ -24,22 +25,38 @@ class Trained(NamedTuple):
     state: State
 
 
-def load_members(named: Any) -> tuple[list[Path], list[Checkpoint]]:
+def load_members(named: Any, best: int = 1) -> tuple[list[Path], list[Checkpoint]]:
     """Load one checkpoint, or the members of an ensemble; return the paths and the checkpoints.
 
-    named: a path or a list of paths. Raises UserError for an empty list, for members of different algorithms or backbones, and for
-    a file that `checkpoint.load` refuses.
+    named: a path or a list of paths. best: how many of its best checkpoints each run contributes, one after the other.
+
+    Raises UserError for an empty list, for a run that has not kept so many, for members of different algorithms or backbones, and for a
+    file that `checkpoint.load` refuses.
     """
     names = list(named) if isinstance(named, (list, tuple)) else [named]
     if not names:
         raise UserError("checkpoint=[] names no run; give one run, or a list of runs to score as an ensemble.")
-    paths = [checkpoint.resolve(name) for name in names]
+    paths = [path for name in names for path in ([checkpoint.resolve(name)] if best == 1 else kept_paths(name, best))]
     members = [checkpoint.load(path) for path in paths]
     for path, member in zip(paths, members, strict=True):
         for group in ("algo", "backbone"):
             if member.config[group] != members[0].config[group]:
                 raise UserError(f"{path} has another {group} than {paths[0]}; the members of an ensemble may differ only in their weights.")
     return paths, members
+
+
+def kept_paths(run: str, best: int) -> list[Path]:
+    """Return the files of the `best` best checkpoints of a run folder, the best one first; UserError where the run kept fewer."""
+    if Path(run).expanduser().is_file():
+        raise UserError(f"best={best} needs a run folder, and {run} is one checkpoint; name the folder of its run.")
+    last = checkpoint.resolve(run, default=checkpoint.LAST)
+    stored = checkpoint.load(last)
+    keep, names = stored.config.get("keep", 1), kept_files(stored.best)
+    if keep < best:
+        raise UserError(f"best={best} needs a run that was trained with keep={best} or more, and {run} was trained with keep={keep}.")
+    if len(names) < best:
+        raise UserError(f"{run} has kept {len(names)} checkpoints so far, fewer than best={best}; give best={max(len(names), 1)}.")
+    return [last.with_name(name) for name in names[:best]]
 
 
 def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:

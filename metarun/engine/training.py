@@ -29,7 +29,7 @@ from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
 from metarun.engine.selection import Selection
-from metarun.engine.validation import Validation, better, values_to_log
+from metarun.engine.validation import Validation, judged, values_to_log
 from metarun.errors import NotFiniteError, UserError
 from metarun.functional import map_tasks
 from metarun.records.tracking import Progress, Tracker
@@ -41,9 +41,9 @@ class Settings:
     """The top-level keys of `train.yaml`, and the choices for the device.
 
     steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
-    always evaluates and saves the last step. eval_episodes: validation episodes. select: the score that chooses the best checkpoint
-    (`Selection.of`). plan, eval_plan: how to run the tasks of a step and of a
-    validation. device: torch's name of the device. Raises UserError where a number is too small.
+    always evaluates and saves the last step. eval_episodes: validation episodes. keep: how many of the best checkpoints the run keeps
+    (`metarun.engine.keeping`). select: the score that chooses them (`Selection.of`). plan, eval_plan: how to run the tasks of a step and
+    of a validation. device: torch's name of the device. Raises UserError where a number is too small.
     """
 
     seed: int = 0
@@ -52,6 +52,7 @@ class Settings:
     eval_every: int = 500
     eval_episodes: int = 200
     save_every: int = 500
+    keep: int = 1
     log_every: int = 50
     select: str | None = None
     plan: Plan = field(default_factory=Plan)
@@ -59,7 +60,7 @@ class Settings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        least = {"steps": 0, "tasks_per_step": 1, "eval_every": 0, "eval_episodes": 1, "save_every": 0, "log_every": 1}
+        least = {"steps": 0, "tasks_per_step": 1, "eval_every": 0, "eval_episodes": 1, "save_every": 0, "log_every": 1, "keep": 1}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise UserError(f"{name}={getattr(self, name)} is too small; it must be at least {smallest}.")
@@ -69,8 +70,9 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: of the best validation, the "score" that chose it, the "mean" over its tasks and its "step".
-    window: sums of the metrics since the last log line, as scalars on the device, and the number of these steps under "steps".
+    step: outer steps done. best: of the best validation, the "score" that chose it, the "mean" over its tasks and its "step". With `keep`
+    above 1, the list "kept" has the same of the best validations. window: sums of the metrics since the last log line, as scalars on the
+    device, and the number of these steps under "steps".
     """
 
     step: int
@@ -100,8 +102,8 @@ def train(
 ) -> Position:
     """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
 
-    `save(position, name)` writes a checkpoint: "last.pt" at the start, on schedule and at the end, "best.pt" where the score improves.
-    Raises UserError where a loss or a gradient is not finite; the last checkpoint stays.
+    `save(position, name)` writes a checkpoint: "last.pt" at the start, on schedule and at the end, and after a validation those that
+    `metarun.engine.keeping` names. Raises UserError where a loss or a gradient is not finite; the last checkpoint stays.
     """
     loop = Loop(algorithm, source, position, optimizer, settings)
     validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
@@ -232,7 +234,7 @@ def _validate_and_track(
     save: Callable[[Position, str], None],
     on_evaluation: Callable[[Position, Report], None] | None,
 ) -> None:
-    """Score the validation episodes, log the score, and save the checkpoint where it is the best one so far."""
+    """Score the validation episodes, log the score, and save the checkpoint where it is one of the best so far."""
     position, selection = loop.position, loop.selection
     with loop.dealer.lock:
         position.state, report = loop.validation.run(position.params, position.state)
@@ -240,10 +242,9 @@ def _validate_and_track(
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
     progress.update(position.step, **{f"val {report.metric}": report.mean})
-    score = better(selection, report, position.best)
-    if score is not None:
-        position.best = {"score": score, "mean": selection.mean(report), "step": position.step}
-        save(position, "best.pt")
+    position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
+    for name in names:
+        save(position, name)
     loop.clock.pause()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from metarun.compute.running import Runner
 from metarun.engine.evaluation import evaluate
+from metarun.engine.keeping import after_validation
 from metarun.engine.report import Report
 from metarun.engine.selection import Selection
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
@@ -51,15 +52,17 @@ class Validation:
         return {step: self.selection.sign * score if abs(means[step]) != float("inf") else worst for step, score in by_step.items()}
 
 
-def better(selection: Selection, report: Report, best: dict[str, Any] | None) -> float | None:
-    """Return the score of a validation that is better than the best one so far; None where it is not, or has no score.
+def judged(
+    selection: Selection, report: Report, step: int, best: dict[str, Any] | None, keep: int = 1
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return `Position.best` after the validation of a step, and the names under which the run saves this checkpoint.
 
-    best: its score under "score"; None before the first validation with a score.
+    A validation without a score changes nothing. best: `Position.best` so far. keep: how many of the best checkpoints the run keeps.
     """
     score = selection.score(report)
-    if score is None or (best is not None and selection.sign * score <= selection.sign * best["score"]):
-        return None
-    return score
+    if score is None:
+        return best, []
+    return after_validation(best, {"score": score, "mean": selection.mean(report), "step": step}, keep, selection.sign)
 
 
 def values_to_log(selection: Selection, report: Report) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -31,14 +32,16 @@ class Saver:
     def __init__(self, before: Callable[[], object] | None = None) -> None:
         self._before = before
         self._thread: threading.Thread | None = None  # the latest thread
-        self._waiting: list[tuple[Path, Checkpoint]] = []
+        self._waiting: list[tuple[Path, Checkpoint, Callable[[], object] | None]] = []
         self._taken: Checkpoint | None = None  # the checkpoint that the thread took and has not encoded yet
         self._running = self._writing = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()  # guards all fields above
 
-    def save(self, path: str | Path, checkpoint: Checkpoint) -> None:
+    def save(self, path: str | Path, checkpoint: Checkpoint, then: Callable[[], object] | None = None) -> None:
         """Copy the checkpoint and return; waits only while `SNAPSHOTS` earlier checkpoints are not on disk.
+
+        then: a function that the thread calls when this checkpoint is on disk.
 
         Raises TypeError, with the key, for an entry that is neither a plain value nor a tensor. If an earlier save failed, raises its
         error and does not save.
@@ -54,7 +57,7 @@ class Saver:
                 thread = threading.Thread(target=self._work, name="saver", daemon=True)
                 thread.start()  # it waits for this lock before it reads the list, so a failed start leaves nothing behind
                 self._thread, self._running = thread, True
-            self._waiting.append((Path(path), copied))
+            self._waiting.append((Path(path), copied, then))
             del copied  # only the thread holds the copy now, and frees it after encoding
 
     def flush(self) -> None:
@@ -102,24 +105,24 @@ class Saver:
                 self._changed.wait_for(lambda: self._taken is None)
 
     def _work(self) -> None:
-        while (path := self._begin()) is not None:
+        while (begun := self._begin()) is not None:
             error: BaseException | None = None
             try:
-                self._write(path)
+                self._write(*begun)
             except BaseException as caught:
                 error = caught
             self._end(error)
 
-    def _begin(self) -> Path | None:
+    def _begin(self) -> tuple[Path, Callable[[], object] | None] | None:
         with self._changed:
             self._running = self._writing = bool(self._waiting)
             if not self._waiting:
                 self._changed.notify_all()
                 return None
-            path, self._taken = self._waiting.pop(0)
-            return path
+            path, self._taken, then = self._waiting.pop(0)
+            return path, then
 
-    def _write(self, path: Path) -> None:
+    def _write(self, path: Path, then: Callable[[], object] | None) -> None:
         assert self._taken is not None
         content = encode(self._taken)
         with self._changed:
@@ -128,6 +131,8 @@ class Saver:
         if self._before is not None:
             self._before()
         write(path, content)
+        if then is not None:
+            then()
 
     def _end(self, error: BaseException | None) -> None:
         with self._changed:
@@ -137,3 +142,11 @@ class Saver:
                 self._error = error
                 self._waiting.clear()
             self._changed.notify_all()
+
+
+def remove_others(folder: Path, pattern: str, kept: Collection[str]) -> None:
+    """Delete the files of the folder that match the pattern, except those named in `kept`. A file that cannot be deleted stays."""
+    for file in folder.glob(pattern):
+        if file.name not in kept:
+            with contextlib.suppress(OSError):
+                file.unlink()

@@ -47,7 +47,7 @@ from metarun.wiring.members import check_members
 
 log = logging.getLogger(__name__)
 
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select")
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select", "keep")
 
 
 @dataclass(frozen=True)

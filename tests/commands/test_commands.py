@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,63 @@ def test_the_head_over_the_training_classes_is_no_obstacle(tmp_path: Path):
     train(config, tmp_path / "run")
     report = transferred(tmp_path / "run", tmp_path / "eval", typed=["task.ways"], ways=4, train_labels="episode")
     assert report["ways"] == 4
+
+
+@pytest.fixture(scope="module")
+def keeping_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six validations, of which the run keeps the three best."""
+    folder = tmp_path_factory.mktemp("keeping") / "run"
+    train(image_config("algo=maml", "algo.inner_steps=1", "keep=3", "steps=6", "eval_every=1", "save_every=4"), folder)
+    return folder
+
+
+def test_the_best_validations_have_files_of_their_own(keeping_run: Path):
+    lines = [json.loads(line) for line in (keeping_run / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["val/accuracy"] for line in lines if "val/accuracy" in line}
+    ranked = sorted(scores, key=lambda step: (-scores[step], step))[:3]
+    names = {path.name for path in (keeping_run / "checkpoints").iterdir()}
+    assert names == {"last.pt", "previous.pt", "best.pt", *(f"step_{step}.pt" for step in ranked)}
+    for step in ranked:
+        assert checkpoint.load(keeping_run / f"checkpoints/step_{step}.pt").step == step
+    best, first = (checkpoint.load(keeping_run / f"checkpoints/{name}.pt") for name in ("best", f"step_{ranked[0]}"))
+    assert_same((best.step, best.params, best.best), (first.step, first.params, first.best), "the best checkpoint", tolerance=0.0)
+    kept = json.loads((keeping_run / "report.json").read_text())["best"]["kept"]
+    assert [(each["step"], each["score"]) for each in kept] == [(step, pytest.approx(scores[step])) for step in ranked]
+
+
+def test_the_kept_checkpoints_are_scored_as_an_ensemble(keeping_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kept = checkpoint.load(keeping_run / "checkpoints/last.pt").best["kept"]  # type: ignore[index]
+    files = [keeping_run / f"checkpoints/step_{each['step']}.pt" for each in kept]
+    for best in (2, 3):
+        together, listed = evaluate(keeping_run, tmp_path / f"a{best}", best=best), evaluate(files[:best], tmp_path / f"b{best}")
+        assert (together["mean"], together["nll"]) == (listed["mean"], listed["nll"])
+        assert (together["members"], together["best"], listed["best"]) == (best, best, 1)
+        assert together["checkpoint"] == [str(file) for file in files[:best]]
+        assert f"ensemble of {best}" in capsys.readouterr().out
+    assert evaluate(keeping_run, tmp_path / "c", best=1)["checkpoint"] == str(keeping_run / "checkpoints/best.pt")
+
+
+def test_runs_that_kept_their_best_checkpoints_are_scored_one_by_one(keeping_run: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    train(image_config("algo=maml", "algo.inner_steps=1", "keep=3", "steps=6", "eval_every=1", "save_every=4", "seed=1"), other)
+    report = evaluate([keeping_run, other], tmp_path / "both", best=3, ensemble=False)
+    single = [evaluate(run, tmp_path / run.name, best=3)["mean"] for run in (keeping_run, other)]
+    assert [run["mean"] for run in report["runs"]] == single
+    assert (report["members"], report["mean"]) == (3, pytest.approx(sum(single) / 2))
+    assert evaluate([keeping_run, other], tmp_path / "six", best=3)["members"] == 6
+
+
+def test_a_run_that_kept_fewer_says_so(keeping_run: Path, maml_run: Path, tmp_path: Path):
+    file = keeping_run / "checkpoints/best.pt"
+    for run, best, words in (
+        (keeping_run, 4, f"best=4 needs a run that was trained with keep=4 or more, and {keeping_run} was trained with keep=3"),
+        (maml_run, 2, f"{maml_run} was trained with keep=1"),
+        (file, 2, f"best=2 needs a run folder, and {file} is one checkpoint; name the folder of its run"),
+        (keeping_run, 0, "best=0 must be a whole number of at least 1"),
+        (keeping_run, "all", "best=all must be a whole number"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            evaluate(run, tmp_path / "eval", best=best)
+    train(image_config("algo=maml", "algo.inner_steps=1", "keep=3", "steps=2", "eval_every=1"), tmp_path / "short")
+    with pytest.raises(UserError, match="has kept 2 checkpoints so far, fewer than best=3; give best=2"):
+        evaluate(tmp_path / "short", tmp_path / "eval", best=3)

@@ -21,6 +21,7 @@ from metarun.commands import overrides
 from metarun.commands.train import train
 from metarun.compute.plan import kernels_missing
 from metarun.engine import training as engine
+from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.records.tracking import TIME_KEYS
@@ -29,7 +30,7 @@ from metarun.testing import assert_same
 STEPS = 40
 SINUSOID = ("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "task.shots=4", "task.queries=5")
 RUNS = {
-    "maml": ("algo=maml", "algo.inner_lr=0.01", *SINUSOID, "optimizer.schedule=cosine"),
+    "maml": ("algo=maml", "algo.inner_lr=0.01", *SINUSOID, "optimizer.schedule=cosine", "keep=3"),
     "reptile": ("algo=reptile", "algo.test_inner_steps=2", *SINUSOID),
     "protonet": ("algo=protonet",),
 }
@@ -60,7 +61,8 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def assert_same_run(folder: Path, reference: Path) -> None:
     assert metrics(folder) == metrics(reference)
-    for file in ("last.pt", "best.pt"):
+    kept = kept_files(checkpoint.load(reference / "checkpoints/last.pt").best)
+    for file in ("last.pt", "best.pt", *kept):
         ours, theirs = (checkpoint.load(each / "checkpoints" / file) for each in (folder, reference))
         for part in ("step", "params", "state", "optimizer", "best", "window"):
             assert_same(getattr(ours, part), getattr(theirs, part), f"{part} in {file}", tolerance=0.0)
@@ -157,6 +159,21 @@ def test_a_run_that_broke_off_after_any_step_is_the_run_never_stopped(
     train_and_break_off(config(name), tmp_path / "run", stop, monkeypatch)
     train_or_resume(name, tmp_path / "run")
     assert_same_run(tmp_path / "run", reference)
+    ours, theirs = ({file.name for file in (folder / "checkpoints").glob(STEP_FILES)} for folder in (tmp_path / "run", reference))
+    assert ours == theirs
+    assert len(ours) == (3 if name == "maml" else 0)
+
+
+def test_a_run_that_broke_off_behind_its_last_checkpoint_has_every_file_that_the_checkpoint_names(
+    unstopped: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It validates at the steps 5, 10, 15, 20, 25 and saves at 3, 6, 9, …: it stops after a validation that no last.pt names."""
+    for stop in (11, 16, 21, 26):
+        folder = tmp_path / f"run{stop}"
+        train_and_break_off(config("maml"), folder, stop, monkeypatch)
+        stored = checkpoint.load(folder / "checkpoints/last.pt")
+        for name in kept_files(stored.best):
+            assert (folder / "checkpoints" / name).is_file()
 
 
 def train_and_break_off(config: dict[str, Any], folder: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.selection import Selection
-from metarun.engine.validation import Validation, better, values_to_log
+from metarun.engine.validation import Validation, judged, values_to_log
 from metarun.objectives import REGRESSION, Objective
 from metarun.types import Episode, Examples, Params, State
 
@@ -67,9 +67,13 @@ ERRORS = ((2.0, 1.0, 0.0), (2.0, 1.0, 1.0), (2.0, 2.0, 3.0))
 def test_a_checkpoint_is_judged_by_the_selection(select: str, score: float) -> None:
     checked = validation(Offset(ERRORS), select)
     _, report = checked.run({}, {"scale": torch.tensor(1.0)})
-    assert better(checked.selection, report, None) == pytest.approx(score)
-    assert better(checked.selection, report, {"score": score + 0.1}) == pytest.approx(score)
-    assert better(checked.selection, report, {"score": score - 0.1}) is None
+    for before in (None, {"score": score + 0.1, "step": 2}):
+        best, names = judged(checked.selection, report, 7, before)
+        assert best is not None
+        assert (best["score"], best["step"], names) == (pytest.approx(score), 7, ["best.pt"])
+    before = {"score": score - 0.1, "step": 2}
+    assert judged(checked.selection, report, 7, before) == (before, [])
+    assert judged(checked.selection, report, 7, before, keep=2)[1] == ["step_7.pt"]
     assert values_to_log(checked.selection, report)["val/selected"] == pytest.approx(score)
 
 
@@ -77,13 +81,15 @@ def test_an_inner_step_that_thin_scores_leave_out_is_scored_where_it_is_selected
     checked = validation(Offset((tuple(float(n) for n in range(9)),)), "mean@7", episodes=1)
     _, report = checked.run({}, {"scale": torch.tensor(1.0)})
     assert report.steps == [0, 1, 2, 5, 7, 8]
-    assert better(checked.selection, report, None) == 49.0
+    best, _ = judged(checked.selection, report, 3, None)
+    assert best == {"score": 49.0, "mean": 49.0, "step": 3}
 
 
 def test_a_task_that_is_not_finite_is_never_the_best_and_is_logged() -> None:
     checked = validation(Offset((*ERRORS[:2], (2.0, 2.0, math.nan))), None)
     _, report = checked.run({}, {"scale": torch.tensor(1.0)})
-    assert better(checked.selection, report, None) is None
+    assert judged(checked.selection, report, 3, None, keep=5) == (None, [])
+    assert judged(checked.selection, report, 3, {"score": 9.0, "step": 1}) == ({"score": 9.0, "step": 1}, [])
     logged = values_to_log(checked.selection, report)
     assert (logged["val/mse"], logged["val/mse_median"]) == (math.inf, 1.0)
     assert logged["val/diverged"] == 2.0, "targets of 0 leave predicting their mean no error, so the error of 1 counts too"

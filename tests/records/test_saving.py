@@ -21,7 +21,7 @@ from torch import Tensor
 from metarun.errors import UserError
 from metarun.records import saving
 from metarun.records.checkpoint import Checkpoint, encode, load, snapshot
-from metarun.records.saving import SNAPSHOTS, Saver
+from metarun.records.saving import SNAPSHOTS, Saver, remove_others
 from metarun.records.tracking import Tracker
 
 
@@ -291,6 +291,36 @@ def test_no_checkpoint_is_in_place_before_the_lines_that_it_counts_on_are_on_dis
                 saver.save(tmp_path / f"{step}.pt", make(step))
     assert len(missing) == 20
     assert max(missing) <= 0
+
+
+def test_what_is_to_follow_a_save_happens_when_its_file_is_on_disk_and_before_the_next_save(tmp_path: Path) -> None:
+    seen: list[list[int | None]] = []
+    gate = Gate()
+
+    def look() -> None:
+        seen.append([step_of(tmp_path / "a.pt"), step_of(tmp_path / "b.pt")])
+
+    with Saver(before=gate) as saver:
+        saver.save(tmp_path / "a.pt", make(1), look)
+        saver.save(tmp_path / "b.pt", make(2), look)
+        assert seen == []
+        gate.open()
+    assert seen == [[1, None], [1, 2]]
+
+
+def test_nothing_follows_a_save_that_failed(tmp_path: Path, free_disk: Callable[[], None]) -> None:
+    seen: list[str] = []
+    with pytest.raises(UserError, match="No space left"), Saver() as saver:
+        saver.save(tmp_path / "a.pt", make(1), lambda: seen.append("a"))
+    assert seen == []
+
+
+def test_files_of_a_pattern_are_removed_unless_they_are_kept(tmp_path: Path) -> None:
+    for name in ("step_1.pt", "step_2.pt", "step_30.pt", "last.pt", "step_4.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "step_9.pt").mkdir()
+    remove_others(tmp_path, "step_*.pt", {"step_2.pt", "step_5.pt"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "step_2.pt", "step_4.txt", "step_9.pt"]
 
 
 def test_ctrl_c_brings_to_disk_what_a_working_disk_can_take(tmp_path: Path) -> None:
