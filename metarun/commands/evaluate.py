@@ -95,6 +95,7 @@ def _facts(parts: Parts, member: Checkpoint, request: Request, report: Report) -
         "seed": request.seed,
         "split": request.split,
         **sizes_of(shown, report.metric),
+        **{name: parts.config["task"].get(name) for name in ("min_ways", "min_shots")},
         "population": population,
         **counted,
         "norm": _norm_of(parts),

@@ -22,9 +22,9 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
 
 def protocol(metric: str, facts: Mapping[str, Any]) -> str:
     """Return the protocol of an evaluation in a few words: sizes of the episodes, norm, inner steps, seed, and the training's task."""
-    task = f"{facts['shots']} shots, {facts['queries']} queries"
+    task = f"{_size(facts, 'shots')} shots, {facts['queries']} queries"
     if metric == "accuracy":
-        task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
+        task = f"{_size(facts, 'ways')}-way {_size(facts, 'shots')}-shot, {facts['queries']} queries a class"
     if facts.get("members", 1) > 1:
         task = f"ensemble of {facts['members']}, {task}"
     if facts.get("task") != facts.get("trained_on"):
@@ -33,6 +33,12 @@ def protocol(metric: str, facts: Mapping[str, Any]) -> str:
         task = f"{described(facts['overlap'])} are training {facts['overlap']['kind']}, {task}"
     norm = f"norm={facts['norm']}, " if facts["norm"] else ""
     return f"{task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}"
+
+
+def _size(facts: Mapping[str, Any], name: str) -> str:
+    """Return a size of the episodes, such as "3", or "1 to 3" where it varies."""
+    least, most = facts.get(f"min_{name}"), facts[name]
+    return str(most) if least is None or least >= most else f"{least} to {most}"
 
 
 def origin(facts: Mapping[str, Any]) -> str:

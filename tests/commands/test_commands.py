@@ -19,7 +19,16 @@ from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.testing import assert_same
 
-IMAGES = {"_target_": "small.split_images", "ways": 3, "shots": 2, "queries": 3, "seed": 0, "eval_seed": 0, "classes": None}
+IMAGES = {
+    "_target_": "small.split_images",
+    "ways": 3,
+    "shots": 2,
+    "min_shots": None,
+    "queries": 3,
+    "seed": 0,
+    "eval_seed": 0,
+    "classes": None,
+}
 CONV = {"_target_": "small.SmallConv", "filters": 2, "norm": "batch"}
 SHORT = ("steps=4", "tasks_per_step=2", "eval_every=2", "eval_episodes=3", "logger=jsonl", "device=cpu", "device.threads=1")
 SINUSOID = ("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "task.queries=5")
@@ -122,6 +131,12 @@ def test_inner_steps_norm_seed_and_keys_of_the_task_may_change(maml_run: Path, t
     assert other["config"]["task"]["eval_seed"] == 5
     assert other["nll"] != plain["nll"], "other episodes"
     assert evaluate(maml_run, tmp_path / "shots", task={"shots": 4})["shots"] == 4
+
+
+def test_shots_that_vary_are_in_the_report_and_in_the_printed_line(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    report = evaluate(maml_run, tmp_path, task={"min_shots": 1})
+    assert (report["min_ways"], report["min_shots"], report["shots"]) == (None, 1, 2)
+    assert "3-way 1 to 2-shot" in capsys.readouterr().out
 
 
 def test_a_list_of_runs_is_scored_as_an_ensemble(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

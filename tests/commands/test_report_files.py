@@ -52,6 +52,13 @@ def test_a_sentence_says_how_many_classes_the_episodes_come_from_and_that_the_sa
     assert "10 test episodes of the same 5 test classes (the interval does not cover new test classes), 5-way" in said
 
 
+def test_a_sentence_gives_the_range_of_sizes_that_vary():
+    said = report_files.sentence(report_of("mse", 1.0, 0.1, median=0.9, baseline=3.0), {**REGRESSED, "min_shots": 1})
+    assert "test episodes, 1 to 5 shots, 10 queries" in said
+    said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "min_ways": 3, "min_shots": 1})
+    assert "3 to 5-way 1-shot, 4 queries a class" in said, "shots from 1 to 1 do not vary"
+
+
 def test_an_overlap_that_is_allowed_is_in_the_sentence():
     overlap = {"shared": 258, "of": 423, "split": "test", "kind": "classes"}
     said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "overlap": overlap})
