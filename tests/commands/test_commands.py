@@ -386,6 +386,18 @@ def test_the_best_validations_have_files_of_their_own(keeping_run: Path):
     assert [(each["step"], each["score"]) for each in kept] == [(step, pytest.approx(scores[step])) for step in ranked]
 
 
+def test_checkpoints_that_are_no_longer_among_the_best_are_removed(tmp_path: Path):
+    train(
+        composed(*SHORT, *SINUSOID, "algo.inner_lr=0.01", "optimizer.lr=0.05", "keep=2", "steps=6", "eval_every=1", "save_every=4"),
+        tmp_path,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["val/selected"] for line in lines if "val/selected" in line}
+    ranked = sorted(scores, key=scores.__getitem__)[:2]
+    assert set(ranked) != {1, 2}, "else no file would have to go"
+    assert {path.name for path in (tmp_path / "checkpoints").glob("step_*.pt")} == {f"step_{step}.pt" for step in ranked}
+
+
 def test_the_kept_checkpoints_are_scored_as_an_ensemble(keeping_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     kept = checkpoint.load(keeping_run / "checkpoints/last.pt").best["kept"]  # type: ignore[index]
     files = [keeping_run / f"checkpoints/step_{each['step']}.pt" for each in kept]
