@@ -6,6 +6,7 @@ is False: the content of such a row changes neither value nor gradient.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,3 +126,11 @@ def _mean(rows: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return rows.mean()
     return torch.where(mask, rows, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def error(metric: str, score: float | None) -> float:
+    """Return the error that a sweeper minimises: 1 - accuracy, or a regression's own error; infinity without a finite score."""
+    if score is None or not math.isfinite(score):
+        return math.inf
+    higher_is_better = any(each.higher_is_better for each in (CLASSIFICATION, REGRESSION) if each.metric == metric)
+    return 1.0 - score if higher_is_better else score

@@ -89,7 +89,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         calls.evaluate.append((config, folder))
-        return {"mean": calls.answer(config)}
+        return {"metric": "accuracy", "mean": calls.answer(config)}
 
     for function in (train, evaluate):
         stub = types.ModuleType(f"metarun.commands.{function.__name__}")

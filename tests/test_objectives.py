@@ -7,7 +7,7 @@ import torch
 from torch.func import grad, vmap
 
 from metarun.errors import UserError
-from metarun.objectives import CLASSIFICATION, REGRESSION, Objective, objective
+from metarun.objectives import CLASSIFICATION, REGRESSION, Objective, error, objective
 
 BOTH = pytest.mark.parametrize("goal", [CLASSIFICATION, REGRESSION], ids=lambda goal: goal.kind)
 
@@ -122,3 +122,10 @@ def test_an_unknown_kind_names_the_nearest():
 def test_shapes_that_would_broadcast_are_refused(goal: Objective):
     with pytest.raises(ValueError, match=r"\(4,\) do not fit targets of shape \(4, 1\)"):
         goal.loss(torch.zeros(4), torch.zeros(4, 1))
+
+
+def test_the_error_for_a_sweeper_falls_where_the_score_improves_and_is_infinite_without_a_score():
+    assert error("accuracy", 0.75) == 0.25
+    assert error("accuracy", 1.0) == 0.0
+    assert error("mse", 0.75) == 0.75
+    assert [error(metric, score) for metric in ("accuracy", "mse") for score in (None, math.nan, math.inf)] == [math.inf] * 6

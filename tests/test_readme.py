@@ -51,8 +51,11 @@ def commands(block: str) -> list[list[str]]:
 
 
 def single(words: list[str]) -> list[str]:
-    """Return the first job of a sweep, and any other command as it is."""
-    return [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in words if word != "-m"] if "-m" in words else words
+    """Return the first job of a sweep, and any other command as it is. Of a search it takes the lower end of each interval."""
+    if "-m" not in words:
+        return words
+    fixed = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", word) for word in words if word != "-m" and not word.startswith("hydra")]
+    return [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in fixed]
 
 
 ALL = [words for text in PAGES.values() for block in fences(text, "bash") for words in commands(block)]

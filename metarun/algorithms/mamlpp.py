@@ -10,7 +10,7 @@ Details as in the released code, https://github.com/AntreasAntoniou/HowToTrainYo
                             for the query pass at θ_{i+1}
 
 The fifth change, a cosine schedule of the outer rate, belongs to the outer optimizer. A test may take more steps than training did; the
-additional steps use the last learned rate and normalisation.
+additional steps use the last learned rate and normalisation. The released network has leaky ReLUs, `backbone=conv4` has ReLUs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from metarun.algorithms.parts.inner_loop import InnerLoop
 from metarun.algorithms.parts.members import (
     check_not_negative,
+    check_share,
     check_steps,
     fitted_outputs,
     last_of_trajectory,
@@ -52,9 +53,10 @@ class MamlPlusPlus:
     inner_lr: α, or with `learn_inner_lr` the start of all α_{l,i}. inner_steps: S, in training. test_inner_steps: at validation and
         test; None for as many as in training.
     learn_inner_lr: learn an α for each parameter tensor and inner step.
-    multi_step_loss_steps: the number of outer steps over which the loss moves from the mean over all inner steps to the last inner
-        step. Every outer step of the run then has a query pass for each inner step. 0: the last inner step alone from the start.
-    first_order_steps: the number of outer steps, from the start, that drop the second derivatives. They take as long as the others.
+    multi_step_loss_share: the share of the outer steps, in [0, 1], over which the loss moves from the mean over all inner steps to the last
+        inner step. Every outer step of the run then has a query pass for each inner step. 0: the last inner step alone from the start.
+    first_order_share: the share of the outer steps, from the start, that drop the second derivatives. They take as long as the others.
+    train_steps: the number of outer steps to which the two shares refer; each share is rounded to whole steps.
     per_step_norm: each inner step has its own scales, shifts and running statistics of normalisation.
     first_order, inner_loss, adapts, adapt_norm, recompute: as in `metarun.algorithms.maml`.
     """
@@ -65,8 +67,9 @@ class MamlPlusPlus:
     inner_steps: int = 5
     test_inner_steps: int | None = None
     learn_inner_lr: bool = True
-    multi_step_loss_steps: int = 100
-    first_order_steps: int = 0
+    multi_step_loss_share: float = 0.1
+    first_order_share: float = 0.0
+    train_steps: int = 1000
     per_step_norm: bool = True
     first_order: bool = False
     inner_loss: str = "mean"
@@ -76,7 +79,8 @@ class MamlPlusPlus:
 
     def __post_init__(self) -> None:
         check_steps(self)
-        check_not_negative(self, "multi_step_loss_steps", "first_order_steps")
+        check_share(self, "multi_step_loss_share", "first_order_share")
+        check_not_negative(self, "train_steps")
         if self.inner_steps == 0 and (self.learn_inner_lr or self.per_step_norm):
             raise UserError("algo.inner_steps=0 leaves nothing to learn per step; set algo.learn_inner_lr and algo.per_step_norm to false.")
         if self.per_step_norm and self.adapt_norm:
@@ -105,18 +109,23 @@ class MamlPlusPlus:
         """Return the query loss after the last inner step, or with the multi-step loss Σ_i w_i L(θ_{i+1}, query)."""
         support, query = episode
         path, on_support = self._inner_loop(params, state, support, step, training=True)
-        first = 1 if self.multi_step_loss_steps and self.inner_steps else len(path) - 1
+        first = 1 if self._multi_step_loss_steps and self.inner_steps else len(path) - 1
         adapted = self._fit(path, first, state, support, training=True)
         passes = [self.network.on_query(fitted, query.x, query.mask, collect=True) for fitted in adapted]
         losses = [self.objective.loss(outputs, query.y, query.mask) for outputs, _ in passes]
         loss = losses[-1]
         if len(losses) > 1:
-            loss = (torch.stack(losses) * step_weights(step, len(losses), self.multi_step_loss_steps)).sum().to(losses[-1].dtype)
+            loss = (torch.stack(losses) * step_weights(step, len(losses), self._multi_step_loss_steps)).sum().to(losses[-1].dtype)
         outputs, statistics = passes[-1]
         if self.per_step_norm:
             statistics = statistics_per_step(on_support, [on_query for _, on_query in passes])
         score = self.objective.score(outputs, query.y, query.mask)
         return loss, Aux.of({"loss": losses[-1], self.objective.metric: score}, statistics)
+
+    @property
+    def _multi_step_loss_steps(self) -> int:
+        """The outer step from which the last inner step has all the weight."""
+        return round(self.multi_step_loss_share * self.train_steps)
 
     @cached_property
     def _per_step(self) -> set[str]:
@@ -131,7 +140,8 @@ class MamlPlusPlus:
         step: the outer step, which decides the order of derivatives; None where no outer gradient follows.
         """
         inner_step = recomputed(self._inner_step) if self.recompute and training else self._inner_step
-        second_order = step >= self.first_order_steps if step is not None and self.first_order_steps else None
+        first_order_steps = round(self.first_order_share * self.train_steps)
+        second_order = step >= first_order_steps if step is not None and first_order_steps else None
         rates = part_of(params, INNER_LR)
         path, seen = self.inner.start(params), []
         for number in range(steps_of(self, training=training)):

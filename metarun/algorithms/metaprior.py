@@ -20,6 +20,7 @@ and the outer gradient runs through these steps. They step in m and log s alike;
 since the curvature of the KL in m is 1/σ², and no single rate suits both narrow and wide weights. The outer loop learns α and η with the
 prior. A step changes s by a factor of e at most; without this limit a steep slope makes s overflow. There is no hyper-prior on μ and σ:
 its weight is one over the number of tasks, and a stream of tasks has no end.
+The outer likelihood is that of the queries; the one of Ravi and Beatson is that of support and queries.
 
 F and the outer loss are divided by the number of examples, and `kl_weight=1` is the exact bound. In regression the likelihood is a
 Gaussian, and the outer loop learns its variance.

@@ -9,7 +9,8 @@ https://arxiv.org/abs/1805.08136
 Z (B, D+1) holds the B support embeddings with a column of ones, Y (B, N) their one-hot labels. The second form is the Woodbury identity:
 with few examples it inverts a matrix of B rows instead of D+1. The outer loop learns λ (as its logarithm), α and β with the backbone. As
 in the released code (https://github.com/bertinetto/r2d2), the squared error is a mean, not a sum, and λ weighs the bias too; by default
-that code keeps λ at 50. MAML takes steps towards a good head, ProtoNet computes one without fitting, and R2-D2 solves for the best one.
+that code keeps λ at 50. Its outer rate is 5e-3 and halves every 2,000 episodes. MAML takes steps towards a good head, ProtoNet computes
+one without fitting, and R2-D2 solves for the best one.
 """
 
 from __future__ import annotations

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from metarun.errors import UserError
+from metarun.errors import UserError, nearest
+
+HEAD_INITS = ("glorot", "normal", "torch")
 
 
 class Classifier(nn.Module):
     """Map inputs (B, ...) to outputs (B, outputs): `head(body(x))`.
 
-    backbone: an embedding network with `out_features`; becomes the submodule `body`. Where it has a method
-        `init_weights(module)`, the head is initialised by it too.
+    backbone: an embedding network with `out_features`; becomes the submodule `body`.
     outputs: ways in classification, targets in regression.
+    head_init: the head's initial weights, drawn from torch's global generator.
+        None: the backbone's own rule where it has a method `init_weights(module)`, else "torch".
+        "glorot": uniform with bound sqrt(6 / (out_features + outputs)), biases zero.
+        "normal": standard normal, biases zero: the head of MAML's released code on Omniglot (`cbfinn/maml` maml.py, `random_normal`).
+        "torch": the default of `nn.Linear`, weights and biases uniform with bound 1 / sqrt(out_features).
+
+    Raises UserError for a backbone without `out_features` and for an unknown head_init.
     """
 
-    def __init__(self, backbone: nn.Module, outputs: int) -> None:
+    def __init__(self, backbone: nn.Module, outputs: int, head_init: str | None = None) -> None:
         super().__init__()
         width = getattr(backbone, "out_features", None)
         if not isinstance(width, int):
@@ -23,12 +31,30 @@ class Classifier(nn.Module):
             raise UserError(
                 f"the backbone {name} has no integer `out_features`; set it in its __init__ to the width of the vectors it returns."
             )
+        if head_init is not None and head_init not in HEAD_INITS:
+            raise UserError(
+                f"backbone.head_init={head_init} is unknown; it must be null or one of {', '.join(HEAD_INITS)}."
+                f"{nearest(str(head_init), HEAD_INITS)}"
+            )
         self.body = backbone
         self.head = nn.Linear(width, outputs)
         init_weights = getattr(backbone, "init_weights", None)
-        if callable(init_weights):
+        if head_init is not None:
+            _init(self.head, head_init)
+        elif callable(init_weights):
             init_weights(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.head(self.body(x))
         return outputs
+
+
+def _init(head: nn.Linear, rule: str) -> None:
+    """Draw the weights of the head by a rule of `HEAD_INITS`; a new `nn.Linear` already follows "torch"."""
+    if rule == "torch":
+        return
+    if rule == "glorot":
+        nn.init.xavier_uniform_(head.weight)
+    else:
+        nn.init.normal_(head.weight)
+    nn.init.zeros_(head.bias)

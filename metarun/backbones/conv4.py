@@ -11,13 +11,15 @@ quarter of the values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from metarun.errors import UserError, nearest
 
 BLOCKS = 4
+OPTIONS = {"pooling": ("max", "stride"), "output": ("flatten", "mean"), "init": ("glorot", "torch")}
 
 
 class Conv4(nn.Module):
@@ -28,16 +30,29 @@ class Conv4(nn.Module):
         sizes of TensorFlow's SAME padding in MAML's released code (which on even sides pads one edge, where we pad both).
     output: "flatten" keeps the final grid, out_features = filters * height * width; "mean" averages over it, out_features =
         filters, which is MAML's choice for Omniglot.
+    norm_eps: the number that batch normalisation adds to a variance. PyTorch has 1e-5. TensorFlow has 1e-3, and so has the released code
+        of MAML and of Reptile.
+    init: "glorot", uniform weights with bound sqrt(6 / (fan_in + fan_out)) and biases zero, as the convolutions of MAML's released code
+        (`cbfinn/maml` maml.py, `construct_conv_weights`); its head on Omniglot differs: `head_init` of `metarun.backbones.classifier`.
+        "torch", the default of PyTorch, as in the released code of Prototypical Networks.
 
-    Weights are Glorot uniform and biases zero, as in MAML's released code (`cbfinn/maml` maml.py, `construct_conv_weights`).
+    Each normalisation has a scale and a shift. MAML's released code has shifts only.
     """
 
-    def __init__(self, input_shape: Sequence[int], filters: int = 64, pooling: str = "max", output: str = "flatten") -> None:
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        filters: int = 64,
+        pooling: str = "max",
+        output: str = "flatten",
+        norm_eps: float = 1e-5,
+        init: str = "glorot",
+    ) -> None:
         super().__init__()
-        _check(input_shape, filters, pooling, output)
+        _check(input_shape, filters, norm_eps, {"pooling": pooling, "output": output, "init": init})
         channels, height, width = input_shape
-        self.blocks = nn.Sequential(*(_block(filters if i else channels, filters, pooling) for i in range(BLOCKS)))
-        self.output = output
+        self.blocks = nn.Sequential(*(_block(filters if i else channels, filters, pooling, norm_eps) for i in range(BLOCKS)))
+        self.output, self.init = output, init
         self.out_features = filters if output == "mean" else filters * _final(height, pooling) * _final(width, pooling)
         self.apply(self.init_weights)
 
@@ -46,16 +61,16 @@ class Conv4(nn.Module):
         return grid.mean(dim=(2, 3)) if self.output == "mean" else grid.flatten(1)
 
     def init_weights(self, module: nn.Module) -> None:
-        """Draw the weights of one layer from torch's global generator; a head on top is initialised by the same rule."""
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        """Draw the weights of one layer from torch's global generator; a head on top follows the same rule. "torch" changes nothing."""
+        if self.init == "glorot" and isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 
-def _block(channels: int, filters: int, pooling: str) -> nn.Sequential:
+def _block(channels: int, filters: int, pooling: str, norm_eps: float) -> nn.Sequential:
     stride = 2 if pooling == "stride" else 1
-    layers = [nn.Conv2d(channels, filters, 3, stride=stride, padding=1), nn.BatchNorm2d(filters)]
+    layers = [nn.Conv2d(channels, filters, 3, stride=stride, padding=1), nn.BatchNorm2d(filters, eps=norm_eps)]
     return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pooling == "max" else []), nn.ReLU())
 
 
@@ -66,19 +81,21 @@ def _final(side: int, pooling: str) -> int:
     return side
 
 
-def _check(input_shape: Sequence[int], filters: int, pooling: str, output: str) -> None:
-    for name, value, known in (("pooling", pooling, ("max", "stride")), ("output", output, ("flatten", "mean"))):
-        if value not in known:
-            raise UserError(f"backbone.{name} is {' or '.join(known)}, not '{value}'.{nearest(str(value), known)}")
+def _check(input_shape: Sequence[int], filters: int, norm_eps: float, chosen: Mapping[str, str]) -> None:
+    for name, known in OPTIONS.items():
+        if chosen[name] not in known:
+            raise UserError(f"backbone.{name} is {' or '.join(known)}, not '{chosen[name]}'.{nearest(str(chosen[name]), known)}")
     if not isinstance(filters, int) or filters < 1:
         raise UserError(f"backbone.filters={filters} must be a whole number of at least 1.")
+    if isinstance(norm_eps, bool) or not isinstance(norm_eps, int | float) or not 0 < norm_eps < math.inf:
+        raise UserError(f"backbone.norm_eps={norm_eps} must be a number above 0, such as 1.0e-5.")
     if len(input_shape) != 3:
         raise UserError(
             f"backbone=conv4 needs images (channels, height, width); this task's inputs have the shape {tuple(input_shape)}. "
             "Use backbone=mlp."
         )
     height, width = input_shape[1:]
-    if min(_final(height, pooling), _final(width, pooling)) < 1:
+    if min(_final(height, chosen["pooling"]), _final(width, chosen["pooling"])) < 1:
         raise UserError(
             f"images of {height}x{width} are too small for four 2x2 max-poolings, which need at least {2**BLOCKS}x{2**BLOCKS}. "
             "Use larger images or backbone.pooling=stride."

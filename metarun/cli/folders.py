@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
@@ -24,10 +24,18 @@ HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
 
 
+class SweepFolder(NamedTuple):
+    """The folder of the sweep that a command runs, and the number of failed jobs that an earlier sweep noted there."""
+
+    path: Path
+    earlier: int
+
+
 class RunFolders:
     """The folders that one command made. The command owns this object and discards the folders where the job is refused."""
 
     def __init__(self) -> None:
+        self.sweep: SweepFolder | None = None
         self._parents: dict[Path, list[Path]] = {}  # folder -> the parents that were made for it, innermost first
 
     @property
@@ -77,6 +85,11 @@ _IN_USE: ContextVar[RunFolders] = ContextVar("the folders of the command that ru
 """Hydra creates its callbacks itself, from the config, and passes them no object of the command."""
 
 
+def folders_in_use() -> RunFolders:
+    """Return the folders of the command that runs; a new object where no command runs."""
+    return _IN_USE.get(RunFolders())
+
+
 class Refusal(BaseException):
     """Carries a UserError past Hydra to the command.
 
@@ -108,7 +121,7 @@ class NumberedFolder(Callback):
         if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
             return
         try:
-            path = _IN_USE.get(RunFolders()).make(config.hydra[kind].dir, key)
+            path = folders_in_use().make(config.hydra[kind].dir, key)
         except UserError as error:
             raise Refusal(error) from error
         with read_write(config.hydra), open_dict(config.hydra):

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.cli.arguments import prepare
 from metarun.cli.folders import Refusal, RunFolders, tidy
 from metarun.cli.hydra_errors import JOB_NOTE, explain
+from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.errors import UserError
-
-log = logging.getLogger("metarun")
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -32,40 +29,45 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
 
 
-def job(function: Callable[[DictConfig, Path], Any]) -> Callable[[DictConfig], Any]:
-    """Make a Hydra job of a function of (config, run folder).
+def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig], float]:
+    """Make a Hydra job of a function of (config, run folder) that returns an error to be minimised.
 
-    A UserError ends a single run at once. In a sweep it goes into that job's log and the other jobs run first. Any other
-    exception gets a note that marks it as a bug of metarun, so that it keeps its traceback.
+    A UserError ends a single run at once. Any other exception gets a note that marks it as a bug of metarun, so that it keeps its
+    traceback. In a sweep a job that fails in either way returns infinity, and the other jobs run (`metarun.cli.sweeps`).
     """
 
     @functools.wraps(function)
-    def run_job(cfg: DictConfig) -> Any:
+    def run_job(cfg: DictConfig) -> float:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            return function(cfg, folder)
-        except UserError as error:
-            refuse(error)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK:
-                refuse(UserError(f"{error.filename or folder}: {error.strerror}."))
-            error.add_note(f"{JOB_NOTE}{folder}")
+            error = function(cfg, folder)
+        except Exception as exception:
+            mistake = mistake_of(exception, folder)
+            if in_sweep():
+                return fail(exception, mistake, folder)
+            if mistake is not None:
+                raise Refusal(mistake) from exception
+            exception.add_note(f"{JOB_NOTE}{folder}")
             raise
+        if in_sweep():
+            print(f"the error of this job, which a sweeper minimises: {error:.4g}")
+        return error
 
     return run_job
 
 
-def refuse(error: UserError) -> NoReturn:
-    """End a job because of the user's mistake."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        log.error("%s", error)
-        raise error
-    raise Refusal(error)
+def mistake_of(exception: Exception, folder: Path) -> UserError | None:
+    """Return the sentence about a job's exception, or None for a bug. A full disk is no bug."""
+    if isinstance(exception, UserError):
+        return exception
+    if isinstance(exception, OSError) and exception.errno in DISK:
+        return UserError(f"{exception.filename or folder}: {exception.strerror}.")
+    return None
 
 
 @job
 def train_job(cfg: DictConfig, folder: Path) -> float:
-    """Train and return the best validation score, which a sweeper may maximise or minimise."""
+    """Train and return the error of the best validation: 1 - accuracy, or the error of a regression."""
     config = plain(cfg) if cfg.resume is None else resume_config(cfg)
     config.pop("reproduce", None)
     from metarun.commands.train import train
@@ -75,7 +77,7 @@ def train_job(cfg: DictConfig, folder: Path) -> float:
 
 @job
 def eval_job(cfg: DictConfig, folder: Path) -> float:
-    """Evaluate a checkpoint and return the mean score."""
+    """Evaluate a checkpoint and return the error: 1 - mean accuracy, or the mean error of a regression."""
     config = plain(cfg)
     config.pop("optimizer", None)
     for group in ("algo", "task", "backbone"):
@@ -83,8 +85,10 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     config["typed"] = list(typed_keys())
     config["options"] = {group: config["options"][group] for group in ("algo", "task", "backbone", "device")}
     from metarun.commands.evaluate import evaluate
+    from metarun.objectives import error
 
-    return float(evaluate(config, folder)["mean"])
+    report = evaluate(config, folder)
+    return error(report["metric"], report["mean"])
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -124,9 +128,9 @@ JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval
 
 
 def run(command: str, arguments: list[str], folders: RunFolders | None = None) -> int:
-    """Hand `arguments` to Hydra and return the exit code 0.
+    """Hand `arguments` to Hydra and return the exit code: 0, or that of a sweep with failed jobs, which are named on stderr.
 
-    folders: notes the folders that the command makes. Raises UserError for what Hydra or the job refuses.
+    folders: notes the folders that the command makes. Raises UserError for what Hydra or a single job refuses.
     """
     folders = folders or RunFolders()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive here instead of being printed
@@ -148,4 +152,4 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
             raise
         folders.discard()
         raise UserError(sentence) from error
-    return 0
+    return name_failures(failures_of(folders.sweep))

@@ -28,6 +28,7 @@ commands:
 examples:
   metarun train experiment=smoke               a complete run in seconds
   metarun train -m algo=maml,reptile seed=0,1  one run per combination
+  metarun train -m hydra/sweeper=optuna ...    search for good values; a sweep minimises the error of the best validation
   metarun train --cfg job algo=reptile         print the config and run nothing
   metarun train resume=RUN                     continue a stopped run
   metarun train --config-dir conf algo=mine    use your own config files

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,7 +37,8 @@ class Claim:
     eval: the protocol, as overrides of `metarun eval`. published, ci95: the score and half its interval, in the metric's unit (accuracy in
     [0, 1]), or None if not published. source: the paper and table. recalled: True if nobody read the source again for this project.
     tolerance: a score that is worse by at most this much counts as reproduced. diverged: the most tasks, of each run, that may diverge.
-    differences: of the protocols, one sentence each.
+    differences: of the protocols, one sentence each. An experiment gives them as a mapping from the key that differs to the sentence, or
+    as a list; null removes an inherited sentence.
     """
 
     eval: Mapping[str, Any] = field(default_factory=dict)
@@ -182,7 +183,14 @@ def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
     diverged = content.get("diverged", 0)
     if isinstance(diverged, bool) or not isinstance(diverged, int) or diverged < 0:
         raise UserError(f"experiment={name}: reproduce.diverged={diverged} should be a number of tasks, 0 or more.")
-    return Claim(**{**content, "differences": tuple(content.get("differences", ()))})
+    return Claim(**{**content, "differences": _sentences(content.get("differences") or ())})
+
+
+def _sentences(differences: Mapping[str, str | None] | Sequence[str]) -> tuple[str, ...]:
+    """Return the differences as sentences; those of a mapping begin with their key."""
+    if isinstance(differences, Mapping):
+        return tuple(f"{key}: {sentence}" for key, sentence in differences.items() if sentence)
+    return tuple(differences)
 
 
 def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:

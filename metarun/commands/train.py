@@ -24,6 +24,7 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, UserError
+from metarun.objectives import error
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
@@ -33,8 +34,9 @@ from metarun.wiring.instantiate import check_targets, instantiate
 
 
 def train(config: dict[str, Any], folder: Path) -> float:
-    """Train as the config says, or resume a run; return the best validation score, NaN where none is finite.
+    """Train as the config says, or resume a run; return the error of the best validation, for a sweeper to minimise.
 
+    The error is 1 - accuracy in classification, the error itself in regression, and infinity where no validation was finite.
     config: resolved and plain; to resume a run, the result of `metarun.cli.jobs.resume_config`.
     """
     if config.get("resume"):
@@ -104,13 +106,13 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
         try:
             end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
-        except NotFiniteError as error:
-            raise UserError(f"{error}{remedies.for_not_finite(parts.config)}") from error
+        except NotFiniteError as diverged:
+            raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()
         best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
             progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
-            return float(best["score"])
+            return error(metric, best["score"])
         tracker.hparams(parts.config, {f"best/{metric}": best["score"]}, end.step)
         selection = Selection.of(settings.select, parts.algorithm.objective)
         chosen = {"best": best, "select": str(selection), "overlap": run.overlaps}
@@ -119,7 +121,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
     if (kept := len(kept_files(end.best))) > 1:
         print(f"test its {kept} best checkpoints as an ensemble with: metarun eval checkpoint={folder} best={kept}")
-    return float(best["score"])
+    return error(metric, best["score"])
 
 
 def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = ()) -> str:

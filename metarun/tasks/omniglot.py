@@ -1,6 +1,6 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake, Salakhutdinov and Tenenbaum, Science 2015).
 
-Ink is 1 and paper 0 (inverted), resized from 105x105 by Lanczos as in MAML's published preparation. Images turned by 90, 180
+Ink is 1 and paper 0 unless `ink=0`, resized from 105x105 by Lanczos as in MAML's published preparation. Images turned by 90, 180
 and 270 degrees (anticlockwise) count as new classes where a split has them.
 """
 
@@ -60,6 +60,7 @@ def omniglot(
     split_seed: int = 1,
     image_size: int = 28,
     rotations: Mapping[str, bool] | None = None,
+    ink: int = 1,
     **sampling: Any,
 ) -> FewShot:
     """Deal episodes of Omniglot, images (1, image_size, image_size).
@@ -71,6 +72,8 @@ def omniglot(
         "vinyals" reads the classes from root/splits_vinyals/{train,val,test}.txt, with lines such as Angelic/character01/rot090.
     rotations: split -> whether the three turned copies of each character are classes too. The default is every split, as in
         MAML. With "vinyals" the lists name the turned classes, and False leaves these classes out.
+    ink: the value of ink, 1 or 0; paper has the other one. The files have ink 0 on paper 1. MAML's and ProtoNet's released code invert
+        the drawings, and Reptile's takes them as they are.
     sampling: ways, shots, … of `FewShot`. The groups of `within_groups` are the alphabets; a turned alphabet is a group of
         its own. `within_groups` leaves out alphabets with fewer characters than the ways.
 
@@ -78,11 +81,13 @@ def omniglot(
     """
     if image_size < 1:
         raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
+    if ink not in (0, 1):
+        raise UserError(f"task.ink={ink} must be 1 (ink 1, paper 0) or 0 (ink 0, paper 1).")
     turned = {"train": True, "val": True, "test": True} | dict(rotations or {})
     if unknown := set(turned) - set(SPLITS):
         raise UserError(f"task.rotations has no split '{min(unknown)}'; the splits are {', '.join(SPLITS)}.")
     folder = _locate(root, download)
-    images, parts = _read(folder, image_size)
+    images, parts = _read(folder, image_size, ink)
     classes = _divide(split, folder, parts, split_seed, turned)
     _refuse_overlap(split, classes)
     return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, data="omniglot", **sampling)
@@ -126,15 +131,16 @@ def _download(folder: Path) -> None:
         raise UserError(f"downloading Omniglot to '{folder}' failed ({error}); give task.root=DIR if you have a copy.") from error
 
 
-def _read(folder: Path, size: int) -> tuple[Tensor, dict[str, list[Character]]]:
-    """Return all drawings, uint8 (32460, 1, size, size), ink high, and the characters of each part, sorted."""
+def _read(folder: Path, size: int, ink: int) -> tuple[Tensor, dict[str, list[Character]]]:
+    """Return all drawings, uint8 (32460, 1, size, size), ink at 255 or with `ink` 0 at 0, and the characters of each part, sorted."""
     tensors, parts, row = [], {}, 0
     for part, expected in PARTS.items():
         path = _part(folder, part)
         assert path is not None  # _locate checked that the part exists
         files = find_images(path)
         parts[part] = _characters(files, row, expected)
-        tensors.append(read_images(files, size=size, channels=1, name="omniglot").bitwise_not())
+        images = read_images(files, size=size, channels=1, name="omniglot")
+        tensors.append(images.bitwise_not() if ink else images)
         row += len(files.names)
     return torch.cat(tensors), parts
 

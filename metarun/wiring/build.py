@@ -217,7 +217,7 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
 
 def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: Objective, *, head: bool, algorithm: str) -> Network:
     node = dict(config["backbone"])
-    norm = node.pop("norm", "batch")
+    norm, head_init = node.pop("norm", "batch"), node.pop("head_init", None)
     if "input_shape" in node and node["input_shape"] is None:
         node["input_shape"] = list(episodes["train"].support.x.shape[1:])
     outputs = {split: episode.support.y.shape[-1] for split, episode in episodes.items()}
@@ -226,12 +226,14 @@ def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: O
             f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
             "set task.train_ways to the value of task.ways."
         )
+    if head_init is not None and not head:
+        raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={head_init}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         backbone = instantiate(node, name="backbone")
         if not isinstance(backbone, nn.Module):
             raise UserError(f"{node['_target_']} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
-        module = Classifier(backbone, outputs["train"]) if head else backbone
+        module = Classifier(backbone, outputs["train"], head_init) if head else backbone
     network = Network(module, norm)
     _check_forward(network, episodes["train"], node["_target_"])
     return network

@@ -24,7 +24,7 @@ from metarun.types import Algorithm, Episode, Examples, Params
 KEY = torch.tensor(1)
 START = torch.tensor(0)
 A = 0.07
-OFF: dict[str, Any] = {"learn_inner_lr": False, "multi_step_loss_steps": 0, "first_order_steps": 0, "per_step_norm": False}
+OFF: dict[str, Any] = {"learn_inner_lr": False, "multi_step_loss_share": 0, "first_order_share": 0, "per_step_norm": False}
 
 
 def plus_plus(network: Network, **options: Any) -> MamlPlusPlus:
@@ -99,7 +99,7 @@ def test_the_weights_by_hand():
 
 @pytest.mark.parametrize("step", [0, 30, 100])
 def test_the_multi_step_loss_is_the_weighted_sum_over_inner_steps(step: int):
-    algorithm, params, episode = linear(multi_step_loss_steps=100)
+    algorithm, params, episode = linear(multi_step_loss_share=0.1, train_steps=1000)
     expected = step_weights(torch.tensor(step), 3, 100) @ torch.stack(query_losses(algorithm, params, {}, episode))
     loss, aux = algorithm.loss(params, {}, episode, KEY, torch.tensor(step))
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
@@ -107,9 +107,9 @@ def test_the_multi_step_loss_is_the_weighted_sum_over_inner_steps(step: int):
 
 
 def test_after_its_annealing_the_multi_step_loss_is_mamls():
-    algorithm, params, episode = linear(multi_step_loss_steps=100)
+    algorithm, params, episode = linear(multi_step_loss_share=0.1, train_steps=1000)
     found = value_and_gradient(algorithm, params, {}, episode, torch.tensor(100))
-    plain = value_and_gradient(replace(algorithm, multi_step_loss_steps=0), params, {}, episode)
+    plain = value_and_gradient(replace(algorithm, multi_step_loss_share=0), params, {}, episode)
     testing.assert_same(found, plain, "the last step alone")
     before = value_and_gradient(algorithm, params, {}, episode, torch.tensor(99))
     assert (before[0] - plain[0]).abs() > 1e-6
@@ -168,11 +168,11 @@ def test_a_test_of_more_steps_than_were_trained_goes_on_with_the_last_rate():
 
 
 @pytest.mark.parametrize(("step", "first_order"), [(0, True), (9, True), (10, False), (50, False)])
-def test_the_order_of_derivatives_is_first_before_first_order_steps_and_second_from_there(step: int, first_order: bool):
-    algorithm = plus_plus(conv_network(), inner_lr=0.3, inner_steps=2, first_order_steps=10)
+def test_the_order_of_derivatives_is_first_until_its_share_of_the_steps_is_over_and_second_from_there(step: int, first_order: bool):
+    algorithm = plus_plus(conv_network(), inner_lr=0.3, inner_steps=2, first_order_share=0.25, train_steps=40)
     params, state = testing.start(algorithm)
     found = value_and_gradient(algorithm, params, state, image_episode(), torch.tensor(step))
-    plain = replace(algorithm, first_order_steps=0, first_order=first_order)
+    plain = replace(algorithm, first_order_share=0, first_order=first_order)
     testing.assert_same(found, value_and_gradient(plain, params, state, image_episode()), "the order", tolerance=1e-12)
 
 
@@ -234,10 +234,10 @@ def test_running_statistics_of_a_step_are_of_its_support_and_query_passes():
     assert statistics_per_step([one, two], [two, three])["n.mean"].tolist() == [[1.5], [3.0]]
 
 
-@pytest.mark.parametrize("multi_step", [0, 100])
-def test_running_statistics_are_tracked_and_read_step_by_step(multi_step: int):
+@pytest.mark.parametrize("multi_step", [0, 0.1])
+def test_running_statistics_are_tracked_and_read_step_by_step(multi_step: float):
     """Row i is tracked in training at step i, and normalises what happens at step i of a test with norm=running."""
-    algorithm = plus_plus(conv_network("running"), inner_steps=2, per_step_norm=True, multi_step_loss_steps=multi_step)
+    algorithm = plus_plus(conv_network("running"), inner_steps=2, per_step_norm=True, multi_step_loss_share=multi_step)
     params, state = testing.start(algorithm)
     batch, keys = testing.first_episodes(few_shot(), 2)
     _, _, aux = gradients_of(algorithm, params, state, batch, keys, START)
@@ -258,8 +258,9 @@ def test_running_statistics_are_tracked_and_read_step_by_step(multi_step: int):
 
 ALL: dict[str, Any] = {
     "learn_inner_lr": True,
-    "multi_step_loss_steps": 100,
-    "first_order_steps": 5,
+    "multi_step_loss_share": 0.1,
+    "first_order_share": 0.005,
+    "train_steps": 1000,
     "per_step_norm": True,
     "inner_steps": 2,
 }
@@ -294,8 +295,10 @@ def test_recomputed_inner_steps_give_the_same_gradient_and_statistics(step: int)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"multi_step_loss_steps": -1}, "algo.multi_step_loss_steps=-1 must not be negative"),
-        ({"first_order_steps": -3}, "algo.first_order_steps=-3 must not be negative"),
+        ({"multi_step_loss_share": -0.1}, "algo.multi_step_loss_share=-0.1 must be a share of the steps, from 0 to 1"),
+        ({"multi_step_loss_share": 400}, "algo.multi_step_loss_share=400 must be a share"),
+        ({"first_order_share": 1.5}, "algo.first_order_share=1.5 must be a share"),
+        ({"train_steps": -3}, "algo.train_steps=-3 must not be negative"),
         ({"per_step_norm": True, "adapt_norm": True}, "set algo.adapt_norm to false"),
         ({"per_step_norm": True, "inner_steps": 0}, "algo.inner_steps=0 leaves nothing to learn per step"),
     ],

@@ -64,6 +64,21 @@ def test_weights_are_glorot_uniform_and_biases_zero_head_included():
     assert all((layer.bias == 0).all() for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
 
 
+def test_weights_of_init_torch_are_as_torch_makes_them_head_included():
+    """PyTorch's bound is 1 / sqrt(fan_in), for weights and biases: fan_in is 9 * 64 in an inner block and 64 in the head."""
+    net = Classifier(seeded((1, 28, 28), init="torch"), 5)
+    for layer, fan_in in ((net.body.blocks[1][0], 9 * 64), (net.head, 64)):
+        bound = 1 / math.sqrt(fan_in)
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert 0 < layer.bias.abs().max() <= bound
+
+
+def test_norm_eps_is_that_of_every_normalisation_and_torchs_by_default():
+    for options, eps in (({}, 1e-5), ({"norm_eps": 1e-3}, 1e-3)):
+        layers = [layer for layer in seeded((1, 28, 28), **options).modules() if isinstance(layer, nn.BatchNorm2d)]
+        assert [layer.eps for layer in layers] == [eps] * 4
+
+
 def test_the_network_has_four_plain_batch_normalisations():
     assert [type(layer) for layer in seeded((1, 28, 28)).modules() if "Norm" in type(layer).__name__] == [nn.BatchNorm2d] * 4
 
@@ -97,6 +112,9 @@ def test_gradients_of_gradients_mapped_over_tasks_equal_a_loop(pooling: str, out
         ({"input_shape": (10,)}, r"needs images .* the shape \(10,\)"),
         ({"input_shape": (1, 28, 28), "pooling": "maxx"}, r"pooling is max or stride, not 'maxx'. Did you mean 'max'\?"),
         ({"input_shape": (1, 28, 28), "output": "flat"}, r"output is flatten or mean, not 'flat'. Did you mean 'flatten'\?"),
+        ({"input_shape": (1, 28, 28), "init": "glorrot"}, r"init is glorot or torch, not 'glorrot'. Did you mean 'glorot'\?"),
+        ({"input_shape": (1, 28, 28), "norm_eps": 0.0}, "norm_eps=0.0 must be a number above 0"),
+        ({"input_shape": (1, 28, 28), "norm_eps": "small"}, "norm_eps=small must be a number above 0"),
         ({"input_shape": (1, 28, 28), "filters": 0}, "filters=0 must be a whole number of at least 1"),
         ({"input_shape": (1, 28, 28), "filters": "many"}, "filters=many must be a whole number of at least 1"),
     ],

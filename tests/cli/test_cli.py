@@ -123,21 +123,6 @@ def test_a_sweep_of_two_by_two_leaves_four_named_folders(command_line: CommandLi
     assert sorted(path.name for path in sweep.iterdir()) == [*names, "multirun.yaml"]
 
 
-def test_a_refused_job_of_a_sweep_lets_the_others_run_and_exits_with_2(command_line: CommandLine, calls: Calls) -> None:
-    def refuse_first(config: dict[str, int]) -> float:
-        if config["seed"] == 0:
-            raise UserError("seed 0 is refused.")
-        return 0.5
-
-    calls.answer = refuse_first
-    answer = command_line("train", "-m", "seed=0,1")
-    assert answer.code == 2
-    assert answer.err.endswith("metarun: seed 0 is refused.\n")
-    assert "Traceback" not in answer.err
-    assert [config["seed"] for config, _ in calls.train] == [0, 1]
-    assert "seed 0 is refused." in (calls.train[0][1] / "metarun.log").read_text()
-
-
 # How a job ends
 
 

@@ -74,12 +74,18 @@ def test_training_leaves_checkpoints_metrics_and_a_report(maml_run: Path):
     assert report["last"]["mean"] == validations[4]
 
 
-def test_training_returns_the_best_validation_score_for_a_sweeper(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    score = train(image_config("algo=protonet"), tmp_path / "run")
-    assert score == json.loads((tmp_path / "run/report.json").read_text())["best"]["score"]
+def test_training_returns_one_minus_the_best_validation_accuracy_for_a_sweeper(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    error = train(image_config("algo=protonet"), tmp_path / "run")
+    score = json.loads((tmp_path / "run/report.json").read_text())["best"]["score"]
+    assert (error, score > 0) == (1.0 - score, True)
     printed = capsys.readouterr().out
     assert f"best validation accuracy {score:.4f} at step" in printed
     assert f"metarun eval checkpoint={tmp_path / 'run'}" in printed
+
+
+def test_training_on_a_regression_returns_the_best_validation_error_itself(tmp_path: Path):
+    error = train(composed(*SHORT, *SINUSOID, "algo.inner_lr=0.01"), tmp_path / "run")
+    assert error == json.loads((tmp_path / "run/report.json").read_text())["best"]["score"] > 0
 
 
 def test_a_drawn_class_split_is_in_the_run_folder_and_in_the_checkpoint(maml_run: Path):

@@ -81,6 +81,13 @@ def test_ink_is_high_and_the_images_belong_to_their_names(small: Path) -> None:
     assert pool.images[:, 0, 20:].max() == 0
 
 
+def test_ink_0_is_the_same_drawing_with_ink_and_paper_exchanged(small: Path) -> None:
+    inverted, plain = (omniglot(root=str(small), split="lake", ink=ink, **FEW).pools["test"] for ink in (1, 0))
+    assert torch.equal(plain.images, 255 - inverted.images)
+    with pytest.raises(UserError, match=r"task.ink=2 must be 1 \(ink 1, paper 0\) or 0"):
+        omniglot(root=str(small), split="lake", ink=2, **FEW)
+
+
 def test_rotated_classes_are_turned_anticlockwise_as_pillow_turns(small: Path) -> None:
     pool = omniglot(root=str(small), split="lake", **FEW).pools["test"]
     place = {name: 2 * index for index, name in enumerate(pool.names)}

@@ -60,6 +60,25 @@ def test_the_norm_of_the_backbone_is_the_networks():
     assert build(images(backbone={**SMALL_CONV, "norm": "layer"})).algorithm.network.norm == "layer"
 
 
+def test_head_init_is_for_the_head_alone_and_null_keeps_the_backbones_rule():
+    """The body is drawn first, so no rule of the head changes it."""
+
+    def drawn(**backbone: Any) -> dict[str, Tensor]:
+        params: dict[str, Tensor] = build(images(backbone={**SMALL_CONV, **backbone})).algorithm.init(draws.key(0))[0]
+        return params
+
+    plain, null, normal = drawn(), drawn(head_init=None), drawn(head_init="normal")
+    assert all(torch.equal(plain[name], null[name]) for name in plain)
+    differ = {name for name in plain if not torch.equal(plain[name], normal[name])}
+    assert differ == {"head.weight", "head.bias"}
+    assert (normal["head.bias"] == 0).all()
+
+
+def test_head_init_without_a_head_is_refused():
+    with pytest.raises(UserError, match=r"ProtoNet has no linear head to initialise; leave out backbone\.head_init=normal"):
+        build(images("algo=protonet", backbone={**SMALL_CONV, "head_init": "normal"}))
+
+
 def test_the_recipe_is_no_argument():
     assert "recipe" in config("algo=reptile")["algo"]
     assert type(build(config("algo=reptile")).algorithm).__name__ == "Reptile"

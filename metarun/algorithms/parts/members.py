@@ -94,3 +94,10 @@ def check_not_negative(algorithm: object, *names: str) -> None:
     for name in names:
         if not getattr(algorithm, name) >= 0:
             raise UserError(f"algo.{name}={getattr(algorithm, name)} must not be negative.")
+
+
+def check_share(algorithm: object, *names: str) -> None:
+    """Raise UserError where one of these fields is not in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(algorithm, name) <= 1:
+            raise UserError(f"algo.{name}={getattr(algorithm, name)} must be a share of the steps, from 0 to 1.")

@@ -1,0 +1,92 @@
+"""Sweeps: what a job gives the sweeper, and the jobs that failed.
+
+A failed job returns an error of infinity, so that the other jobs run and a sweeper goes on. The job may run in another process, so it
+writes the failure into a file of the sweep's folder. The command reads this file at the end, names the failed jobs, and exits with an
+error code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from metarun.cli.folders import Refusal, SweepFolder, folders_in_use
+from metarun.errors import UserError, first_line
+
+log = logging.getLogger("metarun")
+
+FAILED = "failed.jsonl"
+"""The file in a sweep's folder, with one line for each failed job."""
+
+
+class Failure(NamedTuple):
+    """job: the name of its folder. error: a sentence. bug: True for an error that is no mistake of the user."""
+
+    job: str
+    error: str
+    bug: bool
+
+
+class SweepStart(Callback):
+    """A Hydra callback: notes the sweep's folder in the command's `RunFolders`, and refuses a sweeper that would keep the worst job."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Check the sweeper's direction and note the folder, which `NumberedFolder` has made."""
+        if "maximize" in str(OmegaConf.select(config, "hydra.sweeper.direction")).lower():
+            raise Refusal(UserError("a job returns an error, which is to be minimised; leave out hydra.sweeper.direction."))
+        path = Path(config.hydra.sweep.dir).absolute()
+        folders_in_use().sweep = SweepFolder(path, len(read_failures(path)))
+
+
+def in_sweep() -> bool:
+    """Return whether the job that runs is one of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def fail(error: Exception, mistake: UserError | None, folder: Path) -> float:
+    """Note that a job of a sweep failed, and return infinity, its error.
+
+    mistake: the sentence about a mistake of the user; None for a bug, whose traceback goes into the job's log. folder: the job's.
+    """
+    if mistake is None:
+        log.error("a bug of metarun", exc_info=error)
+    else:
+        log.error("%s", mistake)
+    sentence = f"{type(error).__name__}: {first_line(error)}" if mistake is None else str(mistake)
+    hydra = HydraConfig.get()
+    with (Path(hydra.runtime.cwd) / hydra.sweep.dir / FAILED).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(Failure(folder.name, sentence, mistake is None)._asdict()) + "\n")
+    return math.inf
+
+
+def failures_of(sweep: SweepFolder | None) -> list[Failure]:
+    """Return the failed jobs of a command's sweep in the order in which they ended; none where it runs no sweep."""
+    return read_failures(sweep.path)[sweep.earlier :] if sweep else []
+
+
+def read_failures(sweep: Path) -> list[Failure]:
+    """Return the failures noted in a sweep's folder."""
+    file = sweep / FAILED
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [Failure(**json.loads(line)) for line in lines]
+
+
+def name_failures(failures: Sequence[Failure]) -> int:
+    """Print the failed jobs of a sweep to stderr and return the exit code: 0 without any, 1 where a job met a bug, else 2."""
+    if not failures:
+        return 0
+    count = "a job of the sweep" if len(failures) == 1 else f"{len(failures)} jobs of the sweep"
+    print(f"metarun: {count} failed, and each counts as an error of infinity:", file=sys.stderr)
+    for failure in failures:
+        print(f"metarun: {failure.job}: {failure.error}", file=sys.stderr)
+    return 1 if any(failure.bug for failure in failures) else 2
