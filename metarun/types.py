@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
 from metarun.objectives import Objective
+
+if TYPE_CHECKING:
+    from metarun.predictive import Predictive
 
 Params = dict[str, Tensor]
 """Meta-parameters by name: the tensors that the outer loop learns by gradient."""
@@ -101,6 +104,8 @@ class Traits:
     learns_all_classes: a training label is an index among all training classes. metarun passes the count of these classes as the
         argument `train_classes`.
     class_numbers: in classification, the algorithm reads `Examples.classes`.
+    takes_sizes: the algorithm makes its own network. metarun passes the number of inputs and the number of outputs (columns of y) as the
+        arguments `inputs` and `outputs`.
     training_only: name prefixes of training-only parameters. An evaluation does not check the shapes of these parameters.
     objectives: the kinds of task that the algorithm can do.
     """
@@ -110,6 +115,7 @@ class Traits:
     adapts_backbone: bool | str = True
     learns_all_classes: bool = False
     class_numbers: bool = False
+    takes_sizes: bool = False
     training_only: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ("classification", "regression")
 
@@ -185,6 +191,17 @@ class WithSamples(Protocol):
 
 
 @runtime_checkable
+class WithDistribution(Protocol):
+    """An algorithm of regression with a predictive distribution of its own, which includes the noise of the observations.
+
+    Without `sampled`, likelihood, coverage and spread describe this distribution. With `sampled`, only `own_nll` does.
+    """
+
+    def distribution(self, adapted: Adapted, x: Tensor, mask: Tensor | None = None) -> Predictive:
+        """Return the distribution of the targets (B, D) at x (B, ...); its mean is the output of `predict`."""
+
+
+@runtime_checkable
 class WithPresentations(Protocol):
     """An algorithm that reads an episode as one sequence."""
 
@@ -208,7 +225,7 @@ class WithInnerSteps(Protocol):
     def inner_steps(self) -> int: ...
 
 
-OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithPresentations, WithChoice)
+OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithDistribution, WithPresentations, WithChoice)
 """Each of these Protocols describes one method that an algorithm may have."""
 
 

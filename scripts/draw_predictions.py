@@ -2,8 +2,9 @@
 
 EVAL is the folder, or the report.json, of a `metarun eval` on a regression of one input; each EVAL becomes a column. The picture shows the
 support points, the true function where the task knows it, and the central 90 % interval of the predictive distribution. The report's
-scores are about the same distribution. All evaluations must have the same episodes. A network that normalises by the query batch
-(norm=batch) sees the points of the curve instead of the query points.
+scores are about the same distribution. Thin lines are the prediction, or samples of it. With --bayes, the first column is the exact Bayes
+predictor, where the task has one (task=ambiguous). All evaluations must have the same episodes. A network that normalises by the
+query batch (norm=batch) sees the points of the curve instead of the query points.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import torch
 
 from metarun import draws
 from metarun.commands.trained import Trained, assemble, load_members
-from metarun.engine.evaluation import samples_of
+from metarun.engine.likelihood import has_fitted_variance, predictive_of, samples_of
 from metarun.errors import UserError
-from metarun.predictive import Predictive, quantile
+from metarun.predictive import Predictive, WithPosterior, mean, quantile
 from metarun.records.pictures import Panel, prediction_figure
+from metarun.types import Examples
 from metarun.wiring.build import Parts, build
 from metarun.wiring.instantiate import check_targets
 
 POINTS = 300
 LEVEL = 0.9
+BAYES, FUNCTIONS = "Bayes", 6
+"""The title of the column of the exact predictor, and how many functions to draw from it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="EVAL", help="a folder of metarun eval, or its report.json")
     parser.add_argument("--episodes", default="0,1,2", help="numbers of episodes in the evaluated split, one row each (default 0,1,2)")
     parser.add_argument("--names", help="titles of the columns, separated by commas; default: the algorithms' names")
+    parser.add_argument("--bayes", action="store_true", help="begin with the exact Bayes predictor of the task")
     parser.add_argument("--trust", default="", help="your modules that the runs may name, separated by commas")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
@@ -47,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(set(names)) < len(reports) or len(names) > len(reports):
             raise ValueError(f"{len(reports)} evaluations need as many different names; give them with --names=A,B.")
         columns = [panels(report, episodes, trust) for report in reports]
-        check_same(columns)
         titles = [f"{name}\n{figures(report)}" for name, report in zip(names, reports, strict=True)]
+        if options.bayes:
+            columns.insert(0, bayes_panels(reports[0], episodes, trust))
+            titles.insert(0, f"{BAYES}\n{bound(reports[0])}")
+        check_same(columns)
         figure = prediction_figure(dict(zip(titles, columns, strict=True)), f"{100 * LEVEL:.0f} % interval")
         figure.savefig(options.out)
     except (OSError, ValueError, UserError) as error:
@@ -58,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the report of an evaluation whose observations have a variance; ValueError for another file."""
+    """Read the report of an evaluation with the likelihood of a regression; ValueError for another file."""
     file = path / "report.json" if path.is_dir() else path
     report = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(report, dict) or not isinstance(report.get("variance"), float):
+    if not isinstance(report, dict) or report.get("metric") == "accuracy" or not isinstance(report.get("nll"), float):
         raise ValueError(f"'{file}' is not a report of metarun eval on a regression.")
     return report
 
@@ -92,6 +100,13 @@ def figures(report: dict[str, Any]) -> str:
     return f"nll {report['nll']:.2f} ± {report['nll_ci95']:.2f}, covers {100 * report['coverage90']:.0f} %"
 
 
+def bound(report: dict[str, Any]) -> str:
+    """Return the scores of the Bayes predictor; ValueError if the report has none."""
+    if report.get("bayes") is None:
+        raise ValueError("--bayes: the evaluated task knows no exact Bayes predictor.")
+    return f"nll {report['bayes']['nll']:.2f}, covers {100 * report['bayes']['coverage90']:.0f} %"
+
+
 def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
     """Return the evaluated model's predictions for these episodes of the evaluated split, with the same noise."""
     paths, members = load_members(report["checkpoint"])
@@ -109,14 +124,43 @@ def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]
 def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) -> Panel:
     """Return the predictions for one episode; ValueError if the task has more than one input or output."""
     split, algorithm = report["split"], trained.algorithm
+    support, query, x = points_of(parts, split, index)
+    adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
+    asked = query._replace(x=x, y=torch.zeros_like(x), mask=None)
+    variance = None if report["variance"] is None else torch.tensor(report["variance"])
+    predicted = predictive_of(algorithm, adapted, asked, variance)
+    assert predicted is not None  # `read` takes only reports with a likelihood
+    samples = samples_of(algorithm, adapted, asked) if has_fitted_variance(algorithm) else mean(predicted)[None]
+    return drawn(parts, split, index, support, x, predicted, samples)
+
+
+def bayes_panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
+    """Return the predictions of the exact Bayes predictor for these episodes, with functions drawn from its posterior."""
+    bound(report)
+    check_targets(report["config"], trust)
+    parts, split, column = build(report["config"]), report["split"], []
+    for index in episodes:
+        support, _, x = points_of(parts, split, index)
+        assert isinstance(parts.source, WithPosterior)
+        predicted = parts.source.posterior(support, x)
+        assert predicted.log_priors is not None
+        chance = draws.uniform(draws.key(report["seed"], "posterior", split, index), FUNCTIONS, dtype=torch.float64)
+        chosen = torch.searchsorted(predicted.log_priors.double().exp().cumsum(0), chance).clamp(max=len(predicted.means) - 1)
+        column.append(drawn(parts, split, index, support, x, predicted, predicted.means[chosen, 0]))
+    return column
+
+
+def points_of(parts: Parts, split: str, index: int) -> tuple[Examples, Examples, torch.Tensor]:
+    """Return support and query of an episode, and the points of the curves; ValueError if a curve cannot show the task."""
     support, query = parts.source.episode(split, index)
     if support.x.shape[1:] != (1,) or support.y.shape[1:] != (1,):
         raise ValueError("the task has more than one input or output, so a curve cannot show it.")
     seen = torch.cat([support.x, query.x])
-    x = torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
-    adapted = algorithm.adapt(trained.params, trained.state, support, draws.key(report["seed"], "evaluate", split, index))
-    samples = samples_of(algorithm, adapted, query._replace(x=x, mask=None))
-    predicted = Predictive(samples, torch.tensor(report["variance"], dtype=samples.dtype))
+    return support, query, torch.linspace(float(seen.min()), float(seen.max()), POINTS, dtype=seen.dtype)[:, None]
+
+
+def drawn(parts: Parts, split: str, index: int, support: Examples, x: torch.Tensor, predicted: Predictive, samples: torch.Tensor) -> Panel:
+    """Return the panel of a predictive distribution at x (B, 1), with some samples (S, B, 1) of it."""
     low, high = (quantile(predicted, level) for level in ((1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0))
     truth = None
     with contextlib.suppress(AttributeError):  # a source, or a family of a mixture, may have no curve

@@ -203,17 +203,21 @@ def _composed(*overrides: str) -> dict[str, Any]:
 
 
 def algorithm_of(option: str, kind: str = "classification", norm: str = "batch", outputs: int = 3) -> Algorithm:
-    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with long inner loops cut to 3 steps."""
+    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with inner loops cut to 3 steps and own layers to 2."""
     node = {key: value for key, value in composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"].items() if key != "recipe"}
     for key, value in node.items():
         if key.endswith("inner_steps") and value is not None:
             node[key] = min(value, 3)
+        if key.endswith("layers"):
+            node[key] = min(value, 2)
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
         head = traits_of(locate(node["_target_"])).head
         extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network(2 if head else None)
     if traits_of(locate(node["_target_"])).learns_all_classes:
         extra["train_classes"] = outputs
+    if traits_of(locate(node["_target_"])).takes_sizes:
+        extra |= {"inputs": 4, "outputs": 2}  # those of `Lines`
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
     return algorithm
 

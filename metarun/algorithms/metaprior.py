@@ -47,6 +47,7 @@ from metarun.algorithms.parts.gaussians import (
     kl,
     mixture_loss,
     random_part,
+    sampled_distribution,
     sampled_outputs,
 )
 from metarun.algorithms.parts.members import (
@@ -62,7 +63,7 @@ from metarun.algorithms.parts.members import (
 from metarun.functional import map_tasks
 from metarun.network import Network, present_classes
 from metarun.objectives import Objective
-from metarun.predictive import averaged
+from metarun.predictive import Predictive, averaged
 from metarun.types import Aux, Episode, Examples, Params, State, constant, part_of, prefixed
 
 PRIOR_STD = "log_sigma."
@@ -117,11 +118,15 @@ class MetaPrior:
         held, classes = held_part(self.network, params), present_classes(support, self.objective)
         noise = draws.fold(key, "samples")
         path = self._infer(params, state, support, key, steps_of(self, training=training), training)
-        return [Sampled(draw(q, noise, self.samples), held, state, support, classes) for q in path]
+        return [Sampled(draw(q, noise, self.samples), held, state, support, classes, params.get(LOG_NOISE)) for q in path]
 
     def sampled(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the outputs of each sample, (S, B, N) or (S, B, D)."""
         return sampled_outputs(self.network, adapted, x, mask)
+
+    def distribution(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Predictive:
+        """Return the mixture of Gaussians around the samples under the learned variance, in regression."""
+        return sampled_distribution(self.network, adapted, x, mask)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the outer loss per query example."""

@@ -36,6 +36,7 @@ from metarun.algorithms.parts.gaussians import (
     kl,
     mixture_loss,
     random_part,
+    sampled_distribution,
     sampled_outputs,
 )
 from metarun.algorithms.parts.members import check_steps, last_of_trajectory, sample_average, steps_of, track_running
@@ -43,6 +44,7 @@ from metarun.errors import UserError
 from metarun.functional import map_tasks
 from metarun.network import Network, present_classes
 from metarun.objectives import Objective
+from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, constant
 
 PRIOR_STD, POSTERIOR_STD = "log_sigma.", "log_v."
@@ -101,11 +103,15 @@ class Pmaml:
             return path
 
         path = map_tasks(inner_loop, draw(prior, key, self.samples))
-        return [Sampled(weights, held, state, support, classes) for weights in path]
+        return [Sampled(weights, held, state, support, classes, params.get(LOG_NOISE)) for weights in path]
 
     def sampled(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the outputs of each sample, (S, B, N) or (S, B, D)."""
         return sampled_outputs(self.network, adapted, x, mask)
+
+    def distribution(self, adapted: Sampled, x: Tensor, mask: Tensor | None = None) -> Predictive:
+        """Return the mixture of Gaussians around the samples under the learned variance, in regression."""
+        return sampled_distribution(self.network, adapted, x, mask)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the negative bound per query example, with one sample of q."""

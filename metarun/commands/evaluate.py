@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from metarun.commands.seeds import check_runs, over_runs
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.running import Runner
+from metarun.engine.bounds import bayes_scores
 from metarun.engine.evaluation import BY_STEP, observation_variance
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.report import Report
@@ -59,14 +61,13 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     overlap = check_evaluation(
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
     )
-    scored = [_score(parts, assemble(parts, part), request) for part in (groups if each else [members])]
-    reports = [report for report, _ in scored]
+    reports, kernels = _reports(parts, groups if each else [members], request)
     facts = {
         "members": best if each else len(members),
         "best": best,
         **_facts(parts, members[0], request, reports[0]),
         "overlap": overlap,
-        "kernels": scored[0][1],
+        "kernels": kernels,
         "step": members[0].step,
     }
     for path, report in zip(saved, reports, strict=False):
@@ -155,6 +156,13 @@ def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
         return {"ways": None, "shots": len(support.x), "queries": len(query.x)}
     per_class = support.y.sum(dim=0)
     return {"ways": int((per_class > 0).sum()), "shots": int(per_class.max()), "queries": int(query.y.sum(dim=0).max())}
+
+
+def _reports(parts: Parts, groups: Sequence[Sequence[Checkpoint]], request: Request) -> tuple[list[Report], str]:
+    """Return the report of each group of members, with the bound of the task, and whose kernels computed the reports."""
+    scored = [_score(parts, assemble(parts, group), request) for group in groups]
+    bound = bayes_scores(parts.source, split=request.split, episodes=request.episodes)
+    return [dataclasses.replace(report, bayes=bound) for report, _ in scored], scored[0][1]
 
 
 def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, str]:

@@ -80,9 +80,22 @@ def _more(report: Report) -> str:
         named = [n for n in (1, 2, 5, 10) if n <= len(report.by_presentation)]
         percent = "/".join(f"{100 * report.by_presentation[n - 1]:.1f}" for n in named)
         return f"; by presentation {'/'.join(map(str, named))}: {percent} %"
-    if report.metric != "accuracy" and report.nll is not None and report.coverage90 is not None:
-        return f"; nll {report.nll:.3f} ± {report.nll_ci95:.3f}, 90 % interval covers {100 * report.coverage90:.1f} %"
-    return ""
+    if report.metric == "accuracy" or report.nll is None or report.coverage90 is None:
+        return ""
+    text = f"; nll {report.nll:.3f} ± {report.nll_ci95:.3f}"
+    if report.joint_nll is not None:
+        text += f", joint {report.joint_nll:.3f}"
+    if report.own_nll is not None and report.variance is not None:  # without a fitted variance, both are the same
+        text += f", under the learned variance {report.own_nll:.3f}"
+    return f"{text}, 90 % interval covers {100 * report.coverage90:.1f} %{bound(report)}"
+
+
+def bound(report: Report) -> str:
+    """Return the scores of the exact Bayes predictor, where the task has one."""
+    if report.bayes is None:
+        return ""
+    nll, joint, mse, point = (report.bayes[name] for name in ("nll", "joint_nll", "mse", "point_nll"))
+    return f"; Bayes nll {nll:.3f}, joint {joint:.3f}, mse {mse:.4f}, its mean as a point prediction: nll {point:.3f}"
 
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
@@ -107,9 +120,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV, and its negative log-likelihood where the report has one."""
+    """Write the score of each episode as CSV, and its negative log-likelihoods where the report has them."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        columns = {report.metric: report.scores} | ({"nll": report.nlls} if report.nlls else {})
+        columns = {report.metric: report.scores}
+        columns |= {name: each for name, each in (("nll", report.nlls), ("joint_nll", report.joint_nlls)) if each}
         writer.writerow(["episode", *columns])
         writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))

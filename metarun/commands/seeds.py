@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from metarun.commands.overrides import leaves
-from metarun.commands.report_files import origin, protocol, with_interval
+from metarun.commands.report_files import bound, origin, protocol, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
 from metarun.engine.report import Report
 from metarun.errors import UserError
@@ -43,7 +43,7 @@ def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
 def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
     """Return the figures over runs: mean, ci95 (Student's t over the runs), std and interquartile mean of the runs' means.
 
-    diverged, not_finite: the sums over the runs.
+    diverged, not_finite: the sums over the runs. bayes: the bound of the task, which is the same for all runs.
     """
     means = torch.tensor([report.mean for report in reports], dtype=torch.float64)
     return {
@@ -56,6 +56,7 @@ def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
         "episodes": reports[0].episodes,
         "diverged": sum(report.diverged for report in reports),
         "not_finite": sum(report.not_finite for report in reports),
+        "bayes": reports[0].bayes,
     }
 
 
@@ -70,5 +71,5 @@ def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mappi
     middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
     episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
-    total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}"
+    total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}{bound(reports[0])}"
     return [*text, f"{total}  [95 % interval over {len(reports)} training seeds, each on {episodes}, {protocol(metric, facts)}{diverged}]"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from metarun.commands.ensemble import Ensemble, stacked
+from metarun.commands.ensemble import ensemble_of, stacked
 from metarun.engine.keeping import kept_files
 from metarun.errors import UserError
 from metarun.records import checkpoint
@@ -18,7 +18,7 @@ from metarun.wiring.build import Parts
 
 
 class Trained(NamedTuple):
-    """An algorithm with its learned tensors. Several runs form an `Ensemble`, whose tensors have a leading axis M of members."""
+    """An algorithm with its learned tensors. Several runs form an ensemble, whose tensors have a leading axis M of members."""
 
     algorithm: Learner
     params: Params
@@ -68,7 +68,7 @@ def assemble(parts: Parts, members: Sequence[Checkpoint]) -> Trained:
     if len(fitted) == 1:
         return Trained(parts.algorithm, *fitted[0])
     params, state = (stacked(each) for each in zip(*fitted, strict=True))
-    return Trained(Ensemble(parts.algorithm), params, state)
+    return Trained(ensemble_of(parts.algorithm), params, state)
 
 
 def _fit(stored: Checkpoint, parts: Parts) -> tuple[Params, State]:

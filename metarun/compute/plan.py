@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,10 @@ COMPILE_FLOPS, COMPILE_STEPS = 1e8, 20_000
 C_KERNELS_FLOPS, C_KERNELS_SCORED_FLOPS = 1e13, 5e11
 """With fewer forward operations in a whole run, or in a whole evaluation, C kernels save less time than their compilation takes. The limit
 of an evaluation is lower, since the kernels are compiled once and evaluations are repeated."""
+
+
+OPERATIONS_PER_VALUE = 32
+"""For the memory of an algorithm that makes its own network. Networks of 64 units and more have at least four times as many."""
 
 
 MEMORY_SHARE = 0.5
@@ -212,6 +217,17 @@ def work_of(module: nn.Module | None, episode: Episode, inner_steps: int, *, seq
     # An inner step keeps about three forward passes for its second derivative. The query pass keeps one for its first derivative.
     passes = support * (1 + 3 * inner_steps) + 2 * query
     return Work(counter.get_total_flops() / support * (support + query), kept / support * passes, sequential, shared, images)
+
+
+def work_of_pass(run: Callable[[], object]) -> Work:
+    """Return the work of one task of an algorithm that makes its own network. run: passes over the support and the query set of one task.
+
+    All tasks share the weights. A value that the backward pass needs comes from a product of at least `OPERATIONS_PER_VALUE` operations.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    flops = float(counter.get_total_flops())
+    return Work(flops, flops / OPERATIONS_PER_VALUE, shared=True)
 
 
 def kernels_missing() -> str | None:

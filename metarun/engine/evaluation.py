@@ -12,12 +12,13 @@ from torch import Tensor
 from metarun import draws
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
 from metarun.engine.report import Report, summarise
 from metarun.episodes import deal
 from metarun.errors import UserError
 from metarun.functional import map_tasks
 from metarun.objectives import Objective
-from metarun.predictive import Predictive, coverage, fit_variance, nll, spread
+from metarun.predictive import fit_variance
 from metarun.types import (
     Adapted,
     Episode,
@@ -27,7 +28,6 @@ from metarun.types import (
     State,
     TaskSource,
     WithPresentations,
-    WithSamples,
     WithTrajectory,
 )
 
@@ -57,9 +57,9 @@ def evaluate(
     """Adapt to and score the first `episodes` episodes of a split.
 
     runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `BY_STEP`. inner_step: another inner step to score;
-    UserError where the algorithm takes fewer steps. variance: of a regression's observations,
-    from `observation_variance`. Without it, the report of a regression has no likelihood and no coverage. runs: about how many
-    evaluations the caller makes with this runner. progress: `evaluate` calls it with the number of episodes done.
+    UserError where the algorithm takes fewer steps. variance: of a regression's observations, from `observation_variance`. Without it, a
+    regression has a likelihood only if the algorithm returns a distribution. runs: about how many evaluations the caller makes with this
+    runner. progress: `evaluate` calls it with the number of episodes done.
     """
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
@@ -80,11 +80,12 @@ def observation_variance(
     runner: Runner | None = None,
     device: torch.device | str = "cpu",
 ) -> float | None:
-    """Return the maximum-likelihood variance of the observations on these episodes; None in classification or without a usable query.
+    """Return the maximum-likelihood variance of the observations around the predictions on these episodes.
 
-    The fit uses the predictions after the last inner step, so another number of steps needs another call.
+    None in classification, for an algorithm that returns a distribution instead, and without a usable query. The fit uses the predictions
+    after the last inner step, so another number of steps needs another call.
     """
-    if algorithm.objective.kind != "regression":
+    if algorithm.objective.kind != "regression" or not has_fitted_variance(algorithm):
         return None
 
     def errors(shared: tuple[Params, State], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
@@ -193,9 +194,7 @@ def score_episode(
     if algorithm.objective.kind == "classification":
         return scored | _of_classification(algorithm.objective, outputs[-1], query)
     scored["baseline"] = _baseline(algorithm.objective, support, query)
-    if variance is None:
-        return scored
-    return scored | _of_regression(samples_of(algorithm, path[-1], query, outputs[-1]), variance, query)
+    return scored | regression_figures(algorithm, path[-1], query, outputs[-1], variance)
 
 
 def path_of(algorithm: Learner, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
@@ -203,16 +202,6 @@ def path_of(algorithm: Learner, params: Params, state: State, support: Examples,
     if isinstance(algorithm, WithTrajectory):
         return list(algorithm.trajectory(params, state, support, key))
     return [algorithm.adapt(params, state, support, key)]
-
-
-def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Tensor | None = None) -> Tensor:
-    """Return the outputs (S, B, D) whose mixture is the prediction: S outputs of `sampled`, or the one output of `predict`.
-
-    output: the result of `predict`, where the caller has it already.
-    """
-    if isinstance(algorithm, WithSamples):
-        return algorithm.sampled(adapted, query.x, query.mask)
-    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
 
 
 def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
@@ -229,16 +218,6 @@ def _of_classification(objective: Objective, logits: Tensor, query: Examples) ->
     entropy = torch.special.entr(probabilities).sum(dim=-1)
     spread = torch.where(real > 0, entropy, 0.0).sum() / real.sum().clamp(min=1)
     return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
-
-
-def _of_regression(samples: Tensor, variance: Tensor, query: Examples) -> dict[str, Tensor]:
-    """Return likelihood, coverage and spread of the mixture of Gaussians around samples (S, B, D)."""
-    predicted = Predictive(samples, variance.to(query.y.dtype))
-    return {
-        "nll": nll(predicted, query.y, query.mask),
-        "coverage90": coverage(predicted, query.y, query.mask, level=0.9),
-        "spread": spread(predicted, query.mask),
-    }
 
 
 def _baseline(objective: Objective, support: Examples, query: Examples) -> Tensor:

@@ -33,12 +33,17 @@ class Report:
     by_step, median_by_step: mean and median before adaptation and after inner steps. steps: the numbers of these inner steps, all or a
     selection (`metarun.engine.evaluation.BY_STEP`).
     nll: mean negative log-likelihood per query, in nats; infinite where one is not finite. In regression the mixture of
-    `metarun.predictive` gives the likelihood; None where the variance of the observations is unknown. ece: expected calibration error
-    (Guo et al. 2017), 15 bins over all queries; classification only. baseline: in regression the mean error of predicting the support
-    mean, else None.
-    scores, nlls: per episode, in order. coverage90: share of targets inside the central 90 % interval of the prediction; only in
-    regression, with an nll. spread: the mean width of the predictions: standard deviation in regression, entropy in nats in classification.
-    nll_ci95, coverage90_ci95: as ci95. variance: of the observations, where it was fitted on validation episodes, else None.
+    `metarun.predictive` gives the likelihood; None where the variance of the observations is unknown.
+    joint_nll: the same for all queries of a task together, divided by their number; only in regression, with an nll.
+    own_nll: mean negative log-likelihood under the distribution that the algorithm itself returns, for example with a learned variance;
+    None where it returns none.
+    bayes: scores of the exact Bayes predictor on these episodes (`metarun.engine.bounds`); None where the source does not know its prior.
+    ece: expected calibration error (Guo et al. 2017), 15 bins over all queries; classification only. baseline: in regression the mean
+    error of predicting the support mean, else None.
+    scores, nlls, joint_nlls: per episode, in order. coverage90: share of targets inside the central 90 % interval of the prediction; only
+    in regression, with an nll. spread: the mean width of the predictions: standard deviation in regression, entropy in nats in
+    classification. nll_ci95, joint_nll_ci95, own_nll_ci95, coverage90_ci95: as ci95. variance: of the observations, where it was fitted
+    on validation episodes, else None.
     by_presentation: accuracy at the n-th presentation of a class, n = 1 …, over all episodes, for an algorithm that reads sequences.
     by_presentation_ci95: as ci95, over the accuracies of the episodes. Both are None for other algorithms.
     """
@@ -67,11 +72,17 @@ class Report:
     variance: float | None = None
     by_presentation: list[float] | None = None
     by_presentation_ci95: list[float] | None = None
+    joint_nll: float | None = None
+    joint_nll_ci95: float | None = None
+    own_nll: float | None = None
+    own_nll_ci95: float | None = None
+    bayes: dict[str, float] | None = None
     nlls: list[float] = field(repr=False, default_factory=list)
+    joint_nlls: list[float] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """Return all figures except those of single episodes."""
-        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls")}
+        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls", "joint_nlls")}
 
 
 def summarise(objective: Objective, scored: dict[str, Tensor], variance: float | None = None) -> Report:
@@ -99,6 +110,7 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
         spread=mean(scored["spread"]) if "spread" in scored else None,
         variance=variance,
         **_by_presentation(scored),
+        **_likelihoods(scored),
     )
 
 
@@ -114,6 +126,13 @@ def _by_objective(objective: Objective, scored: dict[str, Tensor], last: Tensor)
     finite = last[last.isfinite()]
     counts = {"not_finite": int(broken.sum()), "diverged": int(diverged.sum())}
     return counts | {"finite_mean": mean(finite), "finite_ci95": interval(finite), "ece": None, "baseline": mean(baseline)}
+
+
+def _likelihoods(scored: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the means of the joint and of the own likelihood with their intervals, and the joint ones, where the results have them."""
+    by_name = {name: worst(scored[name]) for name in ("joint_nll", "own_nll") if name in scored}
+    figures = {name: mean(each) for name, each in by_name.items()} | {f"{name}_ci95": interval(each) for name, each in by_name.items()}
+    return figures | ({"joint_nlls": by_name["joint_nll"].tolist()} if "joint_nll" in by_name else {})
 
 
 def _by_presentation(scored: dict[str, Tensor]) -> dict[str, Any]:

@@ -35,11 +35,13 @@ class FunctionTasks:
     """Regression episodes: each task is one function of the family, without noise, at random inputs.
 
     The three splits draw from the same family. Only the functions are new.
+    support_range: the support points of a family of one input are uniform in this range (low, high); None for the family's inputs.
     """
 
     family: Family
     sampling: PointSampling
     objective: str = "regression"
+    support_range: tuple[float, float] | None = None
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`: x (K, D) and y (K, 1) of the support, (Q, D) and (Q, 1) of the query."""
@@ -50,6 +52,9 @@ class FunctionTasks:
         key = self.sampling.key(split, indices)
         shots, queries = self.sampling.sizes(split)
         x = self.family.inputs(draws.fold(key, "inputs"), shots + queries)
+        if self.support_range is not None:
+            low, high = self.support_range
+            x = torch.cat([draws.uniform(draws.fold(key, "support"), shots, 1, low=low, high=high), x[:, shots:]], dim=1)
         y = self.family.values(self.family.draw(draws.fold(key, "function")), x)
         return divide(x, y, shots, self.sampling.used(split, key))
 

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from metarun import draws
 from metarun.backbones.classifier import Classifier
 from metarun.compute.device import choose_device, place
-from metarun.compute.plan import Device, Plan, Work, plan_for, work_of
+from metarun.compute.plan import Device, Plan, Work, plan_for, work_of, work_of_pass
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings
 from metarun.errors import UserError, first_line
@@ -87,10 +88,7 @@ def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Pa
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     algorithm = _build_algorithm(config, source, episodes)
     source = _with_class_numbers(source, algorithm)
-    network, inner_steps = network_of(algorithm), algorithm.inner_steps if isinstance(algorithm, WithInnerSteps) else 1
-    module = None if network is None else network.module
-    kind = {"sequential": traits_of(algorithm).sequential, "shared": not adapts_backbone(algorithm)}
-    work = {split: work_of(module, episode, inner_steps, **kind) for split, episode in episodes.items()}
+    work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
 
 
@@ -192,7 +190,7 @@ def evaluation_plan(parts: Parts, episodes: int) -> Plan:
 
 
 def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[str, Episode]) -> Algorithm:
-    """Build the algorithm with the source's objective and, where its class takes them, a network and the number of training classes."""
+    """Build the algorithm with the source's objective and, where its class takes them, a network, the sizes and the training classes."""
     node = {key: value for key, value in config["algo"].items() if key != "recipe"}
     kind = locate(node.get("_target_", ""))
     goal = objective(source.objective)
@@ -204,6 +202,9 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
             f"algo {kind.__name__} does {' and '.join(traits.objectives)} only, and this task is {goal.kind}; choose another algo or task."
         )
     extra: dict[str, Any] = {"objective": goal}
+    if traits.takes_sizes:
+        x, y = episodes["train"].support[:2]
+        extra |= {"inputs": math.prod(x.shape[1:]), "outputs": y.shape[-1]}
     if traits.learns_all_classes:
         if isinstance(source, WithTrainLabels) and source.train_labels != "global":
             raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
@@ -213,6 +214,18 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
     check_members(type(algorithm))  # `_target_` may be a function that returns an algorithm
     return algorithm
+
+
+def _work(algorithm: Algorithm, episode: Episode) -> Work:
+    """Return the work of one task of this size."""
+    traits, network = traits_of(algorithm), network_of(algorithm)
+    if traits.takes_sizes:
+        key = torch.tensor(0)
+        params, state = algorithm.init(key)
+        return work_of_pass(lambda: algorithm.predict(algorithm.adapt(params, state, episode.support, key), episode.query.x))
+    inner_steps = algorithm.inner_steps if isinstance(algorithm, WithInnerSteps) else 1
+    module = None if network is None else network.module
+    return work_of(module, episode, inner_steps, sequential=traits.sequential, shared=not adapts_backbone(algorithm))
 
 
 def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: Objective, *, head: bool, algorithm: str) -> Network:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from small import Double, Lines, algorithm_of, conv_network, dense_network, few_shot
 
 from metarun import draws, testing
 from metarun.algorithms.maml import Maml
-from metarun.commands.ensemble import Ensemble, stacked
+from metarun.commands.ensemble import DistributionEnsemble, Ensemble, SampledDistributionEnsemble, ensemble_of, stacked
 from metarun.engine.evaluation import evaluate
 from metarun.objectives import CLASSIFICATION, REGRESSION
-from metarun.predictive import averaged
+from metarun.predictive import Predictive, averaged, mean, nll
 from metarun.types import Algorithm, Episode, Params, State
 
 KEY = draws.key(0, "ensemble")
@@ -67,3 +70,73 @@ def test_few_shot_episodes_go_through_the_engine_of_evaluation():
     report = evaluate(Ensemble(algorithm), stacked(params), stacked(states), Double(few_shot()), split="test", episodes=4)
     assert report.episodes == 4
     assert 0.0 <= report.mean <= 1.0
+
+
+# Members that return a distribution
+
+
+def line_episode() -> Episode:
+    return Double(Lines()).episode("val", 0)
+
+
+def own(algorithm: Algorithm, params: Params, state: State, part: Episode) -> Predictive:
+    distribution: Predictive = algorithm.distribution(algorithm.adapt(params, state, part.support, KEY), part.query.x)  # type: ignore[attr-defined]
+    return distribution
+
+
+def test_an_ensemble_has_the_optional_methods_that_its_members_allow():
+    kinds = [ensemble_of(algorithm_of(name, "regression")) for name in ("maml", "pmaml", "cnp")]
+    assert [type(kind) for kind in kinds] == [Ensemble, SampledDistributionEnsemble, DistributionEnsemble]
+    assert [hasattr(kind, "sampled") for kind in kinds] == [True, True, False]
+    assert [hasattr(kind, "distribution") for kind in kinds] == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["cnp", "tnp", "pmaml"])
+def test_an_ensemble_of_distributions_is_their_mixture(name: str):
+    """The density of a query is the mean of the members' densities."""
+    algorithm, part = algorithm_of(name, "regression"), line_episode()
+    params, states = members(algorithm)
+    ensemble = ensemble_of(algorithm)
+    adapted = ensemble.adapt(stacked(params), stacked(states), part.support, KEY)
+    found = ensemble.distribution(adapted, part.query.x)  # type: ignore[attr-defined]
+    for row in range(len(part.query.y)):
+        y, at = part.query.y[row : row + 1], part.query.x[row : row + 1]
+        alone = [own(algorithm, p, s, part._replace(query=part.query._replace(x=at))) for p, s in zip(params, states, strict=True)]
+        expected = -math.log(sum(math.exp(-float(nll(each, y))) for each in alone) / 3)
+        one = Predictive(*(None if each is None else each[:, :, row : row + 1] for each in found[:3]))  # type: ignore[arg-type]
+        assert float(nll(one, y)) == pytest.approx(expected, abs=1e-9)
+    torch.testing.assert_close(ensemble.predict(adapted, part.query.x), mean(found), rtol=1e-9, atol=1e-9)
+
+
+def test_the_members_of_an_ensemble_of_distributions_are_its_hypotheses():
+    """The joint likelihood keeps one member for all queries of a task."""
+    algorithm = algorithm_of("cnp", "regression")
+    params, states = members(algorithm)
+    report = evaluate(ensemble_of(algorithm), stacked(params), stacked(states), Double(Lines()), split="test", episodes=3)
+    assert report.variance is None
+    assert report.nll == report.own_nll
+    assert report.joint_nll != pytest.approx(report.nll, abs=1e-6)
+
+
+class Weighted:
+    """An algorithm whose two hypotheses have the weights 1/4 and 3/4; only its distribution matters."""
+
+    objective = REGRESSION
+
+    def adapt(self, params: Params, state: State, support: object, key: object, *, training: bool = False) -> torch.Tensor:
+        return params["level"]
+
+    def predict(self, adapted: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return mean(self.distribution(adapted, x))
+
+    def distribution(self, adapted: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None = None) -> Predictive:
+        means = torch.stack([adapted, adapted + 1.0]).double()[:, None, None, None].expand(2, 1, len(x), 1)
+        return Predictive(means, torch.ones((), dtype=torch.float64), log_priors=torch.tensor([0.25, 0.75], dtype=torch.float64).log())
+
+
+def test_the_weights_of_the_members_hypotheses_stay():
+    ensemble, part = ensemble_of(Weighted()), line_episode()  # type: ignore[arg-type]
+    adapted = ensemble.adapt({"level": torch.tensor([0.0, 10.0])}, {}, part.support, KEY)
+    found = ensemble.distribution(adapted, part.query.x)  # type: ignore[attr-defined]
+    torch.testing.assert_close(found.log_priors.exp(), torch.tensor([0.125, 0.375, 0.125, 0.375], dtype=torch.float64))
+    torch.testing.assert_close(mean(found), torch.full((5, 1), 5.75, dtype=torch.float64))

@@ -85,6 +85,31 @@ def test_the_negative_log_likelihoods_have_a_column_where_the_report_has_them(tm
     assert rows == [["episode", "mse", "nll"], ["0", "0.5", "0.1"], ["1", "1.5", "0.5"]]
 
 
+def test_the_joint_likelihoods_have_a_column_beside_the_marginal_ones(tmp_path: Path) -> None:
+    report = report_of("mse", 1.0, 0.1, scores=[0.5, 1.5], nlls=[0.1, 0.5], joint_nlls=[0.2, 0.4])
+    report_files.write_scores(tmp_path / "scores", report)
+    rows = list(csv.reader((tmp_path / "scores").read_text().splitlines()))
+    assert rows == [["episode", "mse", "nll", "joint_nll"], ["0", "0.5", "0.1", "0.2"], ["1", "1.5", "0.5", "0.4"]]
+
+
+def regression(**figures: Any) -> Report:
+    shared = {"median": 0.9, "baseline": 3.0, "nll": 1.8, "nll_ci95": 0.05, "coverage90": 0.9}
+    return report_of("mse", 1.0, 0.1, **shared, **figures)
+
+
+def test_a_sentence_has_the_joint_likelihood_and_the_bound_of_the_task() -> None:
+    bayes = {"nll": 1.1, "joint_nll": 0.35, "mse": 2.03, "point_nll": 1.77}
+    text = report_files.sentence(regression(joint_nll=1.7, variance=0.2, bayes=bayes), REGRESSED)
+    assert "; nll 1.800 ± 0.050, joint 1.700, 90 % interval covers 90.0 %; Bayes nll 1.100, joint 0.350, mse 2.0300" in text
+    assert "mse 2.0300, its mean as a point prediction: nll 1.770  [" in text
+
+
+def test_a_sentence_has_the_likelihood_under_a_learned_variance_only_beside_a_fitted_one() -> None:
+    assert "under the learned variance 1.900" in report_files.sentence(regression(own_nll=1.9, variance=0.2), REGRESSED)
+    assert "learned variance" not in report_files.sentence(regression(own_nll=1.8), REGRESSED)
+    assert "Bayes" not in report_files.sentence(regression(), REGRESSED)
+
+
 def test_a_drawn_split_is_written_and_a_missing_one_is_not(tmp_path: Path) -> None:
     report_files.write_splits({"task": {"classes": {"train": ["oak"]}, "tasks": None}}, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["classes.json"]

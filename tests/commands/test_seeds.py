@@ -46,6 +46,15 @@ def test_each_run_has_a_line_and_the_last_line_says_over_what_the_interval_is() 
     assert text[3].endswith("3 inner steps, seed 0, 1 diverged]")
 
 
+def test_the_bound_of_the_task_stands_beside_the_mean_over_runs() -> None:
+    bayes = {"nll": 1.0, "joint_nll": 0.25, "mse": 2.0, "point_nll": 1.75}
+    reports = [dataclasses.replace(report(mean, metric="mse"), bayes=bayes) for mean in (2.5, 3.5)]
+    facts = {"ways": None, "shots": 2, "queries": 100, "norm": None, "inner_steps": 3, "split": "test", "seed": 0}
+    figures = over_runs(reports)
+    assert figures["bayes"] == bayes
+    assert "; Bayes nll 1.000, joint 0.250, mse 2.0000" in lines(reports, [run(0), run(1)], facts, figures)[-1]
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [

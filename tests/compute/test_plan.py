@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from metarun.compute.device import choose_device
-from metarun.compute.plan import Device, Plan, Work, work_of
+from metarun.compute.plan import Device, Plan, Work, work_of, work_of_pass
 from metarun.types import Episode, Examples
 
 
@@ -125,6 +125,12 @@ def test_work_knows_a_convolution_that_c_kernels_may_take():
 def test_bfloat16_is_a_matter_of_the_plan():
     assert on_cpu(precision="bf16").plan(work(7e4), 25).autocast == "cpu"
     assert on_cpu(precision="tf32").plan(work(7e4), 25).autocast is None
+
+
+def test_the_work_of_an_algorithm_with_a_network_of_its_own_is_that_of_the_pass():
+    """5 rows times a (3, 4) matrix: 2 * 5 * 3 * 4 operations. All tasks share the weights."""
+    work = work_of_pass(lambda: torch.zeros(5, 3) @ torch.zeros(3, 4))
+    assert work == Work(flops=120.0, values=120.0 / 32, shared=True)
 
 
 def test_what_the_config_says_is_taken():

@@ -89,6 +89,35 @@ def test_a_picture_has_a_row_for_each_episode_and_a_column_for_each_model(
             assert bool((panel.low < panel.high).all())
 
 
+def test_the_bayes_predictor_is_the_first_column_with_functions_of_its_posterior(
+    evaluations: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(draw_predictions, "prediction_figure", lambda *given: shown.append(given) or Figure())
+    assert draw_predictions.main([str(evaluations[0]), "--bayes", "--episodes", "2", "--out", str(tmp_path / "a.png")]) == 0
+    panels = shown[0][0]
+    report = draw_predictions.read(evaluations[0])
+    assert [name.split("\n")[0] for name in panels] == ["Bayes", "maml"]
+    assert next(iter(panels)).endswith(f"nll {report['bayes']['nll']:.2f}, covers {100 * report['bayes']['coverage90']:.0f} %")
+    (panel,) = next(iter(panels.values()))
+    support = build(report["config"]).source.episode("test", 2).support
+    at_support = (panel.x.T - support.x).abs().argmin(dim=1)
+    assert panel.samples.shape == (6, 300, 1)
+    assert float((panel.samples[:, at_support] - support.y).abs().max()) < 1.5  # five deviations of the noise
+    inside = (panel.samples >= panel.low) & (panel.samples <= panel.high)
+    assert float(inside.double().mean()) > 0.7
+
+
+def test_a_distribution_is_drawn_by_its_mean_and_its_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = evaluated(tmp_path, *SMALL, "algo=cnp", chosen="cnp")
+    report = draw_predictions.read(path)
+    parts, stored = build(report["config"]), load(tmp_path / "run" / "checkpoints" / "best.pt")
+    panel = draw_predictions.panel(report, parts, draw_predictions.assemble(parts, [stored]), 0)
+    assert report["variance"] is None
+    assert panel.samples.shape == (1, 300, 1)
+    assert bool(((panel.low < panel.samples[0]) & (panel.samples[0] < panel.high)).all())
+
+
 class Figure:
     def savefig(self, path: Path) -> None:
         path.write_bytes(b"")
@@ -114,6 +143,7 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(evaluations: list[Path], tmp
     wide = evaluated(
         tmp_path, "task=regression", "task.inputs=2", "backbone=mlp", "backbone.widths=[4]", "algo.inner_lr=0.01", chosen="maml"
     )
+    plain = evaluated(tmp_path / "plain", "task=sinusoid", "backbone=mlp", "algo.inner_lr=0.01", chosen="maml")
     same, other = str(evaluations[0]), str(tmp_path / "other.json")
     moved, stale = tmp_path / "moved.json", tmp_path / "stale.json"
     report = json.loads((evaluations[1] / "report.json").read_text())
@@ -126,6 +156,7 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(evaluations: list[Path], tmp
         ([str(wide)], "more than one input or output"),
         ([str(tmp_path / "none")], "No such file"),
         ([same, "--episodes", "a"], "must be whole numbers"),
+        ([str(plain), "--bayes"], "knows no exact Bayes predictor"),
         ([same, "--names", "a,b"], "1 evaluations need as many different names"),
         ([same, str(moved)], "not of the same episodes"),
         ([str(stale)], "is now of step 2, but the report is of step 1"),

@@ -5,7 +5,9 @@ import torch
 
 from metarun import draws
 from metarun.errors import UserError
-from metarun.tasks.ambiguous import LINES, ambiguous
+from metarun.predictive import coverage, mean, nll
+from metarun.tasks.ambiguous import LINES, Ambiguous, ambiguous
+from metarun.testing import check_source
 
 MANY = torch.arange(20_000)
 
@@ -47,8 +49,8 @@ def test_the_seed_changes_training_only():
     assert torch.equal(first.episode("test", 0).query.y, second.episode("test", 0).query.y)
 
 
-def test_sizes_are_five_shots_unless_given():
-    assert [len(part.x) for part in ambiguous().episode("train", 0)] == [5, 100]
+def test_sizes_are_two_shots_unless_given():
+    assert [len(part.x) for part in ambiguous().episode("train", 0)] == [2, 100]
     assert [len(part.x) for part in ambiguous(shots=2, train_queries=7).episode("train", 0)] == [2, 7]
 
 
@@ -59,8 +61,51 @@ def test_the_stream_is_pinned():
     )
 
 
+def test_the_support_points_lie_in_their_range_and_the_queries_in_the_whole_range():
+    source = ambiguous(shots=5, support_range=[-5, 0])
+    check_source(source)
+    for split in ("train", "test"):
+        support, query = source.batch(split, torch.arange(500))
+        assert -5.0 <= float(support.x.min()) < -4.9
+        assert -0.1 < float(support.x.max()) < 0.0
+        assert float(query.x.max()) > 4.9
+    clean = ambiguous(noise=0.0, shots=5, support_range=[-5, 0]).episode("test", 3)
+    torch.testing.assert_close(source.curve("test", 3, clean.support.x), clean.support.y)
+
+
+def test_the_queries_of_a_task_do_not_depend_on_the_range_of_its_support():
+    whole, half = (ambiguous(support_range=limits).episode("test", 5).query for limits in (None, [-5, 0]))
+    assert torch.equal(whole.x, half.x)
+    assert torch.equal(whole.y, half.y)
+
+
+def test_the_source_with_noise_has_the_bayes_predictor_and_the_one_without_has_none():
+    assert isinstance(ambiguous(), Ambiguous)
+    assert not isinstance(ambiguous(noise=0.0), Ambiguous)
+    assert not isinstance(ambiguous(noise=0.005), Ambiguous)
+
+
+def test_the_bayes_predictor_is_calibrated_and_better_than_the_truth_is_not_to_be_had():
+    """Its 90 % interval covers 90 % of 2,400 queries, and the true function with the true noise has a lower likelihood loss."""
+    source = ambiguous(shots=2, queries=20)
+    covered, losses, best = [], [], []
+    for index in range(120):
+        support, query = source.episode("test", index)
+        predicted = source.posterior(support, query.x)
+        covered.append(coverage(predicted, query.y))
+        losses.append(nll(predicted, query.y))
+        truth = source.curve("test", index, query.x)
+        best.append(nll(predicted._replace(means=truth[None, None], log_priors=None), query.y))
+        assert mean(predicted).shape == query.y.shape
+    assert float(torch.stack(covered).mean()) == pytest.approx(0.9, abs=0.03)
+    assert float(torch.stack(best).mean()) < float(torch.stack(losses).mean())
+
+
 def test_bad_arguments_are_told_in_a_sentence():
     with pytest.raises(UserError, match=r"task\.noise=-1\.0 must not be negative"):
         ambiguous(noise=-1.0)
+    for limits in ([0, -5], [-6, 0], [1, 1], [-5, 0, 5]):
+        with pytest.raises(UserError, match=r"task\.support_range=\[.*\] must be two numbers in \[-5, 5\]"):
+            ambiguous(support_range=limits)
     with pytest.raises(UserError, match=r"task\.shot is not a key of this task"):
         ambiguous(shot=3)

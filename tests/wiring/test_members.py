@@ -41,7 +41,7 @@ def four(self: Any, a: Any, b: Any, c: Any, d: Any) -> Any: ...
 
 
 def test_the_names_are_those_of_the_protocols():
-    assert OPTIONAL == {"trajectory": 4, "sampled": 3, "by_presentation": 4, "choose": 3}
+    assert OPTIONAL == {"trajectory": 4, "sampled": 3, "distribution": 3, "by_presentation": 4, "choose": 3}
     assert set(REQUIRED) == {"init", "adapt", "predict", "loss", "update_state"}
     assert "head" in TRAITS
 
@@ -54,6 +54,8 @@ def test_the_names_are_those_of_the_protocols():
         ("Trajectory", four, "trajectory"),
         ("sampeld", three, "sampled"),
         ("samples", three, "sampled"),
+        ("distributon", three, "distribution"),
+        ("distributions", three, "distribution"),
         ("by_presentaton", four, "by_presentation"),
         ("by_presentations", four, "by_presentation"),
         ("chose", three, "choose"),

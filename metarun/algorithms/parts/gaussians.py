@@ -33,7 +33,8 @@ class Sampled(NamedTuple):
     """A network with S sampled weights, ready for queries.
 
     weights: (S, ...) by name. held: the parameters that all samples share. state, support: these normalise queries.
-    classes: (N,) bool, the ways that the episode has; None where it has all, and in regression.
+    classes: (N,) bool, the ways that the episode has; None where it has all, and in regression. log_noise: as `LOG_NOISE`; None in
+    classification.
     """
 
     weights: Params
@@ -41,6 +42,7 @@ class Sampled(NamedTuple):
     state: State
     support: Examples
     classes: Tensor | None
+    log_noise: Tensor | None = None
 
 
 def random_part(network: Network, params: Params) -> Params:
@@ -101,6 +103,13 @@ def sampled_outputs(network: Network, sampled: Sampled, x: Tensor, mask: Tensor 
     return outputs
 
 
+def sampled_distribution(network: Network, sampled: Sampled, x: Tensor, mask: Tensor | None = None) -> Predictive:
+    """Return the mixture of one Gaussian around each sample's outputs (S, B, D), with the learned variance. For regression."""
+    if sampled.log_noise is None:
+        raise ValueError("a classification has no noise of observations, so its samples have no distribution of targets")
+    return Predictive.around(sampled_outputs(network, sampled, x, mask), (2.0 * sampled.log_noise).exp())
+
+
 def mixture_loss(objective: Objective, outputs: Tensor, y: Tensor, mask: Tensor | None, log_noise: Tensor | None) -> Tensor:
     """Return the mean negative log-likelihood of the real rows under the equal mixture of outputs (S, B, N), in nats.
 
@@ -108,4 +117,4 @@ def mixture_loss(objective: Objective, outputs: Tensor, y: Tensor, mask: Tensor 
     """
     if log_noise is None:
         return objective.loss(averaged(outputs, objective.kind), y, mask)
-    return nll(Predictive(outputs, (2.0 * log_noise).exp()), y, mask)
+    return nll(Predictive.around(outputs, (2.0 * log_noise).exp()), y, mask)

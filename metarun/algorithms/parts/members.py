@@ -29,6 +29,11 @@ class _HasSteps(Protocol):
     def test_inner_steps(self) -> int | None: ...
 
 
+class _HasLeastStd(Protocol):
+    @property
+    def min_std(self) -> float: ...
+
+
 class _HasTrajectory(Protocol[Result]):
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Sequence[Result]: ...
 
@@ -101,3 +106,17 @@ def check_share(algorithm: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(algorithm, name) <= 1:
             raise UserError(f"algo.{name}={getattr(algorithm, name)} must be a share of the steps, from 0 to 1.")
+
+
+def check_widths(algorithm: object, *names: str) -> None:
+    """Raise UserError where one of these fields is not a list of one or more layers of at least one unit."""
+    for name in names:
+        widths = getattr(algorithm, name)
+        if not widths or min(widths) < 1:
+            raise UserError(f"algo.{name}={list(widths)} must be a list of one or more layers of at least 1 unit each.")
+
+
+def check_std(algorithm: _HasLeastStd) -> None:
+    """Raise UserError where the least standard deviation is not in (0, 1)."""
+    if not 0.0 < algorithm.min_std < 1.0:
+        raise UserError(f"algo.min_std={algorithm.min_std} must be above 0 and below 1.")

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from small import conv_network, few_shot
+from small import Lines, algorithm_of, conv_network, dense_network, few_shot
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.distributions import Normal, kl_divergence
 
 from metarun import draws, testing
-from metarun.algorithms.parts.gaussians import Gaussian, Sampled, draw, kl, mixture_loss, sampled_outputs
+from metarun.algorithms.parts.gaussians import Gaussian, Sampled, draw, kl, mixture_loss, sampled_distribution, sampled_outputs
+from metarun.engine.evaluation import score_episode
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.predictive import averaged
 
@@ -126,3 +127,28 @@ def test_the_loss_of_a_mixture_is_the_likelihood_of_its_average():
     assert float(loss) == pytest.approx(-math.log(0.7), abs=1e-6)
     loss = mixture_loss(REGRESSION, torch.tensor([[[0.0]], [[2.0]]]), torch.zeros(1, 1), None, torch.tensor(0.0))
     assert float(loss) == pytest.approx(-math.log((1.0 + math.exp(-2.0)) / 2.0 / math.sqrt(2.0 * math.pi)), abs=1e-6)
+
+
+def test_the_distribution_of_samples_is_around_their_outputs_with_the_learned_variance():
+    """log σ = log 2, so the variance is 4; a classification has no such variance."""
+    network = dense_network()
+    params, state = testing.start(algorithm_of("pmaml", "regression"))
+    weights = {name: torch.stack([params[name], 2.0 * params[name]]) for name in network.names}
+    support = testing.double(Lines().episode("val", 0)).support
+    sampled = Sampled(weights, {}, state, support, None, torch.tensor(math.log(2.0), dtype=torch.float64))
+    found = sampled_distribution(network, sampled, support.x)
+    assert float(found.variance) == pytest.approx(4.0)
+    torch.testing.assert_close(found.means[:, 0], sampled_outputs(network, sampled, support.x))
+    with pytest.raises(ValueError, match="a classification has no noise"):
+        sampled_distribution(network, sampled._replace(log_noise=None), support.x)
+
+
+@pytest.mark.parametrize("name", ["pmaml", "metaprior"])
+def test_the_own_likelihood_of_an_algorithm_is_under_the_variance_that_it_learned(name: str):
+    """A fitted variance of the same size gives the same number."""
+    algorithm = algorithm_of(name, "regression")
+    params, state = testing.start(algorithm)
+    params["log_noise"] = torch.tensor(0.3, dtype=torch.float64)
+    episode, key = testing.double(Lines().episode("val", 0)), torch.tensor(1)
+    scored = score_episode(algorithm, params, state, episode, key, variance=torch.tensor(0.6, dtype=torch.float64).exp())
+    torch.testing.assert_close(scored["own_nll"], scored["nll"], rtol=1e-9, atol=1e-9)
