@@ -24,7 +24,6 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, UserError
-from metarun.objectives import error
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
@@ -36,7 +35,8 @@ from metarun.wiring.instantiate import check_targets, instantiate
 def train(config: dict[str, Any], folder: Path) -> float:
     """Train as the config says, or resume a run; return the error of the best validation, for a sweeper to minimise.
 
-    The error is 1 - accuracy in classification, the error itself in regression, and infinity where no validation was finite.
+    The error is 1 - accuracy in classification, the error itself in regression, the negative log-likelihood with `select=nll`, and
+    infinity where no validation was finite.
     config: resolved and plain; to resume a run, the result of `metarun.cli.jobs.resume_config`.
     """
     if config.get("resume"):
@@ -109,28 +109,28 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         except NotFiniteError as diverged:
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()
+        selection = Selection.of(settings.select, parts.algorithm.objective)
         best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
             progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
-            return error(metric, best["score"])
-        tracker.hparams(parts.config, {f"best/{metric}": best["score"]}, end.step)
-        selection = Selection.of(settings.select, parts.algorithm.objective)
+            return selection.error(best["score"])
+        tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         chosen = {"best": best, "select": str(selection), "overlap": run.overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
     print(f"{told(selection, end.best, [described(each) for each in run.overlaps])}; run folder {folder}")
     print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
     if (kept := len(kept_files(end.best))) > 1:
         print(f"test its {kept} best checkpoints as an ensemble with: metarun eval checkpoint={folder} best={kept}")
-    return error(metric, best["score"])
+    return selection.error(best["score"])
 
 
 def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = ()) -> str:
     """Return the best validation of a run as one line for a person."""
     if best is None:
         return "no checkpoint is the best one, since at every validation a task was not finite"
-    beside = f", mean {best['mean']:.4f}" if selection.statistic != "mean" else ""
+    beside = f", mean {selection.objective.metric} {best['mean']:.4f}" if selection.statistic != "mean" else ""
     noted = f"; init_from was trained on {' and '.join(overlaps)}" if overlaps else ""
-    score = f"best validation {selection.objective.metric} {best['score']:.4f} at step {best['step']}"
+    score = f"best validation {selection.name} {best['score']:.4f} at step {best['step']}"
     return f"{score} (chosen by the {selection}{beside}){noted}"
 
 

@@ -10,18 +10,19 @@ import torch
 from metarun.engine.evaluation import path_of
 from metarun.engine.report import Report
 from metarun.errors import UserError, nearest
-from metarun.objectives import Objective
+from metarun.objectives import Objective, error
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
 
-STATISTICS = ("mean", "median")
-FORM = "select=mean or select=median, with @STEPS behind it for the score after that number of inner steps, such as select=median@1"
+STATISTICS = ("mean", "median", "nll")
+FORM = "select=mean, median or nll; behind mean and median, @STEPS is the number of inner steps after which they count, such as median@1"
 
 
 @dataclass(frozen=True)
 class Selection:
     """How a validation's report becomes the one score by which a run chooses its best checkpoint.
 
-    objective: of the task. statistic: one of `STATISTICS`, over the validation tasks. inner_steps: None for the last inner step.
+    objective: of the task. statistic: one of `STATISTICS`, over the validation tasks: the mean or the median of the metric, or the mean
+    negative log-likelihood (`Report.nll`). inner_steps: None for the last inner step.
     """
 
     objective: Objective
@@ -42,25 +43,45 @@ class Selection:
             raise UserError(f"select={text} is unknown; give {FORM}.{nearest(statistic, STATISTICS)}")
         if at and not steps.isdecimal():
             raise UserError(f"select={text} names no number of inner steps; give {FORM}.")
+        if at and statistic == "nll":
+            raise UserError(f"select={text}: the likelihood is known after the last inner step alone; give select=nll.")
         return Selection(objective, statistic or default, int(steps) if at else None)
 
     @property
     def sign(self) -> float:
         """1, or -1 where a lower score is better."""
-        return 1.0 if self.objective.higher_is_better else -1.0
+        return 1.0 if self.objective.higher_is_better and self.statistic != "nll" else -1.0
+
+    @property
+    def name(self) -> str:
+        """The word for the score: the metric, or "nll"."""
+        return "nll" if self.statistic == "nll" else self.objective.metric
 
     def by_step(self, report: Report) -> dict[int, float]:
-        """Return the statistic after each inner step that the report scores."""
-        values = report.by_step if self.statistic == "mean" else report.median_by_step
+        """Return the statistic of the metric after each inner step that the report scores; the mean where the likelihood selects."""
+        values = report.median_by_step if self.statistic == "median" else report.by_step
         return dict(zip(report.steps, values, strict=True))
+
+    def candidates(self, report: Report) -> dict[int, float]:
+        """Return by inner step the scores under which an algorithm `WithChoice` compares its candidates; a higher one is better.
+
+        A mean that is not finite is the worst score.
+        """
+        sign = 1.0 if self.objective.higher_is_better else -1.0
+        finite = [math.isfinite(mean) for mean in report.by_step]
+        by_step = self.by_step(report).items()
+        return {step: sign * score if known else -math.inf for known, (step, score) in zip(finite, by_step, strict=True)}
 
     def score(self, report: Report) -> float | None:
         """Return the score of a validation; None where a task's score after these inner steps is not finite.
 
         A checkpoint without a score is never the best, whatever its median.
         """
-        step = report.steps[-1] if self.inner_steps is None else self.inner_steps
-        return self.by_step(report)[step] if math.isfinite(self.mean(report)) else None
+        if not math.isfinite(self.mean(report)):
+            return None
+        if self.statistic == "nll":
+            return report.nll if report.nll is not None and math.isfinite(report.nll) else None
+        return self.by_step(report)[report.steps[-1] if self.inner_steps is None else self.inner_steps]
 
     def mean(self, report: Report) -> float:
         """Return the mean over the tasks after the inner steps of the selection."""
@@ -68,10 +89,15 @@ class Selection:
         return dict(zip(report.steps, report.by_step, strict=True))[step]
 
     def error(self, score: float) -> float:
-        """Return the score as an error to be minimised: 1 - accuracy, or the error of a regression."""
-        return 1.0 - score if self.objective.higher_is_better else score
+        """Return the score as an error to be minimised: 1 - accuracy, the error of a regression, or the negative log-likelihood.
+
+        A score that is not finite is an infinite error.
+        """
+        return error(self.name, score)
 
     def __str__(self) -> str:
+        if self.statistic == "nll":
+            return "mean negative log-likelihood over the validation tasks"
         steps = {None: "", 1: " after 1 inner step"}.get(self.inner_steps, f" after {self.inner_steps} inner steps")
         return f"{self.statistic} {self.objective.metric} over the validation tasks{steps}"
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from metarun.compute.running import Runner
-from metarun.engine.evaluation import evaluate
+from metarun.engine.evaluation import evaluate, observation_variance
 from metarun.engine.keeping import after_validation
 from metarun.engine.report import Report
 from metarun.engine.selection import Selection
@@ -36,20 +36,16 @@ class Validation:
         It chooses at every validation, so that each checkpoint competes with the hyperparameters that it is tested with.
         """
         if isinstance(self.algorithm, WithChoice):
-            state = self.algorithm.choose(params, state, lambda tried: self._by_step(self._report(params, tried)))
+            state = self.algorithm.choose(params, state, lambda tried: self.selection.candidates(self._report(params, tried)))
         return state, self._report(params, state)
 
     def _report(self, params: Params, state: State) -> Report:
-        same: dict[str, Any] = {"split": "val", "episodes": self.episodes, "runner": self.runner, "runs": self.runs, "device": self.device}
-        steps: dict[str, Any] = {"by_step": "thin", "inner_step": self.selection.inner_steps}
-        return evaluate(self.algorithm, params, state, self.source, **steps, **same)
-
-    def _by_step(self, report: Report) -> dict[int, float]:
-        """Return the score after each inner step, a higher one being better; a mean that is not finite is the worst score."""
-        worst = float("-inf")
-        by_step = self.selection.by_step(report)
-        means = dict(zip(report.steps, report.by_step, strict=True))
-        return {step: self.selection.sign * score if abs(means[step]) != float("inf") else worst for step, score in by_step.items()}
+        same: dict[str, Any] = {"split": "val", "episodes": self.episodes, "runner": self.runner, "device": self.device}
+        variance = None
+        if self.selection.statistic == "nll":  # the variance of a regression's observations is fitted on the same episodes
+            variance = observation_variance(self.algorithm, params, state, self.source, **same)
+        steps: dict[str, Any] = {"by_step": "thin", "inner_step": self.selection.inner_steps, "runs": self.runs}
+        return evaluate(self.algorithm, params, state, self.source, variance=variance, **steps, **same)
 
 
 def judged(

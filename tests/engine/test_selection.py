@@ -54,6 +54,17 @@ def test_a_task_that_is_not_finite_bars_the_checkpoint_whatever_its_median() -> 
     assert Selection.of("median@1", REGRESSION).score(broken) == 0.4, "after one step every task is finite"
 
 
+def test_the_likelihood_selects_where_it_is_asked_for() -> None:
+    """The metric still judges the candidates of `choose`, since the likelihood is known after the last inner step alone."""
+    for goal, sign in ((REGRESSION, -1.0), (CLASSIFICATION, 1.0)):
+        selection = Selection.of("nll", goal)
+        assert selection.score(dataclasses.replace(REPORT, nll=0.7)) == 0.7
+        assert selection.score(dataclasses.replace(REPORT, nll=math.inf)) is None
+        assert selection.score(REPORT) is None, "without a variance there is no likelihood"
+        assert (selection.sign, selection.name, selection.error(0.7)) == (-1.0, "nll", 0.7)
+        assert selection.candidates(REPORT) == {0: sign * 9.0, 1: sign * 0.5, 10: sign * 0.3}
+
+
 def test_an_error_is_to_be_minimised() -> None:
     assert Selection.of(None, CLASSIFICATION).error(0.9) == pytest.approx(0.1)
     assert Selection.of(None, REGRESSION).error(0.9) == 0.9
@@ -62,10 +73,11 @@ def test_an_error_is_to_be_minimised() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("nll@1", "the likelihood is known after the last inner step alone"),
         ("meadian", "select=meadian is unknown.*Did you mean 'median'"),
         ("mean@", "select=mean@ names no number of inner steps"),
         ("mean@-1", "select=mean@-1 names no number"),
-        ("mean@one", "names no number of inner steps; give select=mean or select=median"),
+        ("mean@one", "names no number of inner steps; give select=mean, median or nll"),
         (3, "select=3 is unknown"),
     ],
 )

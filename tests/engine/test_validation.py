@@ -106,3 +106,12 @@ def test_a_candidate_with_a_task_that_is_not_finite_is_never_chosen() -> None:
     """At scale 3 the last task overflows; the medians of all scales are 0."""
     state, _ = validation(ChoosesScale(((1.0, 0.0), (1.0, 0.0), (1.0, 1e19))), "median").run({}, {"scale": torch.tensor(5.0)})
     assert float(state["scale"]) == 1.0
+
+
+def test_the_likelihood_is_that_of_the_variance_that_fits_the_validation_tasks() -> None:
+    """Squared errors 0, 1 and 9 have the best variance 10/3; the mean likelihood is then log(2π · 10/3)/2 + 1/2."""
+    checked = validation(Offset(ERRORS), "nll")
+    _, report = checked.run({}, {"scale": torch.tensor(1.0)})
+    assert report.variance == pytest.approx(10 / 3)
+    assert checked.selection.score(report) == pytest.approx(0.5 * math.log(2.0 * math.pi * 10 / 3) + 0.5)
+    assert values_to_log(checked.selection, report)["val/selected"] == checked.selection.score(report)
