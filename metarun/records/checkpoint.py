@@ -79,7 +79,8 @@ def write(path: str | Path, content: memoryview) -> None:
 
     An existing `last.pt` first becomes `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
 
-    Raises UserError where the disk refuses (full, read-only); the existing files then stay unchanged.
+    Raises UserError where the disk refuses (full, read-only). The file at `path` then stays unchanged; `previous.pt` may already be a
+    second name of it.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -207,7 +207,8 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
         extra |= {"inputs": math.prod(x.shape[1:]), "outputs": y.shape[-1]}
     if traits.learns_all_classes:
         if isinstance(source, WithTrainLabels) and source.train_labels != "global":
-            raise UserError(f"{kind.__name__} trains a head over all training classes; set task.train_labels=global.")
+            remedy = "set task.train_labels=global" if "train_labels" in config["task"] else "make the task with train_labels=global"
+            raise UserError(f"{kind.__name__} trains a head over all training classes, so labels must count them all; {remedy}.")
         extra["train_classes"] = episodes["train"].support.y.shape[-1]
     if "network" in inspect.signature(kind).parameters:
         extra["network"] = _build_network(config, episodes, goal, head=traits.head, algorithm=kind.__name__)
@@ -237,7 +238,7 @@ def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: O
     if head and outputs["train"] != outputs["val"]:
         raise UserError(
             f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
-            "set task.train_ways to the value of task.ways."
+            + ("set task.train_ways to the value of task.ways." if "train_ways" in config["task"] else "take a task with equal numbers.")
         )
     if head_init is not None and not head:
         raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={head_init}.")

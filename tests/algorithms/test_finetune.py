@@ -194,7 +194,9 @@ def test_metarun_tells_the_algorithm_how_many_training_classes_there_are():
 
 
 def test_labels_of_episodes_are_refused():
-    with pytest.raises(UserError, match=r"Finetune trains a head over all training classes; set task\.train_labels=global"):
+    with pytest.raises(UserError, match=r"Finetune trains a head over all training classes, .*; set task\.train_labels=global"):
+        build(config(train_labels="episode"))
+    with pytest.raises(UserError, match="make the task with train_labels=global"):
         build(config())
 
 

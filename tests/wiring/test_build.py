@@ -166,6 +166,8 @@ def test_an_algorithm_that_cannot_do_the_task_is_a_sentence():
 def test_a_head_needs_as_many_ways_in_training_as_at_test():
     with pytest.raises(UserError, match=r"Maml trains a head of 5 outputs, and validation needs 3; set task\.train_ways"):
         build(images("algo=maml", task={**SMALL_IMAGES, "train_ways": 5}))
+    with pytest.raises(UserError, match=r"set task\.train_ways to the value of task\.ways"):
+        build(images("algo=mamlpp", task={**SMALL_IMAGES, "train_ways": 4}))
     build(images("algo=protonet", task={**SMALL_IMAGES, "train_ways": 5}))
 
 
