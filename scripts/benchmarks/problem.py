@@ -56,7 +56,7 @@ def problem_of(config: dict[str, Any]) -> Problem:
 
 
 def _network(config: dict[str, Any], episode: Episode) -> nn.Module:
-    node = {key: value for key, value in config["backbone"].items() if key != "norm"}
+    node = {key: value for key, value in config["backbone"].items() if key not in ("norm", "head_init")}
     if "input_shape" in node and node["input_shape"] is None:
         node["input_shape"] = list(episode.support.x.shape[1:])
     with torch.random.fork_rng(devices=[]):

@@ -34,7 +34,7 @@ def least_squares(**options: Any) -> tuple[Imaml, Tensor, Episode]:
 
 def optimum(theta: Tensor, episode: Episode) -> Tensor:
     """The minimum over φ of |Xφ - y|²/B + λ/2 |φ - θ|², where (H + λ) φ = 2 Xᵀy/B + λ θ with H = 2 XᵀX/B."""
-    (x, y, _), count = episode.support, len(episode.support.x)
+    (x, y), count = episode.support[:2], len(episode.support.x)
     return torch.linalg.solve(hessian(episode) + LAMBDA * torch.eye(3).double(), 2.0 * x.T @ y[:, 0] / count + LAMBDA * theta)
 
 
@@ -60,7 +60,7 @@ def test_the_gradient_is_the_exact_implicit_one_on_a_quadratic():
     three steps of conjugate gradients solve it.
     """
     algorithm, theta, episode = least_squares()
-    phi, (x, y, _) = optimum(theta, episode), episode.query
+    phi, (x, y) = optimum(theta, episode), episode.query[:2]
     residual = x @ phi - y[:, 0]
     slope = 2.0 * x.T @ residual / len(x)
     expected = torch.linalg.solve(torch.eye(3).double() + hessian(episode) / LAMBDA, slope)
@@ -71,7 +71,7 @@ def test_the_gradient_is_the_exact_implicit_one_on_a_quadratic():
 
 def test_damping_adds_to_lambda_in_the_linear_system_and_nowhere_else():
     algorithm, theta, episode = least_squares(damping=2.5)
-    phi, (x, y, _) = optimum(theta, episode), episode.query
+    phi, (x, y) = optimum(theta, episode), episode.query[:2]
     slope = 2.0 * x.T @ (x @ phi - y[:, 0]) / len(x)
     expected = torch.linalg.solve(torch.eye(3).double() + hessian(episode) / (LAMBDA + 2.5), slope)
     torch.testing.assert_close(value_and_gradient(algorithm, theta, episode)[1], expected, rtol=1e-9, atol=1e-9)
@@ -79,7 +79,7 @@ def test_damping_adds_to_lambda_in_the_linear_system_and_nowhere_else():
 
 def test_without_conjugate_gradients_it_is_the_query_gradient_at_the_optimum():
     algorithm, theta, episode = least_squares(cg_steps=0)
-    phi, (x, y, _) = optimum(theta, episode), episode.query
+    phi, (x, y) = optimum(theta, episode), episode.query[:2]
     expected = 2.0 * x.T @ (x @ phi - y[:, 0]) / len(x)
     torch.testing.assert_close(value_and_gradient(algorithm, theta, episode)[1], expected, rtol=1e-9, atol=1e-9)
 

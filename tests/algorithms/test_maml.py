@@ -87,7 +87,7 @@ def test_the_optimum_of_the_meta_loss_is_where_the_closed_form_says():
     θ'(w) = M w + b with M = I - αH, b = α 2 Xᵀy/B, so Xq M w* = yq - Xq b in the least-squares sense.
     """
     algorithm, _, episode = least_squares()
-    (x, y, _), query = episode
+    (x, y), query = episode.support[:2], episode.query
     M, b = torch.eye(3, dtype=torch.float64) - A * curvature(episode.support), A * 2.0 * x.T @ y[:, 0] / len(x)
     best = torch.linalg.lstsq(query.x @ M, (query.y[:, 0] - query.x @ b)[:, None]).solution
     assert meta_gradient(algorithm, {"weight": best.T}, episode).abs().max() < 1e-12

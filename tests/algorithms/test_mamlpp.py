@@ -130,7 +130,7 @@ def test_each_inner_step_takes_its_own_rate_for_each_tensor():
     """θ_{i+1} = θ_i - α_{l,i} ∇L, with ∇L of the linear model by hand: 2 Xᵀr/B for the weight and 2 mean(r) for the bias."""
     algorithm, params, episode = linear(learn_inner_lr=True)
     rates = {INNER_LR + "weight": torch.tensor([0.1, -0.05, 0.02]).double(), INNER_LR + "bias": torch.tensor([0.2, 0.01, 0.3]).double()}
-    (x, y, _), weight, bias = episode.support, params["weight"][0], params["bias"][0]
+    (x, y), weight, bias = episode.support[:2], params["weight"][0], params["bias"][0]
     for i in range(3):
         residual = x @ weight + bias - y[:, 0]
         weight = weight - rates[INNER_LR + "weight"][i] * 2.0 * x.T @ residual / len(x)
