@@ -33,11 +33,16 @@ def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
         seeds[seed] = path
         own = dict(leaves(member.config))
         for key in sorted(first.keys() | own.keys()):
-            if not key.startswith(MAY_DIFFER) and first.get(key) != own.get(key):
+            if not _may_differ(key) and first.get(key) != own.get(key):
                 raise UserError(
                     f"{path} has {key}={own.get(key)}, and {paths[0]} has {first.get(key)}; "
                     "an interval over training seeds needs runs of one setting."
                 )
+
+
+def _may_differ(key: str) -> bool:
+    """Return whether a key may differ; the sources inside of a mixture have seeds of their own, which follow the run's."""
+    return key.startswith(MAY_DIFFER) or (key.startswith("task.") and key.endswith(".seed"))
 
 
 def over_runs(reports: Sequence[Report]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def test_the_bound_of_the_task_stands_beside_the_mean_over_runs() -> None:
         ([run(0), run(1, steps=5)], "b.pt has steps=5, and a.pt has 9"),
         ([run(0), run(1, algo={"inner_lr": 0.2})], "b.pt has algo.inner_lr=0.2, and a.pt has 0.1"),
         ([run(0), run(1, extra=1)], "b.pt has extra=1, and a.pt has None"),
+        ([run(0, task={"eval_seed": 0}), run(1, task={"eval_seed": 1})], "b.pt has task.eval_seed=1, and a.pt has 0"),
     ],
 )
 def test_runs_that_are_no_seeds_of_one_setting_are_refused(members: list[Checkpoint], words: str) -> None:
@@ -71,4 +72,9 @@ def test_runs_that_are_no_seeds_of_one_setting_are_refused(members: list[Checkpo
 
 def test_runs_may_differ_in_their_device_their_log_and_the_run_that_they_start_from() -> None:
     members = [run(0, device={"name": "cpu"}, init_from="a"), run(1, device={"name": "cuda"}, init_from="b", task={"seed": 1})]
+    check_runs([Path("a.pt"), Path("b.pt")], members)
+
+
+def test_the_seeds_of_a_mixtures_sources_may_differ_with_the_runs() -> None:
+    members = [run(seed, task={"seed": seed, "sources": {"line": {"seed": seed}}}) for seed in (0, 1)]
     check_runs([Path("a.pt"), Path("b.pt")], members)
