@@ -138,7 +138,7 @@ def _log_priors(predictive: Predictive) -> Tensor:
 
 
 def _average(predictive: Predictive, values: Tensor) -> Tensor:
-    """Return the mean over the Gaussians of values (S, K, B, D), (B, D)."""
+    """Return the mean of the values over the Gaussians, (B, D). values: (S, K, B, D), one for each Gaussian."""
     if predictive.log_weights is not None:
         weights = predictive.log_weights.exp()
         values = (weights[..., None] * values).sum(dim=1)

@@ -54,8 +54,8 @@ class Examples(NamedTuple):
     y: (B, N) one-hot labels in classification, so that the number of ways is part of the shape; (B, D) targets in regression.
     mask: (B,) bool, False where the row is padding; None where no row is padding. A padded episode gives the same loss,
         gradient and score as the unpadded one.
-    classes: (N,) int64, a number for the class behind each column of y, which is the same in every episode with this class; -1 for a class
-        without a number. None in regression, and wherever the algorithm does not ask for class numbers (`Traits.class_numbers`).
+    classes: (N,) int64, the number of the class behind each column of y; -1 for a class without a number. A class has the same number in
+        every episode. None in regression, and wherever the algorithm does not ask for class numbers (`Traits.class_numbers`).
     """
 
     x: Tensor

@@ -16,8 +16,8 @@ model the dependence among queries.
 Differences from the paper, each an option unless noted:
 
 - `components`: K. The paper has one Gaussian for each target, which is K = 1.
-- A query token attends to itself too (no option). The released code (https://github.com/tung-nd/TNP-pytorch) hides it from itself. In both
-  the residual path carries it.
+- A query token attends to itself too (no option). In the released code (https://github.com/tung-nd/TNP-pytorch) it does not. In both
+  versions the residual path carries the query token to the next layer.
 - All weights start uniform within ±1/√inputs (no option). The released code has Glorot's range for the projections of the attention.
 - Standard deviations are at least `min_std`, in the form of `cnp`. The released code has exp, or this form with 0.05.
 - `task.min_shots` draws a number of support examples for each task; by default all tasks have `task.shots`. The paper draws a number

@@ -19,12 +19,15 @@ def training_origins(source: TaskSource, earlier: Iterable[str] = ()) -> list[st
 
 
 def kind_of(source: TaskSource) -> str:
-    """Return the word for the things that a split of this source divides."""
+    """Return the word for the members of a split of this source: "classes" or "tasks"."""
     return "classes" if source.objective == "classification" else "tasks"
 
 
 def overlap_with(source: TaskSource, split: str, trained: Collection[str]) -> dict[str, Any] | None:
-    """Return how many classes or tasks of a split a run was trained on: {"shared", "of", "split", "kind"}; None where there is none."""
+    """Count the members of a split that are in `trained`, the names of a run's training classes or tasks.
+
+    Returns {"shared", "of", "split", "kind"}; None where the split has no such member.
+    """
     if not isinstance(source, WithOrigins):
         return None
     known, tested = set(trained), source.origins(split)
@@ -56,7 +59,7 @@ def check_evaluation(source: TaskSource, split: str, trained: Collection[str], c
     if not allowed:
         raise UserError(
             f"{described(overlap)} are training {overlap['kind']} of the checkpoint, so the score would say little about new "
-            f"{overlap['kind']}; evaluate it on the split of its training, or give overlap=allow to score it all the same."
+            f"{overlap['kind']}; evaluate it with the same division into splits as in its training, or give overlap=allow."
         )
     return overlap
 

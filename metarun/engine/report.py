@@ -14,8 +14,8 @@ from metarun.objectives import Objective
 DIVERGED_RATIO = 10.0
 """A regression episode has diverged where its error is above this multiple of the error of predicting the mean support target.
 
-That error is the larger one of the episode's own and the mean over all episodes. On a sinusoid of small amplitude the own error is so
-small that a model without any divergence exceeds ten times its value.
+The error of predicting the mean is taken for this episode or on average over all episodes, whichever is larger. On a sinusoid of small
+amplitude, the error for the episode alone is so small that a model without any divergence exceeds ten times its value.
 """
 ECE_BINS = 15
 
@@ -28,8 +28,8 @@ class Report:
     In regression, one episode with an error that is not finite makes the mean infinite; `finite_mean` is the mean over the others, and
     None in classification. median: over all episodes; an error that is not finite is the largest. std: over the finite scores.
     ci95, finite_ci95: half the width of the 95 % interval of the mean by Student's t (`metarun.engine.averages.interval`).
-    not_finite: the number of episodes with an output that is not finite. diverged: the same and, in regression, the episodes with an
-    error that `DIVERGED_RATIO` bounds.
+    not_finite: the number of episodes with an output that is not finite. diverged: the number of these episodes and, in regression, of
+    the episodes with an error above the limit of `DIVERGED_RATIO`.
     by_step, median_by_step: mean and median before adaptation and after inner steps. steps: the numbers of these inner steps, all or a
     selection (`metarun.engine.evaluation.BY_STEP`).
     nll: mean negative log-likelihood per query, in nats; infinite where one is not finite. In regression the mixture of
@@ -129,7 +129,7 @@ def _by_objective(objective: Objective, scored: dict[str, Tensor], last: Tensor)
 
 
 def _likelihoods(scored: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the means of the joint and of the own likelihood with their intervals, and the joint ones, where the results have them."""
+    """Return the means of `joint_nll` and `own_nll` with their intervals, and each episode's `joint_nll`, where the results have them."""
     by_name = {name: worst(scored[name]) for name in ("joint_nll", "own_nll") if name in scored}
     figures = {name: mean(each) for name, each in by_name.items()} | {f"{name}_ci95": interval(each) for name, each in by_name.items()}
     return figures | ({"joint_nlls": by_name["joint_nll"].tolist()} if "joint_nll" in by_name else {})

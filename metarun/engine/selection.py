@@ -58,12 +58,12 @@ class Selection:
         return "nll" if self.statistic == "nll" else self.objective.metric
 
     def by_step(self, report: Report) -> dict[int, float]:
-        """Return the statistic of the metric after each inner step that the report scores; the mean where the likelihood selects."""
+        """Return the statistic of the metric after each inner step that the report scores. For "nll", it is the mean of the metric."""
         values = report.median_by_step if self.statistic == "median" else report.by_step
         return dict(zip(report.steps, values, strict=True))
 
     def candidates(self, report: Report) -> dict[int, float]:
-        """Return by inner step the scores under which an algorithm `WithChoice` compares its candidates; a higher one is better.
+        """Return the score after each inner step, for an algorithm `WithChoice` to compare its candidates; a higher score is better.
 
         A mean that is not finite is the worst score.
         """
@@ -102,7 +102,7 @@ class Selection:
         return f"{self.statistic} {self.objective.metric} over the validation tasks{steps}"
 
     def check(self, algorithm: Algorithm, params: Params, state: State, source: TaskSource) -> None:
-        """Raise UserError where the algorithm cannot be scored after `inner_steps`, by adapting it to one validation episode."""
+        """Raise UserError where the algorithm cannot be scored after `inner_steps`. The check adapts it to one validation episode."""
         if self.inner_steps is None:
             return
         if isinstance(algorithm, WithChoice):

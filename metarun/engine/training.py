@@ -70,9 +70,9 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: of the best validation, the "score" that chose it, the "mean" over its tasks and its "step". With `keep`
-    above 1, the list "kept" has the same of the best validations. window: sums of the metrics since the last log line, as scalars on the
-    device, and the number of these steps under "steps".
+    step: outer steps done. best: three entries about the best validation: the "score" that chose it, the "mean" over its tasks, and its
+    "step". With `keep` above 1, best also has the list "kept", with these three entries for each of the best validations. window: sums of
+    the metrics since the last log line, as scalars on the device, and the number of these steps under "steps".
     """
 
     step: int

@@ -53,7 +53,7 @@ class FewShot:
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
     class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
-    data: the name of the data set, as it begins the names of `origins`.
+    data: the name of the data set. The names of `origins` begin with this name.
     """
 
     pools: Mapping[str, ClassPool]
