@@ -13,12 +13,10 @@ together: -1/B log Σ_s π_s Π_b p_s(y_b). Only the joint likelihood rewards sa
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
-
-from metarun.types import Examples
 
 LEAST_VARIANCE = 1e-12
 
@@ -40,20 +38,6 @@ class Predictive(NamedTuple):
     def around(cls, samples: Tensor, variance: Tensor) -> Self:
         """Return the equal mixture of one Gaussian around each of the outputs (S, B, D) of S networks, all of one variance."""
         return cls(samples[:, None], variance)
-
-
-@runtime_checkable
-class WithPosterior(Protocol):
-    """A task source that knows the prior of its tasks, so that every report can print the scores of the exact Bayes predictor.
-
-    Its methods need not run under vmap.
-    """
-
-    def posterior(self, support: Examples, x: Tensor) -> Predictive:
-        """Return the distribution of the (noisy) targets (B, D) at x (B, ...), given the support set of one task."""
-
-    def log_evidence(self, examples: Examples) -> Tensor:
-        """Return log p(y | x) of all real examples of one task together, a scalar in nats."""
 
 
 def nll(predictive: Predictive, y: Tensor, mask: Tensor | None = None) -> Tensor:

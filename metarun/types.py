@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
 from metarun.objectives import Objective
-
-if TYPE_CHECKING:
-    from metarun.predictive import Predictive
+from metarun.predictive import Predictive
 
 Params = dict[str, Tensor]
 """Meta-parameters by name: the tensors that the outer loop learns by gradient."""

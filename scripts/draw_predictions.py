@@ -21,9 +21,10 @@ import torch
 
 from metarun import draws
 from metarun.commands.trained import Trained, assemble, load_members
+from metarun.engine.bounds import WithPosterior
 from metarun.engine.likelihood import has_fitted_variance, predictive_of, samples_of
 from metarun.errors import UserError
-from metarun.predictive import Predictive, WithPosterior, mean, quantile
+from metarun.predictive import Predictive, mean, quantile
 from metarun.records.pictures import Panel, prediction_figure
 from metarun.types import Examples
 from metarun.wiring.build import Parts, build

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,8 +18,22 @@ from torch import Tensor
 from metarun.engine import averages
 from metarun.network import joint_mask
 from metarun.objectives import REGRESSION
-from metarun.predictive import WithPosterior, coverage, mean, nll
+from metarun.predictive import Predictive, coverage, mean, nll
 from metarun.types import Episode, Examples, TaskSource
+
+
+@runtime_checkable
+class WithPosterior(Protocol):
+    """A task source that knows the prior of its tasks, so that every report can print the scores of the exact Bayes predictor.
+
+    Its methods need not run under vmap.
+    """
+
+    def posterior(self, support: Examples, x: Tensor) -> Predictive:
+        """Return the distribution of the (noisy) targets (B, D) at x (B, ...), given the support set of one task."""
+
+    def log_evidence(self, examples: Examples) -> Tensor:
+        """Return log p(y | x) of all real examples of one task together, a scalar in nats."""
 
 
 def bayes_scores(source: TaskSource, *, split: str, episodes: int) -> dict[str, float] | None:
