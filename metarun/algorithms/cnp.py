@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points, same_state
-from metarun.algorithms.parts.members import check_least, check_std, check_widths
+from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points
+from metarun.algorithms.parts.members import check_least, check_std, check_widths, same_state
 from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
 from metarun.objectives import Objective
 from metarun.predictive import Predictive

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from metarun.algorithms.parts.members import fitted_outputs, last_of_trajectory
+from metarun.algorithms.parts.members import fitted_outputs, last_of_trajectory, same_state
 from metarun.errors import UserError
 from metarun.functional import Moments, adam
 from metarun.network import Fitted, Network, present_classes
@@ -74,13 +74,10 @@ class Scratch:
         zero = sum((value.sum() * 0.0 for value in params.values()), torch.zeros(()))
         return zero, Aux.of({"loss": zero}, {})
 
-    def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
-        """Return the state as it is."""
-        return state
-
     @staticmethod
     def _choice(lr: float, steps: int) -> State:
         return {"inner_lr": torch.tensor(lr), "inner_steps": torch.tensor(steps)}
 
     adapt = last_of_trajectory
     predict = fitted_outputs
+    update_state = same_state

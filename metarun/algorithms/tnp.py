@@ -35,8 +35,8 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.attention import Attended, encode_context, encode_targets, layer_init
-from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points, same_state
-from metarun.algorithms.parts.members import check_least, check_std
+from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points
+from metarun.algorithms.parts.members import check_least, check_std, same_state
 from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
 from metarun.errors import UserError
 from metarun.objectives import Objective

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, mean, nll
-from metarun.types import Aux, Examples, State
+from metarun.types import Aux, Examples
 
 
 class _HasDistribution(Protocol):
@@ -51,11 +51,6 @@ def distribution_loss(algorithm: _HasDistribution, adapted: Any, query: Examples
     loss = nll(predicted, query.y, query.mask)
     objective = algorithm.objective
     return loss, Aux.of({"loss": loss, objective.metric: objective.score(mean(predicted), query.y, query.mask)}, {})
-
-
-def same_state(self: object, state: State, aux: dict[str, Tensor]) -> State:
-    """Return the state as it is. For `update_state`."""
-    return state
 
 
 def points(x: Tensor, y: Tensor | None, targets: int, mask: Tensor | None) -> Tensor:

@@ -67,6 +67,11 @@ def track_running(self: _HasNetwork, state: State, aux: dict[str, Tensor]) -> St
     return self.network.update_running(state, aux)
 
 
+def same_state(self: object, state: State, aux: dict[str, Tensor]) -> State:
+    """Return the state as it is. For `update_state`."""
+    return state
+
+
 def steps_of(algorithm: _HasSteps, *, training: bool) -> int:
     """Return the number of inner steps: `inner_steps` in training, and `test_inner_steps` elsewhere unless it is None."""
     return algorithm.inner_steps if training or algorithm.test_inner_steps is None else algorithm.test_inner_steps
