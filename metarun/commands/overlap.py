@@ -64,23 +64,28 @@ def check_evaluation(source: TaskSource, split: str, trained: Collection[str], c
     return overlap
 
 
-def check_start(config: Mapping[str, Any], source: TaskSource) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the training classes of the run that `init_from` names, and the overlaps with this run's splits; both empty without one.
+def overlaps_of(source: TaskSource, trained: Collection[str]) -> list[dict[str, Any]]:
+    """Return the overlaps of the validation and the test split with the classes or tasks that a run was trained on."""
+    return [found for split in ("val", "test") if (found := overlap_with(source, split, trained))]
+
+
+def check_start(config: Mapping[str, Any], source: TaskSource) -> list[str]:
+    """Return the training classes of the run that `init_from` names, [] without one.
 
     Raises UserError where this run validates or tests on some of these classes and `overlap` does not allow it.
     """
     allowed = check_choice(config.get("overlap", "refuse"))
     if config.get("init_from") is None:
-        return [], []
+        return []
     trained = checkpoint.load(checkpoint.resolve(config["init_from"])).origins
-    overlaps = [found for split in ("val", "test") if (found := overlap_with(source, split, trained))]
+    overlaps = overlaps_of(source, trained)
     if overlaps and not allowed:
         counts = " and ".join(map(described, overlaps))
         raise UserError(
             f"init_from={config['init_from']} was trained on {counts} of this run; "
             "take a run with the same split, or give overlap=allow to use it all the same."
         )
-    return trained, overlaps
+    return trained
 
 
 def population_of(source: TaskSource, split: str, shown: Episode, episodes: int) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from metarun.commands import remedies
-from metarun.commands.overlap import check_start, described, training_origins
+from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
@@ -43,9 +43,9 @@ def train(config: dict[str, Any], folder: Path) -> float:
         return _resume(config, folder)
     parts = build(config)
     settings = build_settings(parts)
-    earlier, overlaps = check_start(parts.config, parts.source)
+    origins = training_origins(parts.source, check_start(parts.config, parts.source))
     position, optimizer = start(parts, settings)
-    return _run(Run(parts, settings, folder, training_origins(parts.source, earlier), overlaps), position, optimizer)
+    return _run(Run(parts, settings, folder, origins), position, optimizer)
 
 
 def _resume(config: dict[str, Any], folder: Path) -> float:
@@ -69,21 +69,19 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
-    _, overlaps = check_start(parts.config, parts.source)
-    return _run(Run(parts, settings, folder, stored.origins, overlaps, resume_step=stored.step), position, optimizer)
+    return _run(Run(parts, settings, folder, stored.origins, resume_step=stored.step), position, optimizer)
 
 
 class Run(NamedTuple):
     """The parts of a run that its steps leave as they are.
 
-    origins: see `Checkpoint`. overlaps: of the run that it started from, where they are allowed. resume_step: None for a new run.
+    origins: see `Checkpoint`. resume_step: None for a new run.
     """
 
     parts: Parts
     settings: Settings
     folder: Path
     origins: list[str]
-    overlaps: list[dict[str, Any]]
     resume_step: int | None = None
 
 
@@ -115,9 +113,10 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
             return selection.error(best["score"])
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
-        chosen = {"best": best, "select": str(selection), "overlap": run.overlaps}
+        overlaps = overlaps_of(parts.source, run.origins)
+        chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
-    print(f"{told(selection, end.best, [described(each) for each in run.overlaps])}; run folder {folder}")
+    print(f"{told(selection, end.best, [described(each) for each in overlaps])}; run folder {folder}")
     print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
     if (kept := len(kept_files(end.best))) > 1:
         print(f"test its {kept} best checkpoints as an ensemble with: metarun eval checkpoint={folder} best={kept}")
@@ -129,7 +128,7 @@ def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequenc
     if best is None:
         return "no checkpoint is the best one, since at every validation a task was not finite"
     beside = f", mean {selection.objective.metric} {best['mean']:.4f}" if selection.statistic != "mean" else ""
-    noted = f"; init_from was trained on {' and '.join(overlaps)}" if overlaps else ""
+    noted = f"; it was trained on {' and '.join(overlaps)}" if overlaps else ""
     score = f"best validation {selection.name} {best['score']:.4f} at step {best['step']}"
     return f"{score} (chosen by the {selection}{beside}){noted}"
 

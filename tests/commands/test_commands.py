@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,15 @@ def test_a_start_from_a_run_that_knows_the_test_classes_is_refused_before_any_wo
     train({**config, "overlap": "allow"}, tmp_path / "yes")
     assert json.loads((tmp_path / "yes/report.json").read_text())["overlap"][0]["split"] == "test"
     assert checkpoint.load(tmp_path / "yes/checkpoints/best.pt").origins == sorted({*classes["train"], *classes["test"]})
+
+
+def test_a_run_is_resumed_although_the_run_that_it_started_from_is_gone(maml_run: Path, tmp_path: Path):
+    shutil.copytree(maml_run, tmp_path / "start")
+    train({**image_config("algo=maml", "algo.inner_steps=2"), "init_from": str(tmp_path / "start")}, tmp_path / "run")
+    shutil.rmtree(tmp_path / "start")
+    resumed = {"resume": str(tmp_path / "run"), "overrides": {"steps": 5, "trust": ["small"]}, "groups": {}}
+    train(resumed, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == 5
 
 
 def test_the_best_checkpoint_is_the_best_by_the_selected_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

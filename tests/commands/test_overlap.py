@@ -10,7 +10,15 @@ import pytest
 import torch
 from small import Lines, few_shot
 
-from metarun.commands.overlap import check_choice, check_evaluation, check_start, overlap_with, population_of, training_origins
+from metarun.commands.overlap import (
+    check_choice,
+    check_evaluation,
+    check_start,
+    overlap_with,
+    overlaps_of,
+    population_of,
+    training_origins,
+)
 from metarun.errors import UserError
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
@@ -73,14 +81,14 @@ def test_a_start_from_a_run_that_knows_test_or_validation_classes_is_refused(tmp
     config = start_config(tmp_path, "refuse", ["animals/cat", "animals/emu", "animals/eel"])
     with pytest.raises(UserError, match="was trained on 1 of the 2 val classes and 2 of the 3 test classes of this run"):
         check_start(config, source())
-    origins, overlaps = check_start({**config, "overlap": "allow"}, source())
+    origins = check_start({**config, "overlap": "allow"}, source())
     assert origins == ["animals/cat", "animals/emu", "animals/eel"]
-    assert [each["shared"] for each in overlaps] == [1, 2]
+    assert [each["shared"] for each in overlaps_of(source(), origins)] == [1, 2]
 
 
 def test_a_start_from_a_run_of_the_same_split_is_fine(tmp_path: Path) -> None:
-    assert check_start(start_config(tmp_path, "refuse", ["animals/ant"]), source()) == (["animals/ant"], [])
-    assert check_start({"init_from": None}, source()) == ([], [])
+    assert check_start(start_config(tmp_path, "refuse", ["animals/ant"]), source()) == ["animals/ant"]
+    assert check_start({"init_from": None}, source()) == []
 
 
 def test_another_choice_is_a_sentence() -> None:
