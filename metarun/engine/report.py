@@ -89,7 +89,6 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
     """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted."""
     by_step = worst(scored["by_step"]) if objective.kind == "regression" else scored["by_step"].double()
     last = by_step[:, -1]
-    nlls = worst(scored["nll"]) if "nll" in scored else None
     return Report(
         metric=objective.metric,
         mean=mean(last),
@@ -101,16 +100,11 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
         median_by_step=[median(column) for column in by_step.T],
         steps=scored["steps"][0].tolist(),
         scores=last.tolist(),
-        nll=None if nlls is None else mean(nlls),
-        nll_ci95=None if nlls is None else interval(nlls),
-        nlls=[] if nlls is None else nlls.tolist(),
         **_by_objective(objective, scored, last),
-        coverage90=mean(scored["coverage90"]) if "coverage90" in scored else None,
-        coverage90_ci95=interval(scored["coverage90"].double()) if "coverage90" in scored else None,
         spread=mean(scored["spread"]) if "spread" in scored else None,
         variance=variance,
         **_by_presentation(scored),
-        **_likelihoods(scored),
+        **{"nll": None} | _likelihoods(scored),
     )
 
 
@@ -129,10 +123,10 @@ def _by_objective(objective: Objective, scored: dict[str, Tensor], last: Tensor)
 
 
 def _likelihoods(scored: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the means of `joint_nll` and `own_nll` with their intervals, and each episode's `joint_nll`, where the results have them."""
-    by_name = {name: worst(scored[name]) for name in ("joint_nll", "own_nll") if name in scored}
+    """Return the means of the likelihoods and of the coverage with their intervals, and the likelihoods by episode, as the results have."""
+    by_name = {name: worst(scored[name]) for name in ("nll", "joint_nll", "own_nll", "coverage90") if name in scored}
     figures = {name: mean(each) for name, each in by_name.items()} | {f"{name}_ci95": interval(each) for name, each in by_name.items()}
-    return figures | ({"joint_nlls": by_name["joint_nll"].tolist()} if "joint_nll" in by_name else {})
+    return figures | {f"{name}s": by_name[name].tolist() for name in ("nll", "joint_nll") if name in by_name}
 
 
 def _by_presentation(scored: dict[str, Tensor]) -> dict[str, Any]:
