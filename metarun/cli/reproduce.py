@@ -26,8 +26,6 @@ USAGE = (
 )
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
 """Overrides that would train another experiment, or write to another folder."""
-FREE = ("device", "logger", "log_every", "options", "reproduce", "resume", "save_every", "seed", "task.root", "task.seed", "trust")
-"""Keys and groups that a run may change and still reproduce its experiment."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +212,9 @@ def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | N
     config: the experiment's config. trained: the run's config; a drawn class split (null in the experiment) is no difference. done: the
     step of the run's last checkpoint, or None if unknown.
     """
-    from metarun.commands.overrides import leaves
+    from metarun.commands.overrides import NO_CHANGE, leaves
 
+    always = (*NO_CHANGE, "reproduce", "resume")
     was, now = dict(leaves(config)), dict(leaves(trained))
     replaced = [
         group for group in config if was.get(target := f"{group}._target_") != now.get(target)
@@ -223,7 +222,7 @@ def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | N
     differences = []
     for key, value in was.items():
         group = key.split(".")[0]
-        free = key in FREE or group in FREE or (group in replaced and key != f"{group}._target_")
+        free = key in always or group in always or (group in replaced and key != f"{group}._target_")
         drawn = value is None and not isinstance(now.get(key), (bool, int, float, str))
         if not free and not drawn and now.get(key) != value:
             differences.append(f"{key}={now.get(key)} instead of {value}")

@@ -23,11 +23,10 @@ from metarun.errors import UserError, nearest
 from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
+from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
 from metarun.wiring.build import Parts, build, evaluation_plan
 from metarun.wiring.instantiate import check_targets
-
-SPLITS = ("train", "val", "test")
 
 
 class Request(NamedTuple):

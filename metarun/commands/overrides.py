@@ -12,6 +12,10 @@ MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
 """The keys and groups that may differ from the checkpoint when a run is resumed; the first four are keys."""
 
 
+NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.seed", "trust")
+"""Keys and groups in which two runs of one setting may differ."""
+
+
 def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which a run is resumed: the checkpoint's, with the overrides.
 

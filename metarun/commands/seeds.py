@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from metarun.commands.overrides import leaves
+from metarun.commands.overrides import NO_CHANGE, leaves
 from metarun.commands.report_files import bound, origin, protocol, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
 from metarun.engine.report import Report
 from metarun.errors import UserError
 from metarun.records.checkpoint import Checkpoint
 
-MAY_DIFFER = ("device", "init_from", "log_every", "logger", "options", "overlap", "save_every", "seed", "task.root", "task.seed", "trust")
-"""Keys and groups that may differ between runs of one setting."""
+MAY_DIFFER = (*NO_CHANGE, "init_from", "overlap")
+"""Keys and groups in which runs of one setting and of several seeds may differ. Each may start from a run of its own seed."""
 
 
 def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
