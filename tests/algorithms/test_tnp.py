@@ -1,4 +1,4 @@
-"""The transformer neural process: its attention as one masked pass, and the symmetries of a set."""
+"""The transformer neural process: its attention as one masked pass."""
 
 from __future__ import annotations
 
@@ -58,21 +58,6 @@ def test_the_prediction_is_that_of_one_masked_pass_over_support_and_queries():
     torch.testing.assert_close(loss, nll(expected, query.y), rtol=1e-10, atol=1e-10)
 
 
-def test_the_order_of_the_support_examples_changes_nothing():
-    algorithm, params = small()
-    support, query = episode()
-    turned = Examples(support.x.flip(0), support.y.flip(0))
-    outputs = [algorithm.predict(algorithm.adapt(params, {}, each, KEY), query.x) for each in (support, turned)]
-    torch.testing.assert_close(*outputs, rtol=1e-11, atol=1e-11)
-
-
-def test_a_query_does_not_depend_on_the_other_queries():
-    algorithm, params = small()
-    support, query = episode()
-    adapted = algorithm.adapt(params, {}, support, KEY)
-    torch.testing.assert_close(algorithm.predict(adapted, query.x)[:2], algorithm.predict(adapted, query.x[:2]), rtol=1e-11, atol=1e-11)
-
-
 def test_another_support_target_changes_every_prediction():
     algorithm, params = small()
     support, query = episode()
@@ -81,24 +66,6 @@ def test_another_support_target_changes_every_prediction():
         algorithm.adapt(params, {}, other, KEY), query.x
     )
     assert float(apart.abs().min()) > 1e-6
-
-
-@pytest.mark.parametrize("content", [7.0, float("inf"), float("nan")])
-def test_the_content_of_padding_reaches_neither_loss_nor_gradient(content: float):
-    algorithm, params = small()
-    support, query = episode()
-
-    def longer(part: Examples) -> Examples:
-        x, y = (torch.cat([each, torch.full_like(each[:1], content)]) for each in part[:2])
-        return Examples(x, y, torch.arange(len(x)) < len(part.x))
-
-    def gradients(*parts: Examples) -> tuple[Tensor, ...]:
-        leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
-        loss = algorithm.loss(leaves, {}, Episode(*parts), KEY, torch.tensor(0))[0]
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        return (loss, *(each for each in found if each is not None))
-
-    testing.assert_same(gradients(longer(support), longer(query)), gradients(support, query), "padding changes the gradient")
 
 
 def test_the_gradient_of_the_loss_equals_finite_differences():

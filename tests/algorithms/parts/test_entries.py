@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
+from memories import memory_of
 
 from metarun.algorithms.parts.entries import CLASSES, EMPTY, KEYS, UNKNOWN, USAGE, VALUES, attend, available, empty_memory, faded, write
 
@@ -75,3 +77,28 @@ def test_an_entry_moves_with_its_class_and_fading_leaves_the_class():
     assert memory[CLASSES].tolist() == [4, 5, 6, UNKNOWN]
     new = {KEYS: torch.ones(2, 2), VALUES: torch.ones(2, 1), USAGE: torch.ones(2), CLASSES: torch.tensor([2**62 + 1, 8])}
     assert write(memory, new, torch.tensor([True, True]))[CLASSES].tolist() == [2**62 + 1, 5, 6, 8]
+
+
+def entries(*numbers: float) -> dict[str, torch.Tensor]:
+    columns = torch.tensor(numbers)[:, None]
+    return {KEYS: columns, VALUES: 10 * columns, USAGE: torch.ones(len(numbers))}
+
+
+def test_new_entries_take_empty_places_first_and_then_those_of_the_least_usage():
+    before = memory_of([0.5, EMPTY, 0.2, 0.9])
+    after = write(before, entries(7.0, 8.0), torch.tensor([True, True]))
+    assert sorted(after[KEYS].flatten().tolist()) == [0.0, 3.0, 7.0, 8.0], "place 1 was empty, place 2 the least used"
+    assert after[USAGE][[0, 3]].tolist() == pytest.approx([0.5, 0.9])
+    assert after[USAGE][[1, 2]].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(after[VALUES], 10 * after[KEYS])
+    assert before[KEYS].flatten().tolist() == [0.0, 1.0, 2.0, 3.0], "the old memory stays as it was"
+
+
+def test_what_is_no_entry_takes_no_place():
+    after = write(memory_of([0.5, EMPTY, 0.2, 0.9]), entries(7.0, 8.0, 9.0), torch.tensor([False, True, False]))
+    assert after[KEYS].flatten().tolist() == [0.0, 8.0, 2.0, 3.0]
+
+
+def test_of_more_entries_than_there_are_places_the_last_are_kept():
+    after = write(memory_of([0.5, 0.1]), entries(6.0, 7.0, 8.0, 9.0), torch.tensor([True, True, True, False]))
+    assert sorted(after[KEYS].flatten().tolist()) == [7.0, 8.0]
