@@ -269,8 +269,6 @@ TESTED_ELSEWHERE = {
     "metarun.algorithms.updates.rule": "tests/algorithms/test_gbml.py",  # a Protocol: each rule in configs/ keeps it
     "metarun.cli.jobs": "tests/cli/test_cli.py",  # from the words of a command to the arguments of a job
     "metarun.cli.main": "tests/cli/test_cli.py",
-    "metarun.commands.train": "tests/commands/test_commands.py",  # a run, and then what reads it
-    "metarun.commands.trained": "tests/commands/test_commands.py",
     "metarun.compute.kernels.normalisations": "tests/compute/kernels/test_rewrite.py",  # patterns are seen in whole programs only
     "metarun.compute.kernels.rewriting": "tests/compute/kernels/test_rewrite.py",
 }

@@ -1,0 +1,37 @@
+"""Configs of short runs on small images and on sinusoids, and their evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from small import composed
+
+from metarun.commands.evaluate import evaluate as run_evaluation
+
+IMAGES = {
+    "_target_": "small.split_images",
+    "ways": 3,
+    "shots": 2,
+    "min_shots": None,
+    "queries": 3,
+    "seed": 0,
+    "eval_seed": 0,
+    "classes": None,
+}
+CONV = {"_target_": "small.SmallConv", "filters": 2, "norm": "batch"}
+SHORT = ("steps=4", "tasks_per_step=2", "eval_every=2", "eval_episodes=3", "logger=jsonl", "device=cpu", "device.threads=1")
+SINUSOID = ("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "task.queries=5")
+
+
+def image_config(*overrides: str) -> dict[str, Any]:
+    """Return the config of a training on small images."""
+    return {**composed(*SHORT, *overrides), "task": dict(IMAGES), "backbone": dict(CONV)}
+
+
+def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, Any]:
+    """Evaluate a run, or a list of runs, on four test episodes unless told otherwise."""
+    named = [str(each) for each in run] if isinstance(run, list) else str(run)
+    request = {"checkpoint": named, "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
+    groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "options": {}}
+    return run_evaluation({**request, **groups, **options}, folder)
