@@ -65,9 +65,12 @@ def _score(report: Report) -> str:
     return f"{report.metric} inf, since {report.not_finite} of {report.episodes} tasks are not finite ({others}; {beside})"
 
 
-def with_interval(metric: str, value: float | None, ci95: float | None) -> str:
-    """Return a score with half its interval, such as "accuracy 98.12 % ± 0.23"; a missing or infinite interval is left out."""
-    scale, digits, unit = (100.0, 2, " %") if metric == "accuracy" else (1.0, 4, "")
+def with_interval(metric: str, value: float | None, ci95: float | None, digits: int = 4) -> str:
+    """Return a score with half its interval, such as "accuracy 98.12 % ± 0.23"; a missing or infinite interval is left out.
+
+    digits: behind the point; an accuracy has two.
+    """
+    scale, digits, unit = (100.0, 2, " %") if metric == "accuracy" else (1.0, digits, "")
     if value is None:
         return f"{metric} inf"
     known = ci95 is not None and math.isfinite(ci95)
@@ -82,8 +85,8 @@ def _more(report: Report) -> str:
         return f"; by presentation {'/'.join(map(str, named))}: {percent} %"
     if report.metric == "accuracy" or report.nll is None or report.coverage90 is None:
         return ""
-    text = f"; nll {report.nll:.3f} ± {report.nll_ci95:.3f}"
-    if report.joint_nll is not None:
+    text = f"; {with_interval('nll', report.nll, report.nll_ci95, digits=3)}"
+    if report.joint_nll is not None and f"{report.joint_nll:.3f}" != f"{report.nll:.3f}":  # both are equal for a single hypothesis
         text += f", joint {report.joint_nll:.3f}"
     if report.own_nll is not None and report.variance is not None:  # without a fitted variance, both are the same
         text += f", under the learned variance {report.own_nll:.3f}"

@@ -104,6 +104,12 @@ def test_a_sentence_has_the_joint_likelihood_and_the_bound_of_the_task() -> None
     assert "mse 2.0300, its mean as a point prediction: nll 1.770  [" in text
 
 
+def test_a_likelihood_that_is_not_finite_has_no_interval_and_an_equal_joint_one_is_left_out() -> None:
+    text = report_files.sentence(dataclasses.replace(regression(joint_nll=math.inf), nll=math.inf, nll_ci95=math.inf), REGRESSED)
+    assert "; nll inf, 90 % interval covers" in text
+    assert "; nll 1.800 ± 0.050, 90 % interval covers" in report_files.sentence(regression(joint_nll=1.8004), REGRESSED)
+
+
 def test_a_sentence_has_the_likelihood_under_a_learned_variance_only_beside_a_fitted_one() -> None:
     assert "under the learned variance 1.900" in report_files.sentence(regression(own_nll=1.9, variance=0.2), REGRESSED)
     assert "learned variance" not in report_files.sentence(regression(own_nll=1.8), REGRESSED)
