@@ -265,6 +265,14 @@ def test_padding_is_no_presentation():
     assert right.tolist() == presented.tolist() == [2.0, 1.0]
 
 
+def test_a_step_whose_logits_are_not_finite_is_wrong():
+    """The largest logit of each step is at its class; in the second and the third step a logit is infinite or no number."""
+    y = torch.eye(2)[torch.tensor([0, 0, 1, 1])]
+    logits = torch.tensor([[2.0, 1.0], [torch.inf, 1.0], [1.0, torch.nan], [1.0, 2.0]])
+    right, presented = by_presentation(logits, y, None)
+    assert (right.tolist(), presented.tolist()) == ([1.0, 1.0], [2.0, 2.0])
+
+
 def test_an_episode_has_as_many_presentations_of_each_class_as_examples():
     algorithm, episode = mann("running"), image_episode("test", shots=1, queries=3)
     params, state = testing.start(algorithm)

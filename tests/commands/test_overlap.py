@@ -99,10 +99,23 @@ def test_another_choice_is_a_sentence() -> None:
 
 
 def test_the_interval_covers_new_classes_only_where_episodes_differ_in_them() -> None:
-    three_of_three, two_of_three = source(ways=2), source(ways=2)
-    shown = two_of_three.episode("test", 0)
-    assert population_of(two_of_three, "test", shown, 600) == {"count": 3, "kind": "test classes", "covers_new": True}
-    shown = three_of_three.episode("val", 0)
-    assert population_of(three_of_three, "val", shown, 600) == {"count": 2, "kind": "val classes", "covers_new": False}
+    """Episodes of two ways: from three test classes they differ, from two validation classes they do not."""
+    animals = source()
+    known = {split: population_of(animals, split, animals.episode(split, 0), 600) for split in ("val", "test")}
+    assert known["test"] == {"count": 3, "kind": "test classes", "covers_new": True}
+    assert known["val"] == {"count": 2, "kind": "val classes", "covers_new": False}
     assert population_of(Lines(), "test", Lines().episode("test", 0), 600) is None
     assert few_shot().population("test") == len(few_shot().classes["test"])
+
+
+def test_the_interval_covers_new_tasks_only_where_episodes_do_not_repeat_tasks() -> None:
+    class Table(Lines):
+        def origins(self, split: str) -> tuple[str, ...]:
+            return tuple(f"houses/{town}" for town in "abcde")
+
+        def population(self, split: str) -> int:
+            return 5
+
+    shown = Table().episode("test", 0)
+    assert population_of(Table(), "test", shown, 5) == {"count": 5, "kind": "test tasks", "covers_new": True}
+    assert population_of(Table(), "test", shown, 6) == {"count": 5, "kind": "test tasks", "covers_new": False}
