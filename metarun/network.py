@@ -9,7 +9,8 @@ normalise each pass, by `norm`. "own" means the statistics of the rows of this p
 | support               | own            | support's         | own           | support's         |
 | reptile               | own            | support + 1 query | own           | support + 1 query |
 | running               | own            | own               | running       | running           |
-| layer, instance, none | per example    | per example       | per example   | per example       |
+| layer, instance       | per example    | per example       | per example   | per example       |
+| none                  | none           | none              | none          | none              |
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Network:
     def forward(self, params: Params, x: Tensor, now: NormPass) -> Tensor:
         """Run the module on x (B, ...).
 
-        params: the module's parameters; `forward` ignores other names. now: how to normalise; this object collects the statistics.
+        params: the module's parameters; `forward` ignores other names. now: says how to normalise, and collects the statistics of the pass.
         """
         for layer in self.norms:
             layer.current = now
@@ -211,7 +212,10 @@ def query_loss(objective: Objective, outputs: Tensor, statistics: Statistics, qu
 
 
 def present_classes(support: Examples, objective: Objective = CLASSIFICATION) -> Tensor | None:
-    """Return which ways have a support example, (N,) bool. None without padding, where every way has one, and in regression."""
+    """Return which ways have a support example, (N,) bool. None in regression, and without padding.
+
+    Without padding, every way has a support example.
+    """
     if support.mask is None or objective.kind != "classification":
         return None
     return (support.y * support.mask[:, None]).sum(dim=0) > 0

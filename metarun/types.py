@@ -268,7 +268,7 @@ class WithOrigins(Protocol):
     """A source whose episodes come from the classes or tasks of a data set, so that a test on training classes can be refused."""
 
     def origins(self, split: str) -> Sequence[str]:
-        """Return the names, in their data set, of the classes or tasks of a split, such as "omniglot/Greek/character01", each once.
+        """Return the names of the classes or tasks of a split, each once. A name begins with its data set: "omniglot/Greek/character01".
 
         A turned or otherwise changed copy of a class has the name of its original.
         """

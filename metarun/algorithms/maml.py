@@ -37,7 +37,7 @@ class Maml:
         the sum divided by the shots. This loss is N times the mean. At 5 ways, α = 0.4 in the released code equals α = 2.0 on a mean.
     adapts: name patterns of the parameters that the inner loop changes. adapt_norm: whether the inner loop changes scales and shifts of
         normalisation too. In the released code only the outer loop learns them. That code has shifts only; metarun has scales too.
-        BOIL's released code (https://github.com/HJ-Yoo/BOIL) adapts both in the inner loop, and so does `algo=boil`.
+        BOIL's released code (https://github.com/HJ-Yoo/BOIL) adapts scales and shifts in the inner loop, and so does `algo=boil`.
     recompute: run each inner step again for the outer gradient. Memory holds one step instead of all, and time grows by a third.
     """
 

@@ -9,8 +9,8 @@ https://arxiv.org/abs/1703.05175
 Adaptation is one pass over the support set and trains nothing. So training and test may differ in the number of ways, and the paper
 trains with more ways than it tests. The distance is the squared Euclidean one, without a temperature.
 
-The released code (https://github.com/jakesnell/prototypical-networks) starts from PyTorch's default weights (`backbone.init=torch`), where
-backbone=conv4 has Glorot's. Its rate halves every 2,000 episodes.
+The released code (https://github.com/jakesnell/prototypical-networks) starts from PyTorch's default weights (`backbone.init=torch`) and
+halves its learning rate every 2,000 episodes. metarun's conv4 starts from Glorot's weights by default.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ The update is a step of plain SGD at rate ε on the surrogate ½ |φ - stopgrad(
 ε from 1 to 0 linearly) is part of the method. Training uses no query set.
 
 As in the released code (https://github.com/openai/supervised-reptile), the inner Adam has β1 = 0. In training its second moments go on
-from task to task; evaluation starts from them and keeps no change. With one task a step this is the paper's serial chain. With several,
-each task of a step starts from the same moments, and their mean goes on. This differs from the released code, which passes the moments
-through the tasks of a step in turn. The released code takes the drawings of Omniglot as they are, ink 0 on paper 1 (`task.ink=0`), and
-normalises with an epsilon of 1e-3 (`backbone.norm_eps=1e-3`).
+from task to task; evaluation starts from them and keeps no change. With one task a step, each task starts from the moments at the end of
+the task before, as in the paper. With several tasks a step, all start from the same moments, and the mean of their last moments goes to
+the next step. The released code passes the moments through the tasks of a step in turn instead. It takes the drawings of Omniglot as they
+are, ink 0 on paper 1 (`task.ink=0`), and normalises with an epsilon of 1e-3 (`backbone.norm_eps=1e-3`).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Position:
 
     step: outer steps done. best: three entries about the best validation: the "score" that chose it, the "mean" over its tasks, and its
     "step". With `keep` above 1, best also has the list "kept", with these three entries for each of the best validations. window: sums of
-    the metrics since the last log line, as scalars on the device, and the number of these steps under "steps".
+    the metrics over the steps since the last log line, as scalars on the device; its entry "steps" is the number of those steps.
     """
 
     step: int

@@ -33,8 +33,8 @@ class Checkpoint:
     """Everything that a resumed run or an evaluation needs.
 
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
-    best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation; with keep=k, the
-    list "kept" has the same of the k best ones.
+    best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation; with keep=k, also
+    the list "kept", with these three entries for each of the k best validations.
     window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). version: of the metarun that wrote the file.

@@ -103,7 +103,7 @@ class FewShot:
 
     @cached_property
     def numbers(self) -> dict[str, Tensor]:
-        """The numbers of the classes of each split, (C,), from the names of data set and class."""
+        """An identifying number for each class of a split, (C,), computed from the names of the data set and the class."""
         return {split: numbers_of([f"{self.data}/{name}" for name in pool.names]) for split, pool in self.pools.items()}
 
     def shape(self, split: str) -> _Shape:
@@ -151,8 +151,8 @@ class FewShot:
     def draw(self, split: str, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the rows of the episodes, without reading an image.
 
-        Returns rows (T, N, K+Q), the numbers of the pool's images; no image is used twice in an episode. present (T, N) bool, False for
-        the ways that the episode does not use. shots (T, N), how many of the first K rows are used.
+        Returns rows (T, N, K+Q): indices of the pool's images. No image occurs twice among the used rows of an episode.
+        present (T, N) bool, False for the ways that the episode does not use. shots (T, N), how many of the first K rows are used.
         """
         shape = self.shape(split)
         key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)

@@ -133,7 +133,8 @@ def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
 def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
     """Return parameters and state, with the values of a checkpoint where the names agree.
 
-    A backbone's names begin with `body.` under a head, and have no prefix without a head (`protonet`). Each form can start from the other.
+    The names of a backbone's parameters begin with `body.` if the network has a head, and have no prefix if it has none (`protonet`). A run
+    with a head can start from a run without one, and the reverse.
 
     Raises UserError where the checkpoint has none of the parameters, or one of another shape.
     """
@@ -154,7 +155,7 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
 
 
 def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the stored tensors under the wanted names. A backbone's name with the prefix `body.` equals the name without it."""
+    """Return the stored tensors under the wanted names. A name counts as the same with and without `body.`."""
     known = {_bare(name): value for name, value in stored.items()}
     return {name: known[_bare(name)] for name in wanted if _bare(name) in known}
 
@@ -177,8 +178,8 @@ def build_settings(parts: Parts) -> Settings:
     keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS if name in config}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
-    # A chunk of the training's size is known to fit into memory. A resumed run restores the training's plan and no other, so a validation
-    # takes its largest chunk and its kernels from that plan.
+    # A chunk of the training's size is known to fit into memory. A checkpoint stores the training's plan only. So a validation takes its
+    # largest chunk and its kernels from that plan: a resumed run then validates with the same values.
     largest = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
     validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
     return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, largest=largest))
