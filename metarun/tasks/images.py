@@ -26,8 +26,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from metarun.cache import cache_folder
 from metarun.errors import UserError, first_line
+from metarun.files.cache import cache_folder
 from metarun.tasks.sampling import LARGE
 
 log = logging.getLogger(__name__)

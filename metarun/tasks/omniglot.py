@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.cache import cache_folder
 from metarun.errors import UserError, nearest
+from metarun.files.cache import cache_folder
 from metarun.tasks.images import ImageFiles, find_images, read_images
 from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.sampling import FewShot

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from metarun.cache import cache_folder
 from metarun.errors import first_line
+from metarun.files.cache import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from metarun.cache import cache_folder
 from metarun.compute.programs.in_place import may_alias, reuse_memory
 from metarun.compute.programs.interpreter import executable
 from metarun.errors import first_line
+from metarun.files.cache import cache_folder
 from metarun.functional import split_tensors
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metarun.cache import cache_folder
+from metarun.files.cache import cache_folder
 
 
 def test_the_first_variable_that_is_set_chooses_the_folder(monkeypatch: pytest.MonkeyPatch):
