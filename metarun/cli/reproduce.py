@@ -16,6 +16,7 @@ import yaml
 
 from metarun.cli.arguments import split
 from metarun.errors import UserError
+from metarun.files.writing import write_text
 
 if TYPE_CHECKING:
     from metarun.cli.folders import RunFolders
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
     file = folders.last / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
     result = compare(experiment, report, differences)
-    file.write_text(json.dumps({**report, "reproduction": result}, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps({**report, "reproduction": result}, indent=2) + "\n")
     print("\n".join(lines(asked.name, experiment, result)), flush=True)
     return 1 if result["reproduced"] is False else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from metarun.commands.overlap import described
 from metarun.engine.report import Report
+from metarun.files.writing import write_text
 
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:
@@ -119,14 +121,15 @@ def write_json(path: Path, content: Any) -> None:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(finite(content), indent=2) + "\n")
 
 
 def write_scores(path: Path, report: Report) -> None:
     """Write the score of each episode as CSV, and its negative log-likelihoods where the report has them."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        columns = {report.metric: report.scores}
-        columns |= {name: each for name, each in (("nll", report.nlls), ("joint_nll", report.joint_nlls)) if each}
-        writer.writerow(["episode", *columns])
-        writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    columns = {report.metric: report.scores}
+    columns |= {name: each for name, each in (("nll", report.nlls), ("joint_nll", report.joint_nlls)) if each}
+    writer.writerow(["episode", *columns])
+    writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))
+    write_text(path, text.getvalue())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 import metarun
 from metarun.errors import UserError
+from metarun.files.writing import keep_as, own_folder, replacing
 
 FORMAT = 2
 """Version of the file format. Add one when older versions of metarun cannot read the new files."""
@@ -79,21 +78,15 @@ def write(path: str | Path, content: memoryview) -> None:
 
     An existing `last.pt` first becomes `previous.pt`, unless it is damaged: then the older `previous.pt` stays.
 
-    Raises UserError where the disk refuses (full, read-only). The file at `path` then stays unchanged; `previous.pt` may already be a
-    second name of it.
+    Raises UserError where the folder is a link, or where the disk refuses (full, read-only). The file at `path` then stays unchanged;
+    `previous.pt` may already be a second name of it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, content)
-        if path.name == LAST and _is_whole(path):
-            _keep(path, path.with_name(PREVIOUS))
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        own_folder(path.parent)
+        with replacing(path, before=partial(_keep_previous, path)) as file:
+            file.write(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the checkpoint {path}: {error.strerror}; the files saved before are unchanged.") from error
 
 
@@ -173,38 +166,9 @@ def _fills_storage(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def _write(path: Path, content: memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _keep(path: Path, kept: Path) -> None:
-    """Give the file the second name `kept`, and replace an older file of that name. Neither name is missing at any instant."""
-    link = kept.with_name(f".{kept.name}.tmp")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-    except OSError:  # file systems without hard links
-        shutil.copyfile(path, link)
-    os.replace(link, kept)
-    # By POSIX, a rename between two names of one file does nothing, so the temporary name may still exist.
-    link.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames survive a power cut, where the system can open a folder."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+def _keep_previous(path: Path) -> None:
+    if path.name == LAST and _is_whole(path):
+        keep_as(path, path.with_name(PREVIOUS))
 
 
 def _is_whole(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from metarun.errors import UserError
+from metarun.files.writing import open_to_append, open_to_read, refuse_link, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +38,9 @@ class Tracker:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            refuse_link(self.folder / "tensorboard")
             kept = _cut_back(self.folder / METRICS, resume_step)
-            self._file = (self.folder / METRICS).open("a", encoding="utf-8")
+            self._file = open_to_append(self.folder / METRICS)
         except OSError as error:
             raise UserError(f"cannot write into the run folder {self.folder}: {error.strerror}.") from error
         self._start = time.monotonic() - kept
@@ -49,7 +51,7 @@ class Tracker:
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, **{name: value if math.isfinite(value) else None for name, value in numbers.items()}}
         line["time"] = round(time.monotonic() - self._start, 3)
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(f"{json.dumps(line)}\n".encode())
         self._file.flush()
         if self._writer is not None:
             for name, value in numbers.items():
@@ -174,25 +176,23 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _cut_back(path: Path, resume_step: int | None) -> float:
-    """Drop the lines after `resume_step` in one rename; return the time in the last line kept."""
-    if not path.exists() or path.stat().st_size == 0:
+    """Drop the lines after `resume_step` in one rename, and return the time in the last line kept."""
+    refuse_link(path)
+    if not path.exists():
         return 0.0
-    if resume_step is None:
+    with open_to_read(path) as file:
+        lines = file.read().splitlines(keepends=True)
+    if lines and resume_step is None:
         raise UserError(
             f"{path.parent} holds the metrics of another run; choose another folder, or continue that run with resume={path.parent}"
         )
     kept, seconds = [], 0.0
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in lines:
         entry = parse_entry(line)
-        if entry is not None and entry["step"] <= resume_step:
+        if entry is not None and resume_step is not None and entry["step"] <= resume_step:
             kept.append(line)
             seconds = float(entry.get("time") or 0.0)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, b"".join(kept))
     return seconds
 
 

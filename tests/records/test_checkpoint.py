@@ -234,6 +234,20 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     assert "cannot write the checkpoint" in sentence(save, tmp_path / "file" / "last.pt", make())
 
 
+def test_links_planted_among_the_checkpoints_overwrite_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    (tmp_path / "diary").write_text("mine")
+    for name in (".last.pt.tmp", ".previous.pt.tmp", "last.pt", "previous.pt", "best.pt"):
+        (folder / name).symlink_to(tmp_path / "diary")
+    for name in ("last.pt", "last.pt", "best.pt"):
+        save(folder / name, make(1))
+    (tmp_path / "linked").symlink_to(folder)
+    assert "linked is a link" in sentence(save, tmp_path / "linked/last.pt", make(2))
+    assert (tmp_path / "diary").read_text() == "mine"
+    assert {load(folder / name).step for name in ("last.pt", "previous.pt", "best.pt")} == {1}
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "last.pt", make(1))
 

@@ -129,6 +129,28 @@ def test_a_new_run_does_not_write_over_the_metrics_of_another(tmp_path: Path) ->
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("resume_step", [None, 5])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_a_link_in_a_run_folder_is_refused(tmp_path: Path, name: str, resume_step: int | None) -> None:
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    run.mkdir()
+    victim.mkdir()
+    (victim / "diary").write_text("mine")
+    (run / name).symlink_to(victim / "diary" if name == "metrics.jsonl" else victim)
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        Tracker(run, resume_step=resume_step)
+    assert [path.read_text() for path in victim.iterdir()] == ["mine"]
+
+
+def test_a_planted_second_name_of_a_file_is_replaced_on_resume_and_the_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "diary").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").hardlink_to(tmp_path / "diary")
+    with Tracker(tmp_path / "run", tensorboard=False, resume_step=5) as tracker:
+        tracker.log(6, {"loss": 1.0})
+    assert (tmp_path / "diary").read_text() == "mine"
+
+
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write into the run folder"):
