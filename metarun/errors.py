@@ -26,3 +26,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return the text with an escape in place of each control character and each byte that is no text, so that a terminal may show it."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.errors import UserError, nearest
-from metarun.tasks.images import ImageFiles, find_images, read_images
+from metarun.errors import UserError, nearest, printable
+from metarun.tasks.image_files import ImageFiles, find_images
+from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.sampling import FewShot
 
 Split = dict[str, list[str]]
 """Split -> names of its classes."""
+
+_SYNONYMS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""The names that a folder of a ready split may have, in upper or lower case."""
 
 
 def folder(
@@ -34,7 +43,7 @@ def folder(
     """Deal episodes of the images in `root`, (channels, image_size, image_size).
 
     root: a folder or zip with one folder per class; one top-level folder may enclose the class folders. Folders train/, val/ and
-        test/ above the class folders give the split. A class has all images below its folder.
+        test/ above the class folders give the split; `_SYNONYMS` has the names that they may have. A class has all images below it.
     image_size: pixels; metarun resizes the shorter side to this size and crops the centre. channels: 3 for RGB, 1 for grey.
     split: the shares of training, validation and test classes, as fractions or as numbers of classes. `split_seed` determines
         which classes each split gets.
@@ -42,7 +51,7 @@ def folder(
     classes: the same lists as a mapping, such as the result of `class_split` for an earlier run. `classes` takes precedence.
     sampling: ways, shots, … of `FewShot`.
 
-    Raises UserError for a missing or empty root, an unreadable image (the message names the file), too few classes or images for
+    Raises UserError for a missing or empty root, unreadable images (the message names the files), too few classes or images for
     the episodes, or a class in two splits. Decoded images are cached until a file changes.
     """
     if root is None:
@@ -72,31 +81,54 @@ def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
     parts = [name.split("/") for name in files.names]
     while len(_tops(parts)) == 1 and max(map(len, parts)) > 2:
         parts = [path[1:] if len(path) > 1 else path for path in parts]
-    divided = _is_ready(files.root, parts)
+    splits = _ready_splits(files.root, parts)
     rows: dict[str, list[int]] = {}
     ready: Split = {split: [] for split in SPLITS}
     for index, path in enumerate(parts):
-        if len(path) < (3 if divided else 2):
+        if len(path) < (3 if splits else 2):
             continue  # the file lies outside the class folders, so it has no class
-        name = path[1] if divided else path[0]
+        name = path[1] if splits else path[0]
         rows.setdefault(name, []).append(index)
-        if divided and name not in ready[path[0]]:
-            ready[path[0]].append(name)
+        if splits and name not in ready[splits[path[0]]]:
+            ready[splits[path[0]]].append(name)
     if len(rows) < 2:
         raise UserError(
-            f"'{files.root}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 classes."
+            f"'{printable(str(files.root))}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 "
+            "classes. Unpack archives inside it first."
         )
-    return dict(sorted(rows.items())), ready if divided else None
+    _check_names(files.root, rows)
+    return dict(sorted(rows.items())), ready if splits else None
 
 
-def _is_ready(root: Path, parts: Sequence[Sequence[str]]) -> bool:
-    """Return whether the top-level folders are train/, val/ and test/ with class folders in them."""
-    tops = _tops(parts)
-    if not ("train" in tops and tops & {"val", "test"} and max(map(len, parts)) > 2):
-        return False
-    if tops != set(SPLITS):
-        raise UserError(f"'{root}' holds {', '.join(sorted(tops))}; a ready split needs the folders train, val and test, and no other.")
-    return True
+def _ready_splits(root: Path, parts: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return top-level folder -> split where the folders are train/, val/ and test/ with class folders in them, else nothing."""
+    tops = sorted(_tops(parts))
+    splits = {top: split for top in tops for split, names in _SYNONYMS.items() if top.lower() in names}
+    if not ("train" in splits.values() and len(set(splits.values())) > 1 and max(map(len, parts)) > 2):
+        return {}
+    if len(tops) != 3 or set(splits.values()) != set(SPLITS):
+        held = printable(", ".join(tops))
+        raise UserError(f"'{printable(str(root))}' holds {held}; a ready split needs the folders train, val and test, and no other.")
+    return splits
+
+
+def _check_names(root: Path, names: Iterable[str]) -> None:
+    """Raise UserError for class folders whose names are no text, or look the same and differ in their bytes."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(f"the class folder '{printable(name)}' of '{printable(str(root))}' has a name that is not UTF-8; rename it.")
+        twin = seen.setdefault(_composed(name), name)
+        if twin != name:
+            raise UserError(
+                f"'{printable(str(root))}' has two class folders '{printable(name)}', whose names use different code points of Unicode "
+                f"({twin!a} and {name!a}); put their images into one folder."
+            )
+
+
+def _composed(name: str) -> str:
+    """Return the name with each accent and its letter as one code point, however the disk or the zip writes it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _tops(parts: Sequence[Sequence[str]]) -> set[str]:
@@ -156,15 +188,18 @@ def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
     lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
     if not all(isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed) for listed in lists):
         raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
-    known, seen = set(names), dict[str, str]()
+    known, seen = {_composed(name): name for name in names}, dict[str, str]()
     for split in SPLITS:
-        for name in chosen[split]:
+        for name in map(_composed, chosen[split]):
             if name not in known:
-                raise UserError(f"{source} has class '{name}' in {split}, but '{root}' has no such folder.{nearest(str(name), names)}")
+                raise UserError(
+                    f"{source} has class '{printable(name)}' in {split}, but '{printable(str(root))}' has no such folder with images."
+                    f"{printable(nearest(name, names))}"
+                )
             if name in seen:
-                raise UserError(f"{source} has class '{name}' in {seen[name]} and in {split}; a class may occur only once.")
+                raise UserError(f"{source} has class '{printable(name)}' in {seen[name]} and in {split}; a class may occur only once.")
             seen[name] = split
-    return {split: list(chosen[split]) for split in SPLITS}
+    return {split: [known[_composed(name)] for name in chosen[split]] for split in SPLITS}
 
 
 def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:

@@ -13,88 +13,43 @@ import logging
 import os
 import secrets
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from metarun.errors import UserError, first_line
+from metarun.errors import UserError, printable
 from metarun.files.cache import cache_folder
+from metarun.tasks.decoding import Budget, Depth, decode, reason
+from metarun.tasks.image_files import ImageFiles, reader
 from metarun.tasks.sampling import LARGE
 
 log = logging.getLogger(__name__)
 
-_RECIPE = 1
+_RECIPE = 2
 """Part of every cache key of decoded images; raise it when `decode` changes a pixel."""
 
 _PORTION = 1000
 """Images of one portion; metarun decodes a whole portion before it begins the next one."""
 
-_NOT_IMAGES = frozenset(
-    (
-        *(".txt", ".md", ".rst", ".log", ".html", ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".csv", ".tsv"),
-        *(".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".sqlite", ".lnk", ".sha256", ".md5"),
-        *(".py", ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pt", ".h5", ".mp3", ".wav", ".mp4", ".mov", ".avi"),
-        *(".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar"),
-    )
-)
-"""Endings of files that metarun skips. Any other file must be an image, so that no photograph is lost silently."""
+_SHOWN = 10
+"""Unreadable files that an error names."""
 
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files below a folder or inside a zip.
-
-    root: the folder or zip. names: paths relative to it, "/" between the parts, sorted. stamp: changes whenever a file does.
-    """
-
-    root: Path
-    names: tuple[str, ...]
-    stamp: str
-
-
-def find_images(root: str | Path) -> ImageFiles:
-    """List the images of a folder or zip without reading them; UserError if the folder or zip does not exist.
-
-    The list leaves out hidden files, `__MACOSX`, and files whose ending is not an image's (text, tables, archives, …).
-    """
-    root = Path(root).expanduser()
-    if not root.exists():
-        raise UserError(f"there is no folder or zip '{root}'.")
-    entries = _walk(root) if root.is_dir() else _list_zip(root)
-    facts = {name: fact for name, fact in sorted(entries.items()) if _may_be_image(PurePosixPath(name))}
-    stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
-    return ImageFiles(root, tuple(facts), stamp)
+_BYTES = Budget(256 << 20)
+"""The bytes of files that all threads hold at one time."""
 
 
 def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Tensor:
     """Return the images as uint8 (M, channels, size, size) in the order of `files.names`, from the cache if it has them.
 
-    name: prefix of the cache file's name. Raises UserError with the name of the first file that is not readable as an image.
+    name: prefix of the cache file's name. Raises UserError with the names of the files that cannot be read as images.
     """
     facts = [_RECIPE, PIL.__version__, files.stamp, size, channels]
     return cached(name, facts, (len(files.names), channels, size, size), lambda: _decode_all(files, size, channels))
-
-
-def decode(data: bytes, *, size: int, channels: int) -> np.ndarray:
-    """Decode one image of any format Pillow reads to uint8 (size, size, channels), channels 1 (grey) or 3 (RGB).
-
-    The image is turned as its EXIF data say, and blended onto white if it is transparent. Then the shorter side is resized to `size`
-    (Lanczos), and the centre is cropped.
-    """
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.draft(opened.mode, (2 * size, 2 * size))  # the JPEG decoder then skips detail that the resizing would drop
-        image = _flatten(ImageOps.exif_transpose(opened))
-    image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size), method=Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(size, size, channels)
 
 
 def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> Tensor:
@@ -175,66 +130,53 @@ def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.nd
         os.fsync(file.fileno())
 
 
-def _walk(root: Path) -> dict[str, list[int]]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the folder '{error.filename}' ({error.strerror}).")
-
-    facts = {}
-    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
-        below[:] = [name for name in below if not _hidden(name)]
-        for path in (Path(folder, name) for name in names if not _hidden(name)):
-            if path.exists():  # skips a dangling link
-                facts[path.relative_to(root).as_posix()] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return facts
-
-
-def _list_zip(root: Path) -> dict[str, list[int]]:
-    try:
-        with zipfile.ZipFile(root) as archive:
-            return {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if not info.is_dir()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"'{root}' is neither a folder nor a complete zip file ({error}).") from error
-
-
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
-
-
-def _may_be_image(path: PurePosixPath) -> bool:
-    return not any(_hidden(part) for part in path.parts) and path.suffix.lower() not in _NOT_IMAGES
-
-
-@contextmanager
-def _reader(root: Path) -> Iterator[Callable[[str], bytes]]:
-    if root.is_dir():
-        yield lambda name: (root / name).read_bytes()
-    else:
-        with zipfile.ZipFile(root) as archive:
-            yield archive.read
-
-
 def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndarray]:
-    """Yield the images (channels, size, size), in the order of the names."""
-    log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), files.root, cache_folder())
-    with _reader(files.root) as read:
+    """Yield the images (channels, size, size), in the order of the names; raise UserError at the end if some files have no image."""
+    log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), printable(str(files.root)), cache_folder())
+    unreadable: dict[str, str] = {}
+    depths: dict[str, Depth] = {}
+    with reader(files) as read, ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
 
-        def decode_file(name: str) -> np.ndarray:
+        def decode_file(index: int) -> tuple[np.ndarray | str, list[Depth]]:
+            """Return the image, or the reason why there is none; and the values of a deep image."""
+            name, deep = files.names[index], list[Depth]()
             try:
-                return decode(read(name), size=size, channels=channels).transpose(2, 0, 1)
+                with _BYTES.hold(files.sizes[index]):
+                    return decode(read(name), size=size, channels=channels, name=name, depths=deep).transpose(2, 0, 1), deep
             except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
-                reason = first_line(error)
-                raise UserError(f"cannot read '{name}' of '{files.root}' as an image ({reason}); repair or remove the file.") from error
+                return reason(error), deep
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(files.names), _PORTION):  # so that decoding does not run far ahead of writing
-                yield from pool.map(decode_file, files.names[start : start + _PORTION])
+        for start in range(0, len(files.names), _PORTION):  # so that decoding does not run far ahead of writing
+            indices = range(start, min(start + _PORTION, len(files.names)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of damaged metadata, which do not matter here
+                decoded = list(pool.map(decode_file, indices))
+            for index, (image, deep) in zip(indices, decoded, strict=True):
+                for depth in deep:
+                    depths[depth.kind] = max(depth, depths.get(depth.kind, depth), key=lambda each: each.high)
+                if isinstance(image, str):
+                    unreadable[files.names[index]] = image
+                elif not unreadable:
+                    yield image
+    _refuse(files, unreadable, depths.values())
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits (Pillow would clip it), and blend transparent images onto white."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image
+def _refuse(files: ImageFiles, unreadable: Mapping[str, str], depths: Iterable[Depth]) -> None:
+    """Raise UserError for files without an image, and for deep images that would all be black."""
+    root = printable(str(files.root))
+    named = [f"'{printable(name)}' ({printable(why)})" for name, why in list(unreadable.items())[:_SHOWN]]
+    if len(unreadable) == 1:
+        name, why = next(iter(unreadable.items()))
+        raise UserError(f"cannot read '{printable(name)}' of '{root}' as an image ({printable(why)}); repair, convert or remove the file.")
+    if unreadable:
+        more = f" and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
+        raise UserError(
+            f"cannot read {len(unreadable)} of the {len(files.names)} files of '{root}' as images: {', '.join(named)}{more}; "
+            "repair, convert or remove these files."
+        )
+    for depth in depths:
+        if depth.dark:
+            raise UserError(
+                f"the images of '{root}' with {depth.kind} have no value above {depth.high:.6g}, where {depth.white:.6g} is white, so they "
+                "would all be nearly black; save them with 8 bits per channel, or scale them to the whole range."
+            )

@@ -17,7 +17,8 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, nearest
 from metarun.files.cache import cache_folder
-from metarun.tasks.images import ImageFiles, find_images, read_images
+from metarun.tasks.image_files import ImageFiles, find_images
+from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.sampling import FewShot
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from metarun.errors import UserError
 from metarun.tasks import folder as module
 from metarun.tasks import images
 from metarun.tasks.folder import class_split, folder
-from metarun.tasks.images import ImageFiles
+from metarun.tasks.image_files import ImageFiles
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.sampling import FewShot
 
@@ -171,7 +172,7 @@ def test_more_ways_than_classes_are_refused_with_the_numbers(root: Path) -> None
         ({"classes": {"train": [1], "val": ["c1"], "test": ["c2"]}}, "must have the three lists train, val and test of class names"),
         (
             {"classes": {"train": ["c0", "c11"], "val": ["c2"], "test": ["c3"]}},
-            "class 'c11' in train, .* no such folder. Did you mean 'c1'?",
+            "class 'c11' in train, .* no such folder with images. Did you mean 'c1'?",
         ),
         ({"classes": {"train": ["c0", "c1"], "val": ["c2"], "test": ["c1"]}}, "class 'c1' in train and in test"),
     ],
@@ -212,6 +213,55 @@ def test_a_class_in_two_ready_splits_is_refused(tmp_path: Path) -> None:
             a_class(tmp_path / "set" / split, name, 0)
     with pytest.raises(UserError, match="class 'a' in train and in test"):
         source(tmp_path / "set")
+
+
+@pytest.mark.parametrize("names", [("Train", "Val", "TEST"), ("training", "valid", "testing"), ("train", "dev", "test")])
+def test_the_folders_of_a_ready_split_may_have_other_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for split, classes in zip(names, ("abc", "de", "fg"), strict=True):
+        for name in classes:
+            a_class(tmp_path / "set" / split, name, 0)
+    assert class_split(source(tmp_path / "set")) == {"train": ["a", "b", "c"], "val": ["d", "e"], "test": ["f", "g"]}
+    a_class(tmp_path / "set" / "val", "h", 0)
+    if names[1] != "val":
+        with pytest.raises(UserError, match="a ready split needs the folders train, val and test, and no other"):
+            source(tmp_path / "set")
+
+
+def test_class_names_that_only_look_alike_are_refused_and_lists_match_either_spelling(root: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    a_class(root, decomposed, 3)
+    lists = {"train": [composed, "c1"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
+    assert class_split(source(root, classes=lists))["train"] == [decomposed, "c1"]
+    a_class(root, composed, 3)
+    with pytest.raises(UserError, match=r"two class folders '.*', whose names use different code points"):
+        source(root)
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="names of files are text here")
+def test_a_class_name_that_is_no_text_is_refused_printably(root: Path) -> None:
+    os.makedirs(os.fsencode(root) + b"/M\xfcller")
+    Image.new("L", (4, 4)).save(Path(os.fsdecode(os.fsencode(root) + b"/M\xfcller/1.png")))
+    with pytest.raises(UserError, match=r"class folder 'M\\udcfcller' .* is not UTF-8; rename it") as raised:
+        source(root)
+    assert str(raised.value).isprintable()
+
+
+def test_support_and_query_never_share_a_file_whatever_links_there_are(root: Path) -> None:
+    """D2: a link from a class folder to its parent showed each image 41 times."""
+    for number in range(10):
+        (root / f"c{number}" / "up").symlink_to("..")
+        (root / f"c{number}" / "again.png").symlink_to("0.png")
+        os.link(root / f"c{number}" / "1.png", root / f"c{number}" / "twin.png")
+    assert [count for pool in source(root).pools.values() for count in pool.counts] == [3] * 10
+
+
+def test_a_zip_with_backslashes_holds_the_same_classes(root: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for path in root.rglob("*.png"):
+            archive.write(path, "photos\\" + "\\".join(path.relative_to(root).parts))
+    packed = source(tmp_path / "set.zip")
+    assert class_split(packed) == GOLDEN_SPLIT
+    assert torch.equal(packed.episode("train", 0).query.x, source(root).episode("train", 0).query.x)
 
 
 def test_an_unreadable_image_is_named(root: Path) -> None:

@@ -18,7 +18,9 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks import images as module
-from metarun.tasks.images import cache_folder, cached, decode, find_images, read_images
+from metarun.tasks.decoding import decode
+from metarun.tasks.image_files import find_images
+from metarun.tasks.images import cache_folder, cached, read_images
 
 
 @pytest.fixture(autouse=True)
@@ -50,23 +52,6 @@ def test_a_zip_and_the_folder_it_was_made_of_give_the_same_images(tmp_path: Path
     assert images.shape == (3, 3, 5, 5)
     assert images[2, :, 2, 2].tolist() == [0, 20, 30]
     assert torch.equal(images, read_images(packed, size=5, channels=3, name="set"))
-
-
-def test_hidden_files_and_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
-    names = [
-        ".DS_Store",
-        "a/.hidden.png",
-        "__MACOSX/a/._1.png",
-        ".git/x.png",
-        "a/notes.TXT",
-        "a/Thumbs.db",
-        "a/1.png",
-        "a/photo",
-        "a/2.heic",
-    ]
-    for name in names:
-        a_file(tmp_path / "set", name)
-    assert find_images(tmp_path / "set").names == ("a/1.png", "a/2.heic", "a/photo")
 
 
 def test_the_shorter_side_is_resized_and_the_middle_cut_out() -> None:
@@ -105,14 +90,6 @@ def test_an_unreadable_image_is_named(tmp_path: Path, data: bytes) -> None:
     a_file(tmp_path / "set", "oak/bad.png", data)
     with pytest.raises(UserError, match=r"cannot read 'oak/bad\.png' of '.*set' as an image"):
         read_images(find_images(tmp_path / "set"), size=8, channels=3, name="set")
-
-
-def test_a_root_that_is_missing_or_no_zip_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no folder or zip"):
-        find_images(tmp_path / "nowhere")
-    a_file(tmp_path, "broken.zip", b"PK\x03\x04 and no more")
-    with pytest.raises(UserError, match="neither a folder nor a complete zip file"):
-        find_images(tmp_path / "broken.zip")
 
 
 def test_the_second_call_reads_the_cache_and_a_changed_file_makes_a_new_one(tmp_path: Path, cache: Path) -> None:
@@ -223,6 +200,42 @@ def test_a_failed_write_leaves_no_file_behind(cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     assert torch.equal(keep(IMAGES), IMAGES)
     assert list(cache.iterdir()) == []
+
+
+def test_all_unreadable_files_are_named_at_once(tmp_path: Path, cache: Path) -> None:
+    picture = encode(Image.fromarray(np.arange(3000, dtype=np.uint8).reshape(50, 60)))
+    for number in range(12):
+        a_file(tmp_path / "set", f"a/{number:02}.png", picture[: 9 * number])
+    a_file(tmp_path / "set", "a/IMG.HEIC", b"\0\0\0\x18ftypheic" + bytes(20))
+    a_file(tmp_path / "set", "a/\x1b[2J.png", b"no image")
+    a_file(tmp_path / "set", "b/good.png", picture)
+    a_file(tmp_path / "set", "b/good.xmp", b"side-car")
+    with pytest.raises(UserError, match=r"cannot read 14 of the 15 files of '.*' as images") as raised:
+        read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set")
+    text = str(raised.value)
+    assert r"'a/\x1b[2J.png' (no image of a format that metarun reads), 'a/00.png' (empty), " in text
+    assert " and 4 more; repair, convert or remove these files." in text
+    assert text.isprintable()
+    assert "BytesIO" not in text
+    assert list(cache.iterdir()) == []
+
+
+def test_pillows_warnings_stay_inside(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    data = encode(Image.new("L", (4, 4), 9), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    a_file(tmp_path / "set", "a/1.png", data)
+    assert int(read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set").max()) == 9
+    assert not recwarn.list
+
+
+def test_a_set_whose_deep_images_would_all_be_black_is_refused(tmp_path: Path) -> None:
+    """Cameras of 12 bits write values up to 4095 into files of 16 bits."""
+    for number, high in enumerate((0, 800, 4095)):
+        a_file(tmp_path / "set", f"a/{number}.tif", encode(Image.fromarray(np.full((4, 4), high, dtype=np.uint16)), "TIFF"))
+    with pytest.raises(UserError, match="with 16-bit integers have no value above 4095, where 65535 is white, so they would all be"):
+        read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set")
+    a_file(tmp_path / "set", "a/3.tif", encode(Image.fromarray(np.full((4, 4), 65535, dtype=np.uint16)), "TIFF"))
+    shades = read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set")[:, 0, 0, 0]
+    assert shades.tolist() == [0, 3, 15, 255]
 
 
 def test_an_unreadable_image_leaves_no_file_behind(tmp_path: Path, cache: Path) -> None:
