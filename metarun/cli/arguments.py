@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from metarun.cli.paths import as_typed, typed_paths
 from metarun.errors import UserError, nearest
+from metarun.files.paths import expanded, quoted
 
 GROUPS = ("algo", "task", "backbone", "device", "optimizer", "logger", "experiment")
 VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 INSPECTING = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc", "--version")
 FLAGS = (*VALUE_FLAGS, *INSPECTING, "--resolve", "--run", "-r", "--multirun", "-m")
+CONFIG_DIR = ("--config-dir=~", "-cd=~")
+"""A shell does not expand the `~` in the middle of a word."""
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-PATH_KEY = re.compile(r"(resume|checkpoint|save|[\w.]+\.(root|path))=(?P<value>[^'\"\[$].*)", re.DOTALL)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -31,6 +34,8 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
             flags.append(f"--info={rest.pop(0) if rest and rest[0] in INFO else 'all'}")
         elif (name := word.partition("=")[0]) not in FLAGS:
             raise UserError(f"there is no flag '{name}'.{nearest(name, FLAGS)}")
+        elif word.startswith(CONFIG_DIR):
+            flags.append(f"{name}={expanded(word.partition('=')[2])}")
         else:
             flags.append(word)
             if word in VALUE_FLAGS and rest:
@@ -59,31 +64,15 @@ def open_groups(overrides: list[str]) -> list[str]:
     return [f"++{override}" if override.startswith(tuple(f"{group}." for group in outside)) else override for override in overrides]
 
 
-def quote_path(override: str) -> str:
-    """Return a path's override, in quotes where the path has letters of Hydra's grammar: `resume=runs/lr=0.1 (2)`."""
-    match = PATH_KEY.fullmatch(override)
-    if match is None or not re.search(r"[=,(){}\[\]'\"\\]", match["value"]):
-        return override
-    return f"{override[: match.start('value')]}'{escape(match['value'])}'"
-
-
-def escape(text: str) -> str:
-    """Return text escaped for single quotes in Hydra's grammar, where backslashes count only before a quote or at the end."""
-    return re.sub(r"(\\*)('|$)", lambda part: part[1] * 2 + ("\\'" if part[2] else ""), text)
-
-
 def resumed(overrides: list[str]) -> str | None:
     """Return the path of the last `resume=PATH`, or None."""
     paths = [override.partition("=")[2] for override in overrides if re.match(r"\+*resume=", override)]
-    path = paths[-1] if paths else "null"
-    if path[:1] in ("'", '"') and path[-1:] == path[:1]:
-        path = path[1:-1].replace("\\" + path[0], path[0])
-    return None if path in ("", "null") else path
+    return None if not paths or paths[-1] == "null" else typed_paths(paths[-1])[0]
 
 
 def run_folder(path: str) -> Path:
     """Return the run folder of `resume=PATH`, which names the folder, its checkpoints/ or a checkpoint; UserError where it is no run."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not folder.exists():
         raise UserError(f"resume={path}: there is no such run folder.")
     if folder.is_file():
@@ -97,7 +86,8 @@ def run_folder(path: str) -> Path:
 
 def fixed_keys(overrides: list[str]) -> list[str]:
     """Return the keys with a single value in a sweep; the names of its jobs leave them out."""
-    words = (re.match(r"\+*([\w.]+)=(.*)", override, re.DOTALL) for override in overrides)
+    bare = (re.sub(r"'(\\.|[^'\\])*'", "''", override) for override in overrides)  # a comma in quotes separates no values
+    words = (re.match(r"\+*([\w.]+)=(.*)", override, re.DOTALL) for override in bare)
     return [word[1] for word in words if word and not re.search(r",|^(choice|range|interval|glob|tag|sort|shuffle)\(", word[2])]
 
 
@@ -107,15 +97,14 @@ def prepare(command: str, arguments: list[str]) -> list[str]:
     `eval`, and `train` with `resume=`, start from a checkpoint's config (`open_groups`). A resumed run keeps its folder and the files
     that Hydra wrote there at its start. Raises UserError where `resume=` names no run, or stands in a sweep.
     """
-    flags, overrides = split(arguments)
-    if not sweeps(flags):
-        overrides = [quote_path(override) for override in overrides]
-    elif keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]:
+    flags, typed = split(arguments)
+    overrides = [as_typed(override, sweeps(flags)) for override in typed]
+    if sweeps(flags) and (keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]):
         flags.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
-    resume = resumed(overrides) if command == "train" else None
+    resume = resumed(typed) if command == "train" else None
     if resume is None:
         return [*flags, *(open_groups(overrides) if command == "eval" else overrides)]
     if sweeps(flags):
         raise UserError("resume= continues one run; leave out -m and resume each run of a sweep by itself.")
-    folder = f"hydra.run.dir='{escape(str(run_folder(resume)))}'"
+    folder = f"hydra.run.dir={quoted(str(run_folder(resume)))}"
     return [*flags, *open_groups(overrides), folder, "hydra.output_subdir=null"]

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
-from metarun.cli.arguments import escape
 from metarun.errors import UserError
+from metarun.files.paths import quoted
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
@@ -127,7 +127,7 @@ class NumberedFolder(Callback):
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra[kind].dir = path
             if kind == "sweep":
-                overrides.append(f"{key}='{escape(path)}'")
+                overrides.append(f"{key}={quoted(path)}")
 
 
 def tidy(name: str) -> str:

@@ -21,6 +21,7 @@ from metarun.cli.folders import Refusal, RunFolders, tidy
 from metarun.cli.hydra_errors import JOB_NOTE, explain
 from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.errors import UserError
+from metarun.files.paths import expanded
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -115,7 +116,7 @@ def resume_config(cfg: DictConfig) -> dict[str, Any]:
     """
     overrides = {key: value for key, value in typed_keys().items() if key != "resume"}
     groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in overrides if key in options() and key in cfg}
-    return {"resume": str(Path(str(cfg.resume)).expanduser()), "overrides": overrides, "groups": groups}
+    return {"resume": str(expanded(str(cfg.resume))), "overrides": overrides, "groups": groups}
 
 
 def typed_keys() -> dict[str, Any]:

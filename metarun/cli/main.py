@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -96,7 +97,7 @@ def dispatch(words: list[str]) -> int:
 def unknown(word: str) -> str:
     """Return the sentence about a first word that is no command."""
     if "=" in word:
-        return f"'{word}' needs a command before it; write metarun train {word}."
+        return f"'{word}' needs a command before it; write metarun train {shlex.quote(word)}."
     kind = "option" if word.startswith("-") else "command"
     return f"there is no {kind} '{word}'.{nearest(word, [*COMMANDS, '--help', '--version'])}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from metarun.cli.arguments import split
+from metarun.cli.paths import typed_paths
 from metarun.errors import UserError
+from metarun.files.paths import quoted, word
 from metarun.files.writing import write_text
 
 if TYPE_CHECKING:
@@ -90,7 +93,7 @@ def main(arguments: list[str]) -> int:
         done = checkpoint.load(last).step if last.is_file() else None
         differences += [change for change in changes(config, stored.config, done) if change not in differences]
     trust = [word for word in asked.overrides if word.startswith("trust=")]
-    scored = f"checkpoint={runs[0]}" if len(runs) == 1 else f"checkpoint=[{','.join(runs)}]"
+    scored = f"checkpoint={quoted(runs[0])}" if len(runs) == 1 else f"checkpoint=[{','.join(map(quoted, runs))}]"
     jobs.run("eval", [scored, *([] if len(runs) == 1 else ["ensemble=false"]), *protocol(experiment.eval), *trust], folders)
     file = folders.last / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
@@ -111,9 +114,8 @@ def train_runs(asked: Asked, folders: RunFolders) -> list[str]:
         runs.append(str(folders.last))
         if not (folders.last / "report.json").is_file():  # interrupted; the training has printed how to resume
             missing = [" ".join(words) for words in seeds[len(runs) :]]
-            more = f", after the trainings with {' and '.join(missing)}" if missing else ""
-            listed = runs[0] if len(seeds) == 1 else f"[{','.join(runs)}{',...' if missing else ''}]"
-            print(f"then{more}: metarun reproduce {asked.name} checkpoint={listed}", flush=True)
+            more = f", after the trainings with {' and '.join(missing)}, and with their folders" if missing else ""
+            print(f"then{more}: metarun reproduce {shlex.quote(asked.name)} {word('checkpoint', *runs)}", flush=True)
             return []
     return runs
 
@@ -145,8 +147,7 @@ def _runs(words: list[str]) -> list[str]:
         raise UserError("checkpoint= may occur once; give several runs as checkpoint=[RUN,RUN].")
     if not named:
         return []
-    listed = named[0].removeprefix("[").removesuffix("]").split(",") if named[0].startswith("[") else named
-    return [run.strip() for run in listed]
+    return typed_paths(named[0])
 
 
 def _seeds(words: list[str]) -> int | None:

@@ -20,6 +20,7 @@ from metarun.engine.evaluation import BY_STEP, observation_variance
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.report import Report
 from metarun.errors import UserError, nearest
+from metarun.files.paths import expanded
 from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
@@ -141,7 +142,7 @@ def check_request(config: Mapping[str, Any]) -> Request:
     if type(config.get("ensemble", True)) is not bool:
         raise UserError(f"ensemble={config['ensemble']} is unknown; it must be true or false.")
     save = config.get("save")
-    return Request(split, config["episodes"], config["seed"], by_step, None if save is None else Path(save).expanduser())
+    return Request(split, config["episodes"], config["seed"], by_step, None if save is None else expanded(save))
 
 
 def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:

@@ -24,6 +24,7 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, UserError
+from metarun.files.paths import word
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
@@ -110,16 +111,18 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         selection = Selection.of(settings.select, parts.algorithm.objective)
         best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
-            progress.say(f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train resume={folder}")
+            progress.say(
+                f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train {word('resume', folder)}"
+            )
             return selection.error(best["score"])
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
         chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
     print(f"{told(selection, end.best, [described(each) for each in overlaps])}; run folder {folder}")
-    print(f"test it with: metarun eval checkpoint={folder}{'' if end.best else '/checkpoints/last.pt'}")
+    print(f"test it with: metarun eval {word('checkpoint', folder if end.best else folder / 'checkpoints' / checkpoint.LAST)}")
     if (kept := len(kept_files(end.best))) > 1:
-        print(f"test its {kept} best checkpoints as an ensemble with: metarun eval checkpoint={folder} best={kept}")
+        print(f"test its {kept} best checkpoints as an ensemble with: metarun eval {word('checkpoint', folder)} best={kept}")
     return selection.error(best["score"])
 
 

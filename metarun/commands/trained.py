@@ -11,6 +11,7 @@ import torch
 from metarun.commands.ensemble import ensemble_of, stacked
 from metarun.engine.keeping import kept_files
 from metarun.errors import UserError
+from metarun.files.paths import expanded
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.types import Learner, Params, State, traits_of
@@ -47,7 +48,7 @@ def load_members(named: Any, best: int = 1) -> tuple[list[Path], list[Checkpoint
 
 def kept_paths(run: str, best: int) -> list[Path]:
     """Return the files of the `best` best checkpoints of a run folder, the best one first; UserError where the run kept fewer."""
-    if Path(run).expanduser().is_file():
+    if expanded(run).is_file():
         raise UserError(f"best={best} needs a run folder, and {run} is one checkpoint; name the folder of its run.")
     last = checkpoint.resolve(run, default=checkpoint.LAST)
     stored = checkpoint.load(last)

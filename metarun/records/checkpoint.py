@@ -17,6 +17,7 @@ from torch import Tensor
 
 import metarun
 from metarun.errors import UserError
+from metarun.files.paths import expanded, word
 from metarun.files.writing import keep_as, own_folder, replacing
 
 FORMAT = 2
@@ -107,7 +108,7 @@ def resolve(path: str | Path, default: str = BEST) -> Path:
 
     Raises UserError where that file does not exist; the message names checkpoints or runs that exist.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_file():
         return path
     if not path.exists():
@@ -251,5 +252,5 @@ def _remedy(path: Path) -> str:
             step = _load(sibling).step
         except UserError:
             continue
-        return f" {sibling.name} in the same folder is intact (step {step}): metarun train resume={sibling}"
+        return f" {sibling.name} in the same folder is intact (step {step}): metarun train {word('resume', sibling)}"
     return ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from metarun.errors import UserError
+from metarun.files.paths import word
 from metarun.files.writing import open_to_append, open_to_read, refuse_link, write_whole
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
         lines = file.read().splitlines(keepends=True)
     if lines and resume_step is None:
         raise UserError(
-            f"{path.parent} holds the metrics of another run; choose another folder, or continue that run with resume={path.parent}"
+            f"{path.parent} holds the metrics of another run; "
+            f"choose another folder, or continue that run with {word('resume', path.parent)}"
         )
     kept, seconds = [], 0.0
     for line in lines:

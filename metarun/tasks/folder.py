@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.errors import UserError, nearest, printable
+from metarun.files.paths import expanded
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
@@ -178,7 +179,7 @@ def _sizes(split: Sequence[float], count: int) -> list[int]:
 
 def _read_split(path: str) -> Any:
     try:
-        return json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        return json.loads(expanded(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read task.split_file '{path}' ({error}); it must be JSON with the lists train, val and test.") from error
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from metarun import draws
 from metarun.errors import UserError
+from metarun.files.paths import expanded
 from metarun.tasks.images import cached
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.sampling import FewShot
@@ -144,7 +145,7 @@ def load_faces(root: str | None = None) -> list[tuple[ImageFont.FreeTypeFont, fr
     """Open each of `FACES`, and list the code points that it has (FreeType draws a box for any other code point)."""
     from matplotlib import ft2font, get_data_path  # imported here: a cached set needs no fonts, and matplotlib is slow to import
 
-    folder = Path(root).expanduser() if root else Path(get_data_path(), "fonts", "ttf")
+    folder = expanded(root) if root else Path(get_data_path(), "fonts", "ttf")
     fonts = []
     for path in (folder / f"{name}.ttf" for name in FACES):
         if not path.is_file():

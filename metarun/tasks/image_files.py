@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from metarun.errors import UserError, first_line, printable
+from metarun.files.paths import expanded
 from metarun.tasks.decoding import UnreadableError
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def find_images(root: str | Path) -> ImageFiles:
     The list leaves out hidden files, folders that devices leave (`@eaDir`, `__MACOSX`, …), and files whose ending is not an image's.
     Each real file has one name. Of several names, the one without a link counts, then the first one in the order of the names.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     try:
         mode = root.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -17,6 +17,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, nearest
 from metarun.files.cache import cache_folder
+from metarun.files.paths import expanded
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
@@ -96,9 +97,9 @@ def omniglot(
 
 def _locate(root: str | None, download: bool) -> Path:
     if root is not None:
-        folder = Path(root).expanduser()
+        folder = expanded(root)
     elif data := os.environ.get("METARUN_DATA"):
-        folder = Path(data).expanduser() / "omniglot"
+        folder = expanded(data) / "omniglot"
     else:
         folder = cache_folder() / "omniglot"
     # torchvision puts its downloads into the subfolder omniglot-py.

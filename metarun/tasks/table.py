@@ -22,6 +22,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest
+from metarun.files.paths import expanded
 from metarun.tasks.points import PointSampling, divide
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
@@ -171,7 +172,7 @@ def table(
 
 def _read(path: str) -> list[dict[str, str]]:
     """Return the lines below the header, by column."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise UserError(f"task.path={path}: there is no such file.")
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metarun.cli.arguments import escape, fixed_keys, open_groups, prepare, resumed, run_folder, split
+from metarun.cli.arguments import fixed_keys, open_groups, prepare, resumed, run_folder, split
 from metarun.errors import UserError
 
 
@@ -20,14 +20,14 @@ def test_flags_keep_their_values_and_come_first() -> None:
     assert split(["--info", "defaults", "a=1"]) == (["--info=defaults"], ["a=1"])
 
 
-def test_quotes_and_backslashes_before_them_are_escaped() -> None:
-    assert escape(r"it's \ a\'") == r"it\'s \ a\\\'"
-    assert escape("end\\") == "end\\\\"
-
-
 def test_a_path_in_quotes_or_a_sweep_is_left_alone() -> None:
     assert prepare("eval", ["checkpoint='a=b'"]) == ["checkpoint='a=b'"]
-    assert prepare("eval", ["-m", "checkpoint=a,b"]) == ["-m", "checkpoint=a,b"]
+    assert prepare("eval", ["-m", "checkpoint=a,b"]) == ["-m", "checkpoint='a','b'"]
+
+
+def test_a_config_folder_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    assert split(["--config-dir=~/conf"]) == (["--config-dir=/somebody/conf"], [])
 
 
 def test_an_unknown_flag_gets_the_nearest_one() -> None:
@@ -36,13 +36,13 @@ def test_an_unknown_flag_gets_the_nearest_one() -> None:
 
 
 def test_keys_with_a_single_value_stay_out_of_the_names_of_a_sweeps_jobs() -> None:
-    assert fixed_keys(["steps=9", "seed=0,1", "algo=choice(a,b)", "task.name='x'"]) == ["steps", "task.name"]
+    assert fixed_keys(["steps=9", "seed=0,1", "algo=choice(a,b)", "task.name='x,y'"]) == ["steps", "task.name"]
     assert prepare("train", ["-m", "steps=9", "seed=0,1"])[:2] == ["-m", "hydra.job.config.override_dirname.exclude_keys=[steps]"]
 
 
 @pytest.mark.parametrize(
     ("words", "path"),
-    [(["resume=a", "resume=b"], "b"), (["resume='it\\'s'"], "it's"), (["resume=null"], None), (["steps=3"], None), (["resume="], None)],
+    [(["resume=a", "resume=b"], "b"), (["resume='it\\'s'"], "it's"), (["resume=null"], None), (["steps=3"], None)],
 )
 def test_the_last_path_after_resume_counts(words: list[str], path: str | None) -> None:
     assert resumed(words) == path

@@ -1,0 +1,44 @@
+"""Paths as a user types them and as metarun prints them: the home folder, and quotes for Hydra and for a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+_PLAIN = re.compile(r"[^'\"\[].*", re.DOTALL)
+"""A path that needs no quotes of Hydra's grammar: metarun takes it as it is typed (`metarun.cli.paths`)."""
+
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+_LITERAL_BRACE = "\\${"
+
+
+def expanded(path: str | Path) -> Path:
+    """Return the path with the home folder in the place of `~`; unchanged where the system knows no home folder."""
+    return Path(os.path.expanduser(path))
+
+
+def quoted(text: str) -> str:
+    """Return text in single quotes, so that Hydra reads exactly this text: neither a list, a number nor an interpolation."""
+    return f"'{escape(_INTERPOLATION.sub(lambda found: found[1] * 2 + _LITERAL_BRACE, text))}'"
+
+
+def escape(text: str) -> str:
+    """Return text escaped for single quotes in Hydra's grammar, where backslashes count only before a quote or at the end."""
+    return re.sub(r"(\\*)('|\Z)", lambda part: part[1] * 2 + ("\\'" if part[2] else ""), text)
+
+
+def word(key: str, *paths: str | Path) -> str:
+    """Return `key=PATH`, or `key=[PATH,PATH]` for several paths, in the quotes that a POSIX shell and Hydra need."""
+    texts = [_explicit(str(path)) for path in paths]
+    if len(texts) == 1:
+        plain = _PLAIN.fullmatch(texts[0]) and "${" not in texts[0] and texts[0] not in ("", "null")
+        return shlex.quote(f"{key}={texts[0] if plain else quoted(texts[0])}")
+    listed = ",".join(text if re.fullmatch(r"[\w./-]+", text, re.ASCII) and "/" in text else quoted(text) for text in texts)
+    return shlex.quote(f"{key}=[{listed}]")
+
+
+def _explicit(path: str) -> str:
+    """Return the path of a folder that is called `~…` so that its name does not mean a home folder."""
+    return f"./{path}" if path.startswith("~") else path
