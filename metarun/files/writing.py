@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from metarun.errors import UserError
 
@@ -104,19 +105,19 @@ def sync_folder(folder: Path) -> None:
 def open_to_append(path: Path) -> BinaryIO:
     """Open a file to append to. Raises OSError for a link and for a FIFO, a device or another file that is none on a disk."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return _regular(os.open(path, flags, 0o666), path, "ab")
+    return os.fdopen(_regular(os.open(path, flags, 0o666), path), "ab")
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> io.BufferedReader:
     """Open a file. Raises OSError as `open_to_append` does."""
-    return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path, "rb")
+    return os.fdopen(_regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), path), "rb")
 
 
-def _regular(descriptor: int, path: Path, mode: Literal["ab", "rb"]) -> BinaryIO:
+def _regular(descriptor: int, path: Path) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return os.fdopen(descriptor, mode)
+    return descriptor
 
 
 def own_folder(folder: Path) -> None:

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,8 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError, printable
-from metarun.files.cache import cache_folder
+from metarun.files.cache import cache_folder, open_private, private_folder
+from metarun.files.writing import PRIVATE, replacing
 from metarun.tasks.decoding import Budget, Depth, decode, reason
 from metarun.tasks.image_files import ImageFiles, reader
 from metarun.tasks.sampling import LARGE
@@ -60,9 +60,10 @@ def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], 
     same. Both cases log one warning. A tensor of more than `LARGE` bytes is the mapped file: do not write to the tensor.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_folder() / f"{name}-{digest}.bin"
-    kept = _load(path)
-    if kept is None and _store(path, shape, make):
+    folder = private_folder()
+    path = None if folder is None else folder / f"{name}-{digest}.bin"
+    kept = None if path is None else _load(path)
+    if kept is None and path is not None and _store(path, shape, make):
         kept = _load(path)
     if kept is not None:
         return kept
@@ -74,7 +75,7 @@ def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], 
 
 def _load(path: Path) -> Tensor | None:
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_private(path) as file:
             expected = file.read(32)
             if hashlib.file_digest(file, "sha256").digest() != expected:
                 raise ValueError("its checksum is wrong")
@@ -89,7 +90,7 @@ def _load(path: Path) -> Tensor | None:
         return None
 
 
-def _map(file: io.FileIO) -> Tensor:
+def _map(file: io.BufferedReader) -> Tensor:
     """Map the array at the file's position. The system reads a page at its first use, and all processes share the pages."""
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -100,14 +101,8 @@ def _map(file: io.FileIO) -> Tensor:
 
 def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> bool:
     """Write the file; return whether that succeeded."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(temporary, shape, make)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write(path, shape, make)
     except OSError as error:
         log.warning("cannot write the cache file %s (%s); without it every run makes the images again.", path, error)
         return False
@@ -118,7 +113,7 @@ def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.nd
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     digest = hashlib.sha256(header.getvalue())
-    with path.open("wb") as file:
+    with replacing(path, mode=PRIVATE, exact=True) as file:
         file.write(bytes(32) + header.getvalue())
         for image in make():
             data = image.tobytes()
@@ -126,8 +121,6 @@ def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.nd
             file.write(data)
         file.seek(0)
         file.write(digest.digest())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -13,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from metarun.errors import first_line
-from metarun.files.cache import cache_folder
+from metarun.files.cache import private_folder, read_checked, write_checked
+from metarun.files.writing import PREFIX, SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ _INSTRUCTIONS = {
 }
 """Compiler options by torch's CPU capability, which a user may have lowered: the instruction sets that torch itself relies on, and no more.
 The tuning decides whether sums stay in registers."""
+FOLDER = "kernels"
+"""The subfolder of the cache folder. A file there holds a SHA-256 and then the library."""
 _SECONDS = 120
 """Time limit of a compiler call."""
 
@@ -52,14 +57,7 @@ def load(source: Path) -> ctypes.CDLL:
         version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
         texts = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
         digest = hashlib.sha256(b"\0".join([*texts, version, " ".join(command).encode()])).hexdigest()[:16]
-        library = cache_folder() / "kernels" / f"{source.stem}-{digest}.so"
-        if library.exists():
-            try:
-                return ctypes.CDLL(str(library))
-            except OSError as error:
-                log.info("%s is damaged and is compiled again: %s", library, first_line(error))
-        _compile(command, source, library)
-        return ctypes.CDLL(str(library))
+        return _kept(f"{source.stem}-{digest}.library") or _compile(command, source, f"{source.stem}-{digest}.library")
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[0] if lines else f"exit code {error.returncode}")
@@ -90,12 +88,48 @@ def _instructions() -> list[str]:
     raise NoLibraryError(f"they do not support a processor with {capability}")
 
 
-def _compile(command: list[str], source: Path, library: Path) -> None:
-    """Compile next to the library's place and move the result there, so that a run that starts meanwhile never reads half a library."""
+def _kept(name: str) -> ctypes.CDLL | None:
+    """Return the library that an earlier run compiled, None where there is none or a damaged one."""
+    folder = private_folder(FOLDER)
+    if folder is None:
+        return None
+    try:
+        return _opened(read_checked(folder / name))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.info("%s is damaged and is compiled again: %s", folder / name, first_line(error))
+        return None
+
+
+def _opened(library: bytes) -> ctypes.CDLL:
+    """Load a library from a copy that no other process can change: the system reads a library page by page, as the program needs it."""
+    with _work_folder() as folder:
+        copy = folder / "library.so"
+        copy.write_bytes(library)
+        return ctypes.CDLL(str(copy))
+
+
+def _compile(command: list[str], source: Path, name: str) -> ctypes.CDLL:
+    """Compile a library, keep it for later runs where the cache folder allows, and load it."""
     start = time.perf_counter()
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        output = Path(folder) / library.name
+    with _work_folder() as folder:
+        output = folder / "library.so"
         subprocess.run([*command, "-o", str(output), str(source)], capture_output=True, timeout=_SECONDS, check=True)
-        output.replace(library)
+        library = output.read_bytes()
     log.info("compiled %s in %.1f s", source.name, time.perf_counter() - start)
+    if (kept := private_folder(FOLDER)) is not None:
+        try:
+            write_checked(kept / name, library)
+        except OSError as error:
+            log.info("%s is not kept for later runs: %s", source.name, error.strerror)
+    return _opened(library)
+
+
+@contextlib.contextmanager
+def _work_folder() -> Iterator[Path]:
+    """Yield an empty folder for the user alone, in the cache folder if that can be written. A killed process may leave the folder there."""
+    kept = private_folder(FOLDER)
+    parent = kept if kept is not None and os.access(kept, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX, dir=parent) as name:
+        yield Path(name)

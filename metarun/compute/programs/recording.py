@@ -29,7 +29,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 from metarun.compute.programs.in_place import may_alias, reuse_memory
 from metarun.compute.programs.interpreter import executable
 from metarun.errors import first_line
-from metarun.files.cache import cache_folder
+from metarun.files.cache import private_folder
 from metarun.functional import split_tensors
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,8 @@ def _merge_layout_changes(module: GraphModule) -> None:
 
 def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:
     """Return the program fused by torch's compiler, or None, with a warning, where the compiler does not work here."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # torch's default folder is emptied at every boot
+    if (kept := private_folder("compiled")) is not None:  # torch's default folder is emptied at every boot
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kept))
     from torch import _inductor as inductor  # takes a second to import
 
     start = time.perf_counter()

@@ -58,12 +58,27 @@ def test_a_text_that_does_not_compile_leaves_nothing_and_says_what_the_compiler_
 
 
 @needs_compiler
-def test_a_broken_library_is_compiled_again(tmp_path: Path):
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "planted"])
+def test_a_damaged_library_is_compiled_again_and_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str):
     compiler.load(source(tmp_path))
     (library,) = kept(tmp_path)
-    library.unlink()
-    library.write_bytes(b"half")
+    whole = library.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 16]) + whole[middle + 1 :]
+    library.write_bytes({"cut": whole[:middle], "flipped": flipped, "empty": b"", "planted": b"\x7fELF"}[damage])
+    opened = []
+    opener = compiler._opened
+    monkeypatch.setattr(compiler, "_opened", lambda content: opened.append(content) or opener(content))
     assert compiler.load(source(tmp_path)).twice(4) == 8
+    assert opened == [library.read_bytes()[32:]]
+
+
+@needs_compiler
+def test_a_library_is_loaded_from_a_copy_that_stays_whole_when_the_file_is_overwritten(tmp_path: Path):
+    loaded = compiler.load(source(tmp_path))
+    (library,) = kept(tmp_path)
+    library.write_bytes(b"")
+    assert loaded.twice(4) == 8
 
 
 def test_a_compiler_command_that_is_not_valid_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -93,8 +108,7 @@ def test_a_processor_without_the_vectors_is_said(tmp_path: Path, monkeypatch: py
 
 
 @needs_compiler
-def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(compiler.NoLibraryError, match="file"):
-        compiler.load(source(tmp_path))
+def test_without_a_cache_folder_the_library_is_compiled_for_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiler, "private_folder", lambda _: None)
+    assert compiler.load(source(tmp_path)).twice(4) == 8
+    assert not (tmp_path / "cache").exists()
