@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import first_of
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, nearest, printable
 from metarun.tasks.pool import ClassPool, is_whole, numbers_of, pool_of
 from metarun.types import Episode, Examples
 
@@ -253,7 +253,7 @@ class FewShot:
         for name, count in zip(pool.names, pool.counts, strict=True):
             if count < needed:
                 raise UserError(
-                    f"class '{name}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
+                    f"class '{printable(name)}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
                     f"Lower {key['queries']} or {key['shots']}."
                 )
 

@@ -150,6 +150,13 @@ def test_a_class_with_too_few_images_is_named_before_any_image_is_read(root: Pat
         source(root, classes=lists)
 
 
+def test_control_characters_in_the_name_of_a_class_are_printed_as_escapes(root: Path) -> None:
+    a_class(root, "a\nb\x1b[2J", 0, count=1)
+    lists = {"train": ["a\nb\x1b[2J", "c1"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
+    with pytest.raises(UserError, match=r"class 'a\\nb\\x1b\[2J' has 1 images"):
+        source(root, classes=lists)
+
+
 def test_more_ways_than_classes_are_refused_with_the_numbers(root: Path) -> None:
     with pytest.raises(UserError, match="the val split has 2 classes; 5 ways need more"):
         source(root, ways=5)
