@@ -6,30 +6,28 @@ tasks' rows standardise inputs and targets. Predicting the train tasks' mean the
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import first_of
-from metarun.errors import UserError, nearest
-from metarun.files.paths import expanded
+from metarun.errors import UserError, nearest, printable
+from metarun.tasks.columns import Columns, Words, check_range, read_columns
+from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
 from metarun.tasks.points import PointSampling, divide
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
 
 log = logging.getLogger(__name__)
-
-MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Standard:
     def of(rows: Tensor) -> Standard:
         """Return the mean and standard deviation of each column of `rows` (M, D)."""
         std, mean = torch.std_mean(rows, dim=0, correction=0)
-        return Standard(mean, torch.where(std > 0, std, 1.0))
+        constant = rows.amin(dim=0) == rows.amax(dim=0)  # where rounding may leave a tiny deviation
+        return Standard(torch.where(constant, rows[0], mean), torch.where(constant, 1.0, std))
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Return the standardised values in single precision."""
@@ -137,6 +136,8 @@ def table(
     target: str | Sequence[str],
     features: Sequence[str] | None = None,
     categorical: Sequence[str] = (),
+    delimiter: str | None = None,
+    decimal: str | None = None,
     split: Sequence[float] = (0.7, 0.15, 0.15),
     split_seed: int = 0,
     tasks: Mapping[str, Sequence[str]] | None = None,
@@ -147,61 +148,43 @@ def table(
 
     task_column: the column that names the task of a row. target: one column or several. features: the input columns; None for all
         others. categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
+    delimiter, decimal: see `metarun.tasks.csv_file.open_csv` and `metarun.tasks.columns.read_columns`; None finds them.
     split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them.
     tasks: the names of each split's tasks, instead of a drawn split.
     skip_small: leave out tasks with fewer rows than an episode needs, instead of an error.
     sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default.
 
-    Raises UserError for columns that do not exist, for values that are missing or no numbers (with line and column), and for
-    tasks that are too small or too few.
+    Raises UserError for columns that do not exist, values that are missing, no numbers or outlandish, and tasks too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
-    lines = _read(path)
-    columns = _columns(list(lines[0]), task_column, targets, features, categorical)
-    rows_of = _group(lines, task_column)
-    splits = _split(sorted(rows_of), split, split_seed) if tasks is None else _checked(tasks, rows_of)
-    ordered = [(row, lines[row]) for rows in rows_of.values() for row in rows]
-    in_train = torch.tensor([name in set(splits["train"]) for name, rows in rows_of.items() for _ in rows])
-    raw_x = torch.cat([_inputs(ordered, name, name in categorical, in_train) for name in columns], dim=1)
-    raw_y = torch.cat([_numbers(ordered, name, "target") for name in targets], dim=1)
-    inputs, outputs = Standard.of(raw_x[in_train]), Standard.of(raw_y[in_train])
-    counts = {name: len(rows) for name, rows in rows_of.items()}
-    points = PointSampling.of(sampling, queries=10)
-    return TableTasks(inputs(raw_x), outputs(raw_y), splits, counts, inputs, outputs, points, skip_small, data=Path(path).stem)
-
-
-def _read(path: str) -> list[dict[str, str]]:
-    """Return the lines below the header, by column."""
-    file = expanded(path)
-    if not file.is_file():
-        raise UserError(f"task.path={path}: there is no such file.")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            lines = list(reader)
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"task.path={path} cannot be read as a CSV file in UTF-8 ({error}).") from error
-    repeated = {name for name in header if header.count(name) > 1}
-    if repeated:
-        raise UserError(f"task.path={path} has more than one column '{min(repeated)}'; rename one of them.")
-    if not lines:
-        raise UserError(f"task.path={path} has no rows below its header line.")
-    for number, line in enumerate(lines):
-        if None in line or None in line.values():
-            raise UserError(f"row {_row(number)} of {path} does not have the {len(header)} columns of the header; add or remove commas.")
-    return lines
+    file = open_csv(path, delimiter, [task_column, *targets])
+    inputs = _columns(file, task_column, targets, features, categorical)
+    numbers = dict.fromkeys([name for name in inputs if name not in categorical], "feature") | dict.fromkeys(targets, "target")
+    columns = read_columns(file, [task_column, *categorical], numbers, decimal)
+    named = columns.words[task_column]
+    splits = _split(sorted(named.known), split, split_seed) if tasks is None else _checked(tasks, named.known)
+    order = np.argsort(named.codes, kind="stable")  # the rows of one task next to each other, tasks as they first occur
+    train = np.isin(named.codes, [code for code, name in enumerate(named.known) if name in set(splits["train"])])
+    x, encoder = _standardised(columns, order, train, inputs, "feature")
+    y, decoder = _standardised(columns, order, train, targets, "target")
+    counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
+    return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, data=Path(path).stem)
 
 
 def _columns(
-    header: list[str], task_column: str, targets: Sequence[str], features: Sequence[str] | None, categorical: Sequence[str]
+    file: CsvFile, task_column: str, targets: Sequence[str], features: Sequence[str] | None, categorical: Sequence[str]
 ) -> list[str]:
     """Return the input columns, having checked that every column named exists."""
+    header = list(file.header)
     named = {"task_column": [task_column], "target": targets, "features": features or [], "categorical": categorical}
     for key, names in named.items():
         for name in names:
             if name not in header:
-                raise UserError(f"task.{key}: the table has no column '{name}'; it has {', '.join(header)}.{nearest(name, header)}")
+                shown = printable(", ".join(header))
+                hint = (
+                    " The first line must be a header with the names of the columns." if looks_like_data(header) else nearest(name, header)
+                )
+                raise UserError(f"task.{key}: the table has no column '{name}'; it has {shown}.{printable(hint)}")
     columns = [name for name in header if name != task_column and name not in targets] if features is None else list(features)
     taken = [name for name in columns if name in targets or name == task_column]
     if taken:
@@ -214,49 +197,33 @@ def _columns(
     return columns
 
 
-def _group(lines: Sequence[Mapping[str, str]], task_column: str) -> dict[str, list[int]]:
-    """Return the line numbers of each task, tasks in the order in which they first occur."""
-    rows_of: dict[str, list[int]] = {}
-    for number, line in enumerate(lines):
-        rows_of.setdefault(_text(line, task_column, number), []).append(number)
-    return rows_of
+def _standardised(columns: Columns, order: np.ndarray, train: np.ndarray, names: Sequence[str], role: str) -> tuple[Tensor, Standard]:
+    """Return the columns in this order of rows, (M, D) float32, and their standardisation by the training rows."""
+    for name in [name for name in names if name in columns.numbers]:
+        check_range(columns.numbers[name][train], columns.lines[train], name, role, columns.path)
+    in_train, parts = torch.from_numpy(train[order]), list[tuple[str, Tensor]]()
+    for name in names:
+        if name in columns.words:
+            parts += [(name, column) for column in _one_hot(columns.words[name], order, train)]
+        else:
+            parts.append((name, torch.from_numpy(columns.numbers[name][order])))
+    raw = torch.stack([column for _, column in parts], dim=1)
+    standard = Standard.of(raw[in_train])
+    values = standard(raw)
+    good = torch.isfinite(standard.std) & (standard.std > 0)
+    for place in torch.nonzero(~(good & torch.isfinite(values).all(dim=0))).flatten().tolist():
+        row = int(torch.nonzero(~torch.isfinite(values[:, place])).flatten()[0]) if good[place] else int(raw[:, place].abs().argmax())
+        raise UserError(
+            f"the {role} column '{printable(parts[place][0])}' of {columns.path} cannot be standardised by its training rows: its value "
+            f"{raw[row, place].item():.6g} in line {columns.lines[order[row]]} is too large or too small; scale the column or correct it."
+        )
+    return values, standard
 
 
-def _row(number: int) -> int:
-    """Return the row as a spreadsheet counts it, the header being row 1."""
-    return number + 2
-
-
-def _text(line: Mapping[str, str], column: str, number: int) -> str:
-    value = line[column].strip()
-    if value.lower() in MISSING:
-        raise UserError(f"row {_row(number)} has no value in column '{column}'; fill it in or remove the row.")
-    return value
-
-
-def _inputs(lines: Sequence[tuple[int, Mapping[str, str]]], column: str, categorical: bool, in_train: Tensor) -> Tensor:
-    """Return one input column as numbers, (M, 1), or (M, categories) with one 0/1 column per category of the train tasks."""
-    if not categorical:
-        return _numbers(lines, column, "feature")
-    words = [_text(line, column, number) for number, line in lines]
-    known = sorted({word for word, train in zip(words, in_train.tolist(), strict=True) if train})
-    return torch.tensor([[float(word == each) for each in known] for word in words], dtype=torch.float64)
-
-
-def _numbers(lines: Sequence[tuple[int, Mapping[str, str]]], column: str, role: str) -> Tensor:
-    """Return a column as numbers, (M, 1) float64."""
-    return torch.tensor([[_number(_text(line, column, number), column, role, number)] for number, line in lines], dtype=torch.float64)
-
-
-def _number(text: str, column: str, role: str, number: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        remedy = "name it in task.categorical, or leave it out of task.features" if role == "feature" else "use a numeric target"
-        raise UserError(f"row {_row(number)} has '{text}' in the {role} column '{column}', which is not a number; correct it, {remedy}.")
-    return value
+def _one_hot(words: Words, order: np.ndarray, train: np.ndarray) -> list[Tensor]:
+    """Return one 0/1 column (M,) per word of the training rows, in the order of the words."""
+    codes, in_train = torch.from_numpy(words.codes[order]), set(np.unique(words.codes[train]).tolist())
+    return [(codes == code).to(torch.float64) for code in sorted(in_train, key=lambda code: words.known[code])]
 
 
 def _split(names: Sequence[str], shares: Sequence[float], seed: int) -> dict[str, list[str]]:
@@ -273,7 +240,7 @@ def _split(names: Sequence[str], shares: Sequence[float], seed: int) -> dict[str
     return {split: [names[i] for i in order[a:b]] for split, a, b in zip(SPLITS, edges, edges[1:], strict=False)}
 
 
-def _checked(tasks: Mapping[str, Sequence[str]], known: Mapping[str, object]) -> dict[str, list[str]]:
+def _checked(tasks: Mapping[str, Sequence[str]], known: Collection[str]) -> dict[str, list[str]]:
     """Return the split that the user gives by name; UserError for a name that the table lacks or that occurs twice."""
     if set(tasks) != set(SPLITS):
         raise UserError(f"task.tasks has the splits {', '.join(tasks)}; it needs {', '.join(SPLITS)}.")

@@ -182,19 +182,19 @@ def test_bad_arguments_are_told_in_a_sentence(tmp_path: Path, options: dict, sen
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "no rows below its header"),
-        ("t,x,y\n", "no rows below its header"),
+        ("", "(is empty|no rows below its header)"),
+        ("t,x,y\n", "(is empty|no rows below its header)"),
         ("t,x,x,y\n1,1,1,1\n", "more than one column 'x'"),
-        ("t,x,y\n1,1,1\n1,2\n", "row 3 of .* does not have the 3 columns"),
-        ("t,x,y\n1,1,1,1\n", "row 2 of .* does not have the 3 columns"),
-        ('t,x,y\n1,"1,1\n', "cannot be read as a CSV file"),
+        ("t,x,y\n1,1,1\n1,2\n", r"line 3 of .* has \d fields, but the header has 3 columns; add or remove commas\."),
+        ("t,x,y\n1,1,1,1\n", r"line 2 of .* has \d fields, but the header has 3 columns; add or remove commas\."),
+        ('t,x,y\n1,"1,1\n', "line 2 of .* cannot be read as CSV: a quote is opened and not closed"),
         ("t,x,y\na,1,1\nb,1,1\n", "the table has 2 tasks; a split into train, val and test needs at least 3"),
-        ("t,x,y\na,1,1\nb,,1\nc,1,1\n", "row 3 has no value in column 'x'; fill it in or remove the row"),
-        ("t,x,y\na,1,1\nb,1,1\nc,1,NaN\n", "row 4 has no value in column 'y'"),
-        ("t,x,y\na,1,1\n,1,1\nc,1,1\n", "row 3 has no value in column 't'"),
-        ("t,x,y\na,1,1\nb,red,1\nc,1,1\n", "row 3 has 'red' in the feature column 'x', which is not a number; .* task.categorical"),
-        ("t,x,y\na,1,1\nb,inf,1\nc,1,1\n", "row 3 has 'inf' in the feature column 'x'"),
-        ("t,x,y\na,1,high\nb,1,1\nc,1,1\n", "row 2 has 'high' in the target column 'y', which is not a number; .* numeric target"),
+        ("t,x,y\na,1,1\nb,,1\nc,1,1\n", r"line 3 of .* has no value in column 'x'; fill it in or remove the row"),
+        ("t,x,y\na,1,1\nb,1,1\nc,1,NaN\n", r"line 4 of .* has no value \('NaN'\) in column 'y'"),
+        ("t,x,y\na,1,1\n,1,1\nc,1,1\n", r"line 3 of .* has no value in column 't'"),
+        ("t,x,y\na,1,1\nb,red,1\nc,1,1\n", r"line 3 of .* has 'red' in the feature column 'x', which is not a number; .* task.categorical"),
+        ("t,x,y\na,1,1\nb,inf,1\nc,1,1\n", r"line 3 of .* has 'inf' in the feature column 'x'"),
+        ("t,x,y\na,1,high\nb,1,1\nc,1,1\n", r"line 2 of .* has 'high' in the target column 'y', which is not a number; .* numeric target"),
     ],
 )
 def test_a_bad_table_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: str):
@@ -204,8 +204,8 @@ def test_a_bad_table_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: 
 
 def test_a_file_that_is_no_text_is_told_in_a_sentence(tmp_path: Path):
     path = tmp_path / "data.csv"
-    path.write_bytes(b"\xff\xfe\x00t,x")
-    with pytest.raises(UserError, match="cannot be read as a CSV file in UTF-8"):
+    path.write_bytes("t,x,y\n1,1,1\nMüller,1,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"line 3 of .* has the byte 0xfc, which is not UTF-8 there; save the file as CSV in UTF-8"):
         table(path=str(path), task_column="t", target="y")
 
 
@@ -213,3 +213,62 @@ def test_each_episode_may_draw_its_number_of_support_rows(tmp_path: Path):
     support = houses(tmp_path, shots=3, min_shots=1).batch("train", torch.arange(100)).support
     assert support.x.shape[1] == 3
     assert support.mask.sum(dim=1).unique().tolist() == [1, 2, 3]
+
+
+def rows_of(folder: Path, change: dict[int, str], lines: int = 60, **options):
+    """Three tasks in turn, x = y = the line; `change` replaces whole lines by their number."""
+    text = ["t,x,y", *(f"{'abc'[line % 3]},{line},{line}" for line in range(2, lines))]
+    for line, other in change.items():
+        text[line - 1] = other
+    tasks = {"train": ["a"], "val": ["b"], "test": ["c"]}
+    return table(
+        **{"path": write(folder, "\n".join(text)), "task_column": "t", "target": "y", "tasks": tasks, "shots": 1, "queries": 1, **options}
+    )
+
+
+@pytest.mark.parametrize("value", ["-1.797e308", "1e20", "-999999999"])
+def test_an_outlandish_training_value_is_named(tmp_path: Path, value: str):
+    with pytest.raises(UserError, match=r"line 9 of .*data\.csv has .* in the target column 'y', while half of the training values"):
+        rows_of(tmp_path, {9: f"a,9,{value}"})
+    with pytest.raises(UserError, match=r"line 9 of .* in the feature column 'x'"):
+        rows_of(tmp_path, {9: f"a,{value},9"})
+
+
+def test_an_outlandish_value_of_another_split_counts_where_single_precision_cannot_hold_it(tmp_path: Path):
+    rows_of(tmp_path, {10: "b,10,1e20"})
+    with pytest.raises(UserError, match=r"the target column 'y' of .* its value 1e\+300 in line 10 is too large or too small"):
+        rows_of(tmp_path, {10: "b,10,1e300"})
+
+
+@pytest.mark.parametrize("scale", ["1e-200", "1e200"])
+def test_a_column_whose_squares_are_no_numbers_is_refused(tmp_path: Path, scale: str):
+    text = {line: f"{'abc'[line % 3]},{line},{line}{scale[1:]}" for line in range(2, 60)}
+    with pytest.raises(UserError, match="cannot be standardised by its training rows"):
+        rows_of(tmp_path, text)
+
+
+def test_a_constant_column_is_zero_in_training_whatever_its_value(tmp_path: Path):
+    source = rows_of(tmp_path, {line: f"a,0.1,{line}" for line in range(3, 60, 3)})
+    train = source.x[: source.counts["a"]]
+    assert source.inputs.std.tolist() == [1.0]
+    assert (source.x.sort(dim=0).values[: len(train)] == 0).all()
+
+
+def test_a_task_may_be_called_na(tmp_path: Path):
+    text = "t,x,y\n" + "".join(f"{task},{row},{row}\n" for task in ("NA", "None", "nan") for row in range(4))
+    source = table(path=write(tmp_path, text), task_column="t", target="y", shots=1, queries=1)
+    assert sorted(name for names in source.tasks.values() for name in names) == ["NA", "None", "nan"]
+
+
+def test_a_table_with_semicolons_and_decimal_commas_is_the_same_table(tmp_path: Path):
+    text = "t,x,y\n" + "".join(f"{task},{row / 8},{row * 1.5}\n" for task in "abc" for row in range(4))
+    (tmp_path / "one").mkdir()
+    plain = table(path=write(tmp_path / "one", text), task_column="t", target="y", shots=1, queries=1)
+    other = table(path=write(tmp_path, text.replace(",", ";").replace(".", ",")), task_column="t", target="y", shots=1, queries=1)
+    assert torch.equal(plain.x, other.x)
+    assert torch.equal(plain.y, other.y)
+
+
+def test_a_file_without_a_header_is_told(tmp_path: Path):
+    with pytest.raises(UserError, match=r"has no column 't'; it has 1, 2, 3\. The first line must be a header"):
+        table(path=write(tmp_path, "1,2,3\n4,5,6\n"), task_column="t", target="y")
