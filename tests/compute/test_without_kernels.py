@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -53,35 +54,47 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(installation: Path, kernels: str) -> subprocess.CompletedProcess[str]:
-    """Train two steps on images with the copied package, as if so short a run were worth the compilation of C kernels."""
-    words = (
-        "train algo=protonet task=glyphs backbone=conv4 backbone.filters=16 steps=2 tasks_per_step=2 eval_every=2 eval_episodes=2".split()
-    )
-    words += ["device.compile=false", "device.task_chunk=1", "device.threads=1", f"device.kernels={kernels}", "hydra.run.dir=run"]
+def commands(installation: Path, *commands: str) -> list[tuple[int, str]]:
+    """Run commands with the copied package, one after the other in one process; return the exit code and the words of each.
+
+    Two steps on images count as work enough to compile C kernels for.
+    """
     code = f"""
-import sys, metarun
+import contextlib, io, json, sys, metarun
 from metarun.compute import plan
 assert metarun.__file__ == {str(installation / "metarun" / "__init__.py")!r}
 [worth] = [name for name in vars(plan) if name.endswith("KERNELS_FLOPS")]
 setattr(plan, worth, 0.0)
 from metarun.cli.main import entry
-sys.argv = ["metarun", *{words!r}]
-entry()
+ended = []
+for command in {commands!r}:
+    sys.argv = ["metarun", *command.split()]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        try:
+            entry()
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+    ended.append((code, said.getvalue()))
+print(json.dumps(ended))
 """
     environment = {**os.environ, "PYTHONPATH": str(installation)}
-    return subprocess.run([sys.executable, "-c", code], cwd=installation, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=installation, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [tuple(each) for each in json.loads(done.stdout)]
 
 
-def test_a_run_trains_where_the_folder_of_the_kernels_is_deleted(installation: Path):
-    done = train(installation, "auto")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_run_trains_where_the_folder_of_the_kernels_is_deleted_and_refuses_to_use_them(installation: Path):
+    words = (
+        "train algo=protonet task=glyphs task.samples=2 task.queries=1 task.train_queries=1 backbone.filters=16 steps=2 tasks_per_step=2"
+    )
+    words += " eval_every=2 eval_episodes=2 logger=jsonl device.compile=false device.task_chunk=1 device.threads=1"
+    trained, refused = commands(
+        installation, f"{words} device.kernels=auto hydra.run.dir=run", f"{words} device.kernels={C} hydra.run.dir=other"
+    )
+    assert trained[0] == 0, trained[1]
     assert (installation / "run" / "checkpoints" / "last.pt").exists()
-    assert "not used: this installation has none" in (done.stdout + done.stderr)
-
-
-def test_asking_for_deleted_kernels_is_refused_in_one_sentence(installation: Path):
-    done = train(installation, C)
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    assert "not used: this installation has none" in trained[1]
+    assert refused[0] == 2
+    (line,) = refused[1].strip().splitlines()
     assert "this installation has none; use device.kernels=torch" in line
