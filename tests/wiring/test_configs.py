@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from small import composed, kinds_of
 from metarun import testing
 from metarun.commands.train import train
 from metarun.errors import UserError
+from metarun.tasks import omniglot
 from metarun.wiring.build import build, build_optimizer, build_settings, build_source, start
 from metarun.wiring.instantiate import instantiate
 
@@ -29,8 +31,9 @@ def options(group: str) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Keep drawn pictures apart from the user's, but decoded Omniglot where it is: reading it takes long."""
+    """Keep drawn pictures apart from the user's, but decoded Omniglot where it is: reading it takes long. Read it once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(omniglot, "_read", functools.cache(omniglot._read))
         if not os.environ.get("METARUN_DATA"):
             patch.setenv("METARUN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -136,8 +139,10 @@ def test_every_experiment_runs_two_steps(option: str, tmp_path: Path, request: p
     config = composed(f"experiment={option}", *fewer)
     if "omniglot" in config["task"]["_target_"]:
         request.getfixturevalue("omniglot_root")
-    if "glyphs" in config["task"]["_target_"]:
-        config["task"] |= {"samples": 2, "queries": 1, "train_queries": 1}
+    if "train_queries" in config["task"]:
+        config["task"] |= {"queries": 1, "train_queries": 1}
+    if "samples" in config["task"]:
+        config["task"]["samples"] = 2
     if "filters" in config["backbone"]:
         config["backbone"]["filters"] = 4
     if "test_inner_steps" in config["algo"]:
