@@ -203,11 +203,11 @@ def _composed(*overrides: str) -> dict[str, Any]:
 
 
 def algorithm_of(option: str, kind: str = "classification", norm: str = "batch", outputs: int = 3) -> Algorithm:
-    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with inner loops cut to 3 steps and own layers to 2."""
+    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with inner loops cut to 2 steps and own layers to 2."""
     node = {key: value for key, value in composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"].items() if key != "recipe"}
     for key, value in node.items():
         if key.endswith("inner_steps") and value is not None:
-            node[key] = min(value, 3)
+            node[key] = min(value, 2)
         if key.endswith("layers"):
             node[key] = min(value, 2)
     extra: dict[str, Any] = {"objective": objective(kind)}

@@ -41,7 +41,8 @@ def episode_figure(
     classes = [n for n, rows in enumerate(support_rows) if rows][:_MOST_WAYS]
     shots = min(max((len(support_rows[n]) for n in classes), default=1), _MOST_SHOTS)
     queries = min(max((len(query_rows[n]) for n in classes), default=1), _MOST_QUERIES)
-    figure, axes = _canvas(shots + queries + 0.9, len(classes))
+    # With few queries, the line above them is wider than they are. A figure without room for it collapses.
+    figure, axes = _canvas(shots + max(queries + 0.9, 5.5), len(classes))
     for top, n in enumerate(classes):
         axes.text(-0.12, 1.16 * top + 0.46, str(n), ha="right", va="center", fontsize=9, color="#333333")
         for column, row in enumerate(support_rows[n][:shots]):

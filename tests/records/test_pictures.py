@@ -48,6 +48,12 @@ def test_an_episode_shows_every_image_with_its_prediction(channels: int) -> None
     assert png(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("ways", "shots", "queries"), [(1, 1, 1), (2, 1, 1), (5, 1, 2), (10, 5, 1), (3, 9, 3)])
+def test_a_small_episode_is_drawn_without_a_warning(ways: int, shots: int, queries: int) -> None:
+    """A warning is an error here: matplotlib warns where the words leave no room for the images."""
+    assert png(episode_figure(**episode(ways, shots, queries))).startswith(b"\x89PNG")
+
+
 def test_images_stand_in_the_row_of_their_class_whatever_their_order() -> None:
     given = episode(2, 1, 1)
     for name in ("query_x", "query_y", "probabilities"):
