@@ -7,7 +7,22 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The message is one sentence with the numbers and the remedy; the command line prints it and exits with 2."""
+    """Bad input. The message is one sentence with the numbers and the remedy; the command line prints it and exits with 2.
+
+    The message may quote a file of a stranger, so it keeps no control characters except the newline.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
+
+
+def printable(text: object) -> str:
+    r"""Return text in one line that a terminal shows and does not obey: "\x1b[2J" in place of the code that clears the screen.
+
+    All characters that Python does not count as printable become escapes: control characters, line breaks, marks that turn the direction of
+    writing, and halves of characters.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 class NotFiniteError(UserError):
@@ -26,8 +41,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Return the text with an escape in place of each control character and each byte that is no text, so that a terminal may show it."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

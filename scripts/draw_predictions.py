@@ -28,7 +28,7 @@ from metarun.predictive import Predictive, mean, quantile
 from metarun.records.pictures import Panel, prediction_figure
 from metarun.types import Examples
 from metarun.wiring.build import Parts, build
-from metarun.wiring.instantiate import check_targets
+from metarun.wiring.stored import accepted
 
 POINTS = 300
 LEVEL = 0.9
@@ -110,13 +110,12 @@ def bound(report: dict[str, Any]) -> str:
 
 def panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
     """Return the evaluated model's predictions for these episodes of the evaluated split, with the same noise."""
-    paths, members = load_members(report["checkpoint"])
+    paths, members = load_members(report["checkpoint"], trust=trust)
     if members[0].step != report["step"]:
         raise ValueError(
             f"{paths[0]} is now of step {members[0].step}, but the report is of step {report['step']}; evaluate the run again."
         )
-    check_targets(report["config"], trust)
-    parts = build(report["config"])
+    parts = build(accepted(report["config"], trust))
     trained = assemble(parts, members)
     with torch.no_grad():
         return [panel(report, parts, trained, episode) for episode in episodes]
@@ -138,8 +137,7 @@ def panel(report: dict[str, Any], parts: Parts, trained: Trained, index: int) ->
 def bayes_panels(report: dict[str, Any], episodes: Sequence[int], trust: Sequence[str]) -> list[Panel]:
     """Return the predictions of the exact Bayes predictor for these episodes, with functions drawn from its posterior."""
     bound(report)
-    check_targets(report["config"], trust)
-    parts, split, column = build(report["config"]), report["split"], []
+    parts, split, column = build(accepted(report["config"], trust)), report["split"], []
     for index in episodes:
         support, _, x = points_of(parts, split, index)
         assert isinstance(parts.source, WithPosterior)

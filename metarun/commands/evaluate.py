@@ -19,15 +19,15 @@ from metarun.engine.bounds import bayes_scores
 from metarun.engine.evaluation import BY_STEP, observation_variance
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.report import Report
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, nearest, printable
 from metarun.files.paths import expanded
 from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
+from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
 from metarun.wiring.build import Parts, build, evaluation_plan
-from metarun.wiring.instantiate import check_targets
 
 
 class Request(NamedTuple):
@@ -49,7 +49,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     or the whole group where `options` names its option.
     """
     best = check_best(config.get("best", 1))
-    paths, members = _load(config, best)
+    paths, members = load_members(config["checkpoint"], best, config.get("trust"))
     groups = [members[start : start + best] for start in range(0, len(members), best)]
     each = len(groups) > 1 and not config.get("ensemble", True)
     if each:
@@ -58,6 +58,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     request = check_request(config)
     saved = _check_save(request.save, len(groups) if each else 1)
     parts = build(merged)
+    _say_changes(paths, members, parts, config)
     overlap = check_evaluation(
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
     )
@@ -76,9 +77,20 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     runs = {"runs": _by_run(paths[::best], members[::best], reports)} if each else {}
     summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
-    print("\n".join(seeds.lines(reports, members[::best], facts, figures)) if each else sentence(reports[0], facts))
+    print("\n".join(map(printable, seeds.lines(reports, members[::best], facts, figures) if each else [sentence(reports[0], facts)])))
     print(f"report: {folder / 'report.json'}")
     return summary
+
+
+def _say_changes(paths: Sequence[Path], members: Sequence[Checkpoint], parts: Parts, config: Mapping[str, Any]) -> None:
+    """Print how the data differ from those of the training, unless the user asks for other data."""
+    typed = config.get("task") or {}
+    now = fingerprint_of(parts.source)
+    if config.get("options", {}).get("task") is not None or (typed and now.get("kind") == "pictures"):
+        return
+    for path, member in zip(paths, members, strict=True):
+        if changed := differences(member.data, now):
+            print(f"metarun: the data are not those of the training of {path}: {printable(', '.join(changed))}.")
 
 
 def _named(paths: Sequence[Path]) -> str | list[str]:
@@ -110,13 +122,6 @@ def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Seque
         {"checkpoint": str(path), "seed": member.config.get("seed"), "step": member.step, **report.summary()}
         for path, member, report in zip(paths, members, reports, strict=True)
     ]
-
-
-def _load(config: Mapping[str, Any], best: int) -> tuple[list[Path], list[Checkpoint]]:
-    paths, members = load_members(config["checkpoint"], best)
-    for member in members:
-        check_targets(member.config, config.get("trust") or [])
-    return paths, members
 
 
 def check_best(best: object) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from metarun.errors import UserError, nearest
 from metarun.records.checkpoint import Checkpoint
 
-MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device")
-"""The keys and groups that may differ from the checkpoint when a run is resumed; the first four are keys."""
+MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device", "task.root", "task.path")
+"""The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
+PLACES = ("root", "path", "download")
+"""The keys of a task source that say where its files are. A checkpoint never has `download=true` (`metarun.wiring.stored`)."""
 
-
+NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.table.table")
+"""The sources that name their classes or tasks after their folder or file, unless their key `data` is set."""
 NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ."""
 
@@ -28,10 +32,12 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
         if device.get(key, "auto") == "auto":
             device[key] = stored.execution.get(decided, "auto")
     config["device"] = device
-    options = stored.config.get("options", {})
+    options = stored.config.get("options") or {}
+    check_download(overrides, config)
     for key, value in overrides.items():
-        group = key.split(".")[0]
-        if group not in MAY_CHANGE:
+        if _is_place(key):
+            config = _moved(config, key, value)
+        elif key.split(".")[0] not in MAY_CHANGE:
             before = options[key] if key in options else look_up(stored.config, key)
             if before != value:
                 raise UserError(
@@ -43,6 +49,34 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
         else:
             config = put(config, key, value)
     return config
+
+
+def check_download(typed: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a download into a folder that only the checkpoint names. typed: key -> value that the user typed. config: the checkpoint's."""
+    for key, value in typed.items():
+        if _is_place(key) and key.endswith(".download") and value is True:
+            root = key.removesuffix("download") + "root"
+            folder = dict(leaves(config)).get(root)
+            if folder is not None and root not in typed:
+                raise UserError(f"{key} would write into {folder}, a folder that the checkpoint names; give {root}=DIR too.")
+
+
+def _is_place(key: str) -> bool:
+    """Return whether a key says where a task source finds its files."""
+    parts = key.split(".")
+    return parts[0] == "task" and len(parts) > 1 and parts[-1] in PLACES
+
+
+def _moved(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the config with the new place of the files. The classes keep their names, which begin with the name of the old place."""
+    before = look_up(config, key)
+    config = put(config, key, value)
+    prefix, _, last = key.rpartition(".")
+    node = look_up(config, prefix)
+    if last == "download" or before in (None, value) or node["_target_"] not in NAMED:
+        return config
+    named = {"data": Path(str(before)).expanduser().resolve().stem, **node}
+    return put(config, prefix, named)
 
 
 def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +96,10 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
         if not keys:
             raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
         merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
+    for key in (key for key in config.get("typed", ()) if key.startswith("task.") and key.endswith("eval_seed")):
+        raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
+    if config.get("options", {}).get("task") is None:
+        check_download(dict(leaves(config.get("task") or {}, "task.")), stored)
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged

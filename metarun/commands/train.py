@@ -15,7 +15,7 @@ from metarun.commands.overlap import check_start, described, overlaps_of, traini
 from metarun.commands.overrides import resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
-from metarun.commands.trained import check_state
+from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
 from metarun.compute.plan import Plan
 from metarun.engine.keeping import STEP_FILES, kept_files
@@ -23,14 +23,15 @@ from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
-from metarun.errors import NotFiniteError, UserError
+from metarun.errors import NotFiniteError, UserError, printable
 from metarun.files.paths import word
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
+from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
-from metarun.wiring.instantiate import check_targets, instantiate
+from metarun.wiring.instantiate import instantiate
 
 
 def train(config: dict[str, Any], folder: Path) -> float:
@@ -46,43 +47,42 @@ def train(config: dict[str, Any], folder: Path) -> float:
     settings = build_settings(parts)
     origins = training_origins(parts.source, check_start(parts.config, parts.source))
     position, optimizer = start(parts, settings)
-    return _run(Run(parts, settings, folder, origins), position, optimizer)
+    return _run(Run(parts, settings, folder, origins, fingerprint_of(parts.source)), position, optimizer)
 
 
 def _resume(config: dict[str, Any], folder: Path) -> float:
-    path = checkpoint.resolve(config["resume"], default=checkpoint.LAST)
-    stored = checkpoint.load(path)
-    merged = resume_config(stored, config["overrides"], config["groups"])
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
-    check_targets(stored.config, config["overrides"].get("trust") or [])
-    parts = build(merged)
-    check_state(stored, parts.algorithm.init(torch.tensor(0))[1])
+    path, stored, _ = load_run(config["resume"], checkpoint.LAST, config["overrides"].get("trust"))
+    parts = build(resume_config(stored, config["overrides"], config["groups"]))
+    params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
-    if before != now:
-        changed = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key])
-        print(f"metarun: not bit for bit the run that was stopped, since {changed}.")
+    changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    changed += differences(stored.data, fingerprint_of(parts.source))
+    if changed:
+        print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
         print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")
-    params, state = place(stored.params, settings.device), place(stored.state, settings.device)
+    params, state = place(params, settings.device), place(state, settings.device)
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
-    return _run(Run(parts, settings, folder, stored.origins, resume_step=stored.step), position, optimizer)
+    return _run(Run(parts, settings, folder, stored.origins, fingerprint_of(parts.source), stored.step), position, optimizer)
 
 
 class Run(NamedTuple):
     """The parts of a run that its steps leave as they are.
 
-    origins: see `Checkpoint`. resume_step: None for a new run.
+    origins, data: see `Checkpoint`. resume_step: None for a new run.
     """
 
     parts: Parts
     settings: Settings
     folder: Path
     origins: list[str]
+    data: Fingerprint
     resume_step: int | None = None
 
 
@@ -119,7 +119,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         overlaps = overlaps_of(parts.source, run.origins)
         chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
-    print(f"{told(selection, end.best, [described(each) for each in overlaps])}; run folder {folder}")
+    print(f"{printable(told(selection, end.best, [described(each) for each in overlaps]))}; run folder {folder}")
     print(f"test it with: metarun eval {word('checkpoint', folder if end.best else folder / 'checkpoints' / checkpoint.LAST)}")
     if (kept := len(kept_files(end.best))) > 1:
         print(f"test its {kept} best checkpoints as an ensemble with: metarun eval {word('checkpoint', folder)} best={kept}")
@@ -147,6 +147,7 @@ def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer) -> Chec
         config=run.parts.config,
         execution=execution(run.parts, run.settings),
         origins=run.origins,
+        data=run.data,
     )
 
 

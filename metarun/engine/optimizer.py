@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metarun.engine.moments import checked_state, laid_out_as
 from metarun.errors import UserError, nearest
 
 SCHEDULES = ("constant", "linear", "cosine", "step")
@@ -58,7 +58,8 @@ class OuterOptimizer:
         self.warmup_steps, self.decay_every, self.decay_factor = warmup_steps, decay_every, decay_factor
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self._params = dict(params)
-        self._torch = _torch_optimizer(list(self._params.values()), name, lr, options or {})
+        self._made = (name, lr, options or {})
+        self._torch = _torch_optimizer(list(self._params.values()), *self._made)
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0. It depends on nothing else, so a resumed run has the same rates."""
@@ -85,7 +86,7 @@ class OuterOptimizer:
         gradients = [grads[name] for name in self._params]
         norm = torch.nn.utils.get_total_norm(gradients)
         for parameter, gradient in zip(self._params.values(), self._clip(gradients, norm), strict=True):
-            parameter.grad = _laid_out_as(parameter, gradient)
+            parameter.grad = laid_out_as(parameter, gradient)
         for group in self._torch.param_groups:
             group["lr"] = self.lr_at(step)
         self._torch.step()
@@ -96,10 +97,27 @@ class OuterOptimizer:
         """Return the optimizer's state as plain containers and tensors."""
         return self._torch.state_dict() if self._torch is not None else {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned."""
-        if self._torch is not None:
-            self._torch.load_state_dict(copy.deepcopy(state))  # torch would share the tensors with the caller
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned.
+
+        The options stay those of this optimizer. Raises UserError for a state that does not fit these parameters and options: fused kernels
+        read and write as many numbers as a parameter has, whatever the size of its moments.
+        """
+        if self._torch is None:
+            return
+        kept = checked_state(state, list(self._params.values()), self._after_a_step())
+        self._torch.load_state_dict({"state": kept, "param_groups": self._torch.state_dict()["param_groups"]})
+
+    def _after_a_step(self) -> dict[int, dict[str, Any]]:
+        """Return the state of such an optimizer, on the CPU, after a step with gradients of zero."""
+        params = [torch.zeros_like(param, device="cpu", requires_grad=True) for param in self._params.values()]
+        optimizer = _torch_optimizer(params, *self._made)
+        assert optimizer is not None
+        for param in params:
+            param.grad = torch.zeros_like(param)
+        optimizer.step()
+        state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+        return state
 
     def _clip(self, gradients: list[Tensor], norm: Tensor) -> list[Tensor]:
         if self.clip_value is not None:
@@ -109,13 +127,6 @@ class OuterOptimizer:
             scale = (self.clip_norm / norm).clamp(max=1.0)
             gradients = [gradient * scale for gradient in gradients]
         return gradients
-
-
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return the gradient with the parameter's strides. Fused kernels read both in memory order and ignore strides."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[str, Any]) -> torch.optim.Optimizer | None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import metarun
-from metarun.errors import UserError
+from metarun.errors import UserError, printable
 from metarun.files.paths import expanded, word
 from metarun.files.writing import keep_as, own_folder, replacing
+from metarun.records.archive import DamagedError, is_whole
+from metarun.records.content import Copier, digest
+from metarun.records.untrusted import read
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file format. Add one when older versions of metarun cannot read the new files."""
+READABLE = (2, FORMAT)
+"""The formats that `load` reads. Files of format 2 have no digest and no description of their data."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
-
-_SCALARS = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Checkpoint:
     the list "kept", with these three entries for each of the k best validations.
     window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
-    on, and those of the run that it started from (`metarun.types.WithOrigins`). version: of the metarun that wrote the file.
-    format: of the file.
+    on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
+    (`metarun.tasks.fingerprint`); {} where they are unknown. version: of the metarun that wrote the file. format: of the file.
     """
 
     step: int
@@ -50,8 +52,17 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
     origins: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
     version: str = metarun.__version__
     format: int = FORMAT
+
+
+class Found(NamedTuple):
+    """A checkpoint with its file. note: a line about a damaged file in whose place it stands, else None."""
+
+    path: Path
+    checkpoint: Checkpoint
+    note: str | None = None
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -65,12 +76,12 @@ def snapshot(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def encode(checkpoint: Checkpoint) -> memoryview:
-    """Return the bytes of the file.
+    """Return the bytes of the file, with a digest over the content.
 
     Raises TypeError for a value that is neither plain nor a tensor; the message names the place of the value.
     """
-    buffer = io.BytesIO()
-    torch.save(_content(checkpoint), buffer)
+    content, buffer = _content(checkpoint), io.BytesIO()
+    torch.save({**content, "digest": digest(content)}, buffer)
     return memoryview(buffer.getvalue())  # not `getbuffer`: Python 3.13 complains where the buffer is freed before its view
 
 
@@ -94,13 +105,32 @@ def write(path: str | Path, content: memoryview) -> None:
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint as data: no code in the file runs, and nothing in its config is interpolated or imported.
 
-    Raises UserError for a file that cannot be read. For a damaged file, the message names an intact file in the same folder, if any.
+    Raises UserError for a file that cannot be read. For a damaged file, the message names the intact files in the same folder.
     """
     path = Path(path)
     try:
         return _load(path)
-    except _DamagedError as error:
+    except DamagedError as error:
         raise UserError(f"{error}{_remedy(path)}") from error
+
+
+def find(path: str | Path, default: str = BEST) -> Found:
+    """Load the checkpoint that a path names (`resolve`). Where that is a damaged `last.pt`, `previous.pt` takes its place.
+
+    Raises UserError as `resolve` and `load` do.
+    """
+    file = _named(path, default)
+    try:
+        return Found(file, _load(file))
+    except DamagedError as error:
+        previous = file.with_name(PREVIOUS)
+        if file.name != LAST or not previous.is_file():
+            raise UserError(f"{error}{_remedy(file)}") from error
+        try:
+            kept = _load(previous)
+        except DamagedError as second:
+            raise UserError(f"{error} {second}") from error
+        return Found(previous, kept, f"{error} {PREVIOUS} (step {kept.step}) takes its place.")
 
 
 def resolve(path: str | Path, default: str = BEST) -> Path:
@@ -131,126 +161,93 @@ def run_folder(path: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-class _DamagedError(UserError):
-    """Raised where the file is missing, cut short or changed: an older file is the remedy."""
+def _named(path: str | Path, default: str) -> Path:
+    """Return the file that a path names, as `resolve` does, or the place of a `last.pt` that is missing beside `previous.pt`."""
+    folder = Path(path).expanduser()
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    lost = default == LAST and folder.is_dir() and not (folder / LAST).is_file() and (folder / PREVIOUS).is_file()
+    return folder / LAST if lost else resolve(path, default)
 
 
 def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:
-    return {f.name: _plain(getattr(checkpoint, f.name), f.name, copy=copy) for f in dataclasses.fields(checkpoint)}
-
-
-def _plain(value: Any, where: str, *, copy: bool = False) -> Any:
-    """Return a copy of plain containers with detached tensors on the CPU, cloned if `copy`; raise TypeError for other types."""
-    if type(value) in _SCALARS:
-        return value
-    if isinstance(value, Tensor):
-        return _plain_tensor(value, where, copy=copy)
-    if type(value) is dict:
-        wrong = [key for key in value if type(key) not in (str, int)]
-        if wrong:
-            raise TypeError(f"{where} has the key {wrong[0]!r}; keys are strings or integers")
-        return {key: _plain(item, f"{where}.{key}", copy=copy) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}[{i}]", copy=copy) for i, item in enumerate(value))
-    raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds plain values and tensors only")
-
-
-def _plain_tensor(tensor: Tensor, where: str, *, copy: bool) -> Tensor:
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise TypeError(f"{where} is not a dense tensor")
-    tensor = tensor.detach().to("cpu", copy=copy)
-    # torch.save writes whole storages: for a small view of a large tensor, it would write the large tensor.
-    return tensor if _fills_storage(tensor) else tensor.clone()
-
-
-def _fills_storage(tensor: Tensor) -> bool:
-    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    copied = Copier(copy=copy)
+    return {f.name: copied(getattr(checkpoint, f.name), f.name) for f in dataclasses.fields(checkpoint)}
 
 
 def _keep_previous(path: Path) -> None:
-    if path.name == LAST and _is_whole(path):
+    if path.name == LAST and is_whole(path):
         keep_as(path, path.with_name(PREVIOUS))
 
 
-def _is_whole(path: Path) -> bool:
-    """Check the file against the checksums in it; torch.save writes an uncompressed zip archive."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-            return stored and archive.testzip() is None
-    except Exception:  # a damaged archive can make zipfile raise nearly any exception
-        return False
-
-
 def _load(path: Path) -> Checkpoint:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder and not a checkpoint.")
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-    except FileNotFoundError as error:
-        raise _DamagedError(f"there is no checkpoint {path}.") from error
-    except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
-    if start not in (b"PK", b""):
-        raise UserError(f"{path} is not a checkpoint of metarun.")
-    if not _is_whole(path):
-        raise _DamagedError(f"the checkpoint {path} is damaged or cut short ({path.stat().st_size} bytes do not match its checksums).")
-    return _parse(path, _read(path))
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds objects that could run code, besides plain values and tensors; no code in it was run.") from error
-    except Exception as error:  # a valid archive with other content
-        raise UserError(f"{path} is not a checkpoint of metarun.") from error
-
-
-def _parse(path: Path, content: Any) -> Checkpoint:
-    strange = UserError(f"{path} is not a checkpoint of metarun.")
+    content = read(path)
+    strange = DamagedError(f"{path} is not a checkpoint of metarun.")
     if not (isinstance(content, dict) and type(content.get("format")) is int and type(content.get("version")) is str):
         raise strange
-    if content["format"] != FORMAT:
+    if content["format"] not in READABLE:
+        known = " and ".join(map(str, READABLE))
         raise UserError(
-            f"{path} was written by metarun {content['version']} in format {content['format']}; "
-            f"this is metarun {metarun.__version__}, which reads format {FORMAT}: use the metarun that wrote the file."
+            f"{path} was written by metarun {printable(content['version'])} in format {content['format']}; "
+            f"this is metarun {metarun.__version__}, which reads format {known}: use the metarun that wrote the file."
         )
+    stored = content.pop("digest", None)
     try:
-        checkpoint = Checkpoint(**{key: _plain(value, key) for key, value in content.items()})
-    except (TypeError, RecursionError) as error:
+        checkpoint = Checkpoint(**content)
+    except TypeError as error:
         raise strange from error
     if not _well_typed(checkpoint):
         raise strange
+    if checkpoint.format > 2 and stored != digest(content):
+        raise DamagedError(f"the checkpoint {path} is damaged (its content does not match its digest).")
     return checkpoint
 
 
 def _well_typed(checkpoint: Checkpoint) -> bool:
-    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.execution)
+    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.execution, checkpoint.data)
     tensors = (checkpoint.params, checkpoint.state)
     return (
-        type(checkpoint.step) is int
-        and checkpoint.step >= 0
+        _is_count(checkpoint.step)
         and all(type(mapping) is dict for mapping in mappings + tensors)
-        and type(checkpoint.best) in (dict, type(None))
+        and all(type(name) is str for mapping in (*tensors, checkpoint.window, checkpoint.config, checkpoint.execution) for name in mapping)
+        and all(isinstance(value, Tensor) for mapping in tensors for value in mapping.values())
+        and all(type(value) in (int, float) for value in checkpoint.window.values())
+        and (not checkpoint.window or checkpoint.window.get("steps", 0) > 0)
+        and not _holds_tensor([checkpoint.config, checkpoint.execution])
+        and (checkpoint.best is None or _is_best(checkpoint.best))
         and type(checkpoint.origins) is list
         and all(type(name) is str for name in checkpoint.origins)
-        and all(_named_tensors(mapping) for mapping in tensors)
     )
 
 
-def _named_tensors(mapping: Mapping[Any, Any]) -> bool:
-    return all(type(name) is str and isinstance(value, Tensor) for name, value in mapping.items())
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, (list, tuple, dict)):
+        return any(map(_holds_tensor, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Tensor)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_best(best: Any) -> bool:
+    """Return whether a value describes the best validation; its step names a file (`metarun.engine.keeping`)."""
+    if not isinstance(best, Mapping) or not _is_count(best.get("step")):
+        return False
+    kept = best.get("kept", [])
+    scores = [best.get("score"), best.get("mean")]
+    return all(type(score) in (int, float) for score in scores) and type(kept) is list and all(map(_is_best, kept))
 
 
 def _remedy(path: Path) -> str:
-    for sibling in (path.with_name(PREVIOUS), path.with_name(LAST)):
-        if sibling == path or not sibling.is_file():
-            continue
-        try:
-            step = _load(sibling).step
-        except UserError:
-            continue
-        return f" {sibling.name} in the same folder is intact (step {step}): metarun train {word('resume', sibling)}"
-    return ""
+    """Return a sentence with the intact checkpoints in the folder of a damaged one; nothing where there is none."""
+    intact = {}
+    names = dict.fromkeys((PREVIOUS, LAST, BEST, *sorted(file.name for file in path.parent.glob("step_*.pt"))))
+    for sibling in (path.with_name(name) for name in names if name != path.name):
+        with contextlib.suppress(UserError):
+            intact[sibling] = _load(sibling).step
+    if not intact:
+        return ""
+    listed = " and ".join(f"{file.name} (step {step})" for file, step in intact.items())
+    first, resumed = next(iter(intact)), path.name in (LAST, PREVIOUS)
+    usage = f"metarun train {word('resume', first)}" if resumed else f"metarun eval {word('checkpoint', first)}"
+    return f" Intact in the same folder: {listed}; go on with: {usage}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, nearest, printable
 from metarun.files.paths import expanded
+from metarun.tasks.fingerprint import Fingerprint, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
@@ -50,7 +51,7 @@ def folder(
         which classes each split gets.
     split_file: a JSON file with the lists "train", "val" and "test" of class names, in place of a drawn split; others are left out.
     classes: the same lists as a mapping, such as the result of `class_split` for an earlier run. `classes` takes precedence.
-    sampling: ways, shots, … of `FewShot`.
+    sampling: ways, shots, … of `FewShot`. Its `data` is the name of the folder or zip, unless it is given here.
 
     Raises UserError for a missing or empty root, unreadable images (the message names the files), too few classes or images for
     the episodes, or a class in two splits. Decoded images are cached until a file changes.
@@ -61,15 +62,15 @@ def folder(
         raise UserError(f"task.channels={channels} must be 1 (grey) or 3 (colour).")
     if image_size < 1:
         raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
-    files = find_images(root)
-    rows, ready = _classes(files)
+    rows, ready = _classes(files := find_images(root))
     chosen = _choose(files, list(rows), ready, split, split_seed, split_file, classes)
 
-    def source(images: Tensor) -> FewShot:
-        return FewShot({name: _pool(images, rows, chosen[name]) for name in SPLITS}, data=files.root.resolve().stem, **sampling)
+    def source(images: Tensor, known: Fingerprint | None = None) -> FewShot:
+        pools = {split: _pool(images, rows, names) for split, names in chosen.items()}
+        return FewShot(pools, **{"data": files.root.resolve().stem, "files": known, **sampling})
 
     source(torch.empty(len(files.names), 0))  # raises if classes or images are too few, before all images are read
-    return source(read_images(files, size=image_size, channels=channels, name="folder"))
+    return source(read_images(files, size=image_size, channels=channels, name="folder"), of_images(files))
 
 
 def class_split(source: FewShot) -> Split:

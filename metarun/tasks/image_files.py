@@ -58,13 +58,14 @@ class ImageFiles:
     """The image files below a folder or inside a zip.
 
     root: the folder or zip. names: paths relative to it, "/" between the parts, sorted. stamp: changes whenever a file does.
-    sizes: the bytes of each file.
+    sizes: the bytes of each file. checks: the CRC-32 of each file, as a zip states it; () for a folder.
     """
 
     root: Path
     names: tuple[str, ...]
     stamp: str
     sizes: tuple[int, ...] = ()
+    checks: tuple[int, ...] = ()
 
 
 def find_images(root: str | Path) -> ImageFiles:
@@ -84,7 +85,8 @@ def find_images(root: str | Path) -> ImageFiles:
         raise UserError(f"'{printable(str(root))}' is a pipe, a socket or a device; task.root must be a folder or a zip.")
     facts = dict(sorted((_walk(root) if stat.S_ISDIR(mode) else _list_zip(root)).items()))
     stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
-    return ImageFiles(root, tuple(facts), stamp, tuple(size for size, _ in facts.values()))
+    checks = () if stat.S_ISDIR(mode) else tuple(check for _, check in facts.values())
+    return ImageFiles(root, tuple(facts), stamp, tuple(size for size, _ in facts.values()), checks)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
+from metarun.tasks.fingerprint import Fingerprint, fingerprint_of, joined
 from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
@@ -97,6 +98,10 @@ class Mixture:
         """Return the names of the classes or tasks of all sources that have a data set."""
         sources = [source for source in self.sources.values() if isinstance(source, WithOrigins)]
         return tuple(dict.fromkeys(name for source in sources for name in source.origins(split)))
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprints of the sources that read files."""
+        return joined({name: fingerprint_of(source) for name, source in self.sources.items()})
 
     def population(self, split: str) -> int | None:
         """Return the number of classes or tasks of all sources together; None where a source has no data set."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError
+from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
 from metarun.types import Episode, TaskSource, WithOrigins
 
 
@@ -60,6 +61,10 @@ class Noisy:
     def population(self, split: str) -> int | None:
         """Return the number of tasks behind the source; None where it is unknown."""
         return self.source.population(split) if isinstance(self.source, WithOrigins) else None
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the source."""
+        return fingerprint_of(self.source)
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the function of episode `index` without noise, (B, D'), at x (B, D); raises AttributeError where the source has none."""

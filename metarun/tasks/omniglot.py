@@ -18,6 +18,7 @@ from metarun import draws
 from metarun.errors import UserError, nearest
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
+from metarun.tasks.fingerprint import Fingerprint, joined, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
@@ -89,10 +90,10 @@ def omniglot(
     if unknown := set(turned) - set(SPLITS):
         raise UserError(f"task.rotations has no split '{min(unknown)}'; the splits are {', '.join(SPLITS)}.")
     folder = _locate(root, download)
-    images, parts = _read(folder, image_size, ink)
+    images, parts, known = _read(folder, image_size, ink)
     classes = _divide(split, folder, parts, split_seed, turned)
     _refuse_overlap(split, classes)
-    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, data="omniglot", **sampling)
+    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, data="omniglot", files=known, **sampling)
 
 
 def _locate(root: str | None, download: bool) -> Path:
@@ -133,18 +134,22 @@ def _download(folder: Path) -> None:
         raise UserError(f"downloading Omniglot to '{folder}' failed ({error}); give task.root=DIR if you have a copy.") from error
 
 
-def _read(folder: Path, size: int, ink: int) -> tuple[Tensor, dict[str, list[Character]]]:
-    """Return all drawings, uint8 (32460, 1, size, size), ink at 255 or with `ink` 0 at 0, and the characters of each part, sorted."""
-    tensors, parts, row = [], {}, 0
+def _read(folder: Path, size: int, ink: int) -> tuple[Tensor, dict[str, list[Character]], Fingerprint]:
+    """Return all drawings, the characters of each part, sorted, and the fingerprint of the files.
+
+    The drawings are uint8 (32460, 1, size, size), ink at 255 or with `ink` 0 at 0.
+    """
+    tensors, parts, known, row = [], {}, {}, 0
     for part, expected in PARTS.items():
         path = _part(folder, part)
         assert path is not None  # _locate checked that the part exists
         files = find_images(path)
         parts[part] = _characters(files, row, expected)
+        known[part] = of_images(files)
         images = read_images(files, size=size, channels=1, name="omniglot")
         tensors.append(images.bitwise_not() if ink else images)
         row += len(files.names)
-    return torch.cat(tensors), parts
+    return torch.cat(tensors), parts, joined(known)
 
 
 def _characters(files: ImageFiles, row: int, expected: int) -> list[Character]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest, printable
+from metarun.tasks.fingerprint import Fingerprint, of_pools
 from metarun.tasks.pool import ClassPool, is_whole, numbers_of, pool_of
 from metarun.types import Episode, Examples
 
@@ -53,7 +54,8 @@ class FewShot:
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
     class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
-    data: the name of the data set. The names of `origins` begin with this name.
+    data: the name of the data set. The names of `origins` begin with this name. files: the fingerprint of the files behind the images;
+        None where no files are behind them.
     """
 
     pools: Mapping[str, ClassPool]
@@ -72,6 +74,7 @@ class FewShot:
     class_numbers: bool = False
     objective: str = "classification"
     data: str = ""
+    files: Fingerprint | None = field(default=None, repr=False, compare=False)
     _starts: dict[str, Tensor] = field(init=False, repr=False)
     _counts: dict[str, Tensor] = field(init=False, repr=False)
     _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
@@ -96,6 +99,10 @@ class FewShot:
         pool = self.pools[split]
         names = pool.names if pool.origins is None else pool.origins
         return tuple(dict.fromkeys(f"{self.data}/{name}" if self.data else name for name in names))
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the files; that of the pictures in memory where no files are behind them."""
+        return of_pools(self.pools) if self.files is None else self.files
 
     def population(self, split: str) -> int:
         """Return the number of classes of a split; a turned copy is a class."""

@@ -21,8 +21,10 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest, printable
+from metarun.files.paths import expanded
 from metarun.tasks.columns import Columns, Words, check_range, read_columns
 from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
+from metarun.tasks.fingerprint import Fingerprint, of_table
 from metarun.tasks.points import PointSampling, divide
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
@@ -59,7 +61,7 @@ class TableTasks:
     counts: task -> its number of rows, in the order of the rows.
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
-    data: the name of the table, as it begins the names of `origins`.
+    data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
     """
 
     x: Tensor
@@ -72,6 +74,7 @@ class TableTasks:
     skip_small: bool = False
     objective: str = "regression"
     data: str = ""
+    files: Fingerprint = field(default_factory=dict, repr=False, compare=False)
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
 
@@ -108,6 +111,10 @@ class TableTasks:
         """Return the names of the split's tasks behind the name of the table, without the tasks that are left out."""
         names = [name for name in self.tasks[split] if name not in set(self.skipped[split])]
         return tuple(f"{self.data}/{name}" if self.data else name for name in names)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the file."""
+        return self.files
 
     def population(self, split: str) -> int:
         """Return the number of tasks of a split."""
@@ -152,13 +159,12 @@ def table(
     split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them.
     tasks: the names of each split's tasks, instead of a drawn split.
     skip_small: leave out tasks with fewer rows than an episode needs, instead of an error.
-    sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default.
+    sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default. data: names the table instead of its file.
 
     Raises UserError for columns that do not exist, values that are missing, no numbers or outlandish, and tasks too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
-    file = open_csv(path, delimiter, [task_column, *targets])
-    inputs = _columns(file, task_column, targets, features, categorical)
+    inputs = _columns(file := open_csv(path, delimiter, [task_column, *targets]), task_column, targets, features, categorical)
     numbers = dict.fromkeys([name for name in inputs if name not in categorical], "feature") | dict.fromkeys(targets, "target")
     columns = read_columns(file, [task_column, *categorical], numbers, decimal)
     named = columns.words[task_column]
@@ -168,7 +174,8 @@ def table(
     x, encoder = _standardised(columns, order, train, inputs, "feature")
     y, decoder = _standardised(columns, order, train, targets, "target")
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
-    return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, data=Path(path).stem)
+    facts: dict[str, Any] = {"data": sampling.pop("data", Path(path).stem), "files": of_table(expanded(path), len(order), len(counts))}
+    return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
 
 
 def _columns(

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,9 @@ from metarun.types import (
     adapts_backbone,
     traits_of,
 )
-from metarun.wiring.instantiate import check_targets, instantiate, locate
+from metarun.wiring.instantiate import instantiate, locate
 from metarun.wiring.members import check_members
+from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +66,11 @@ class Parts:
     """The work of one task, by split ("train", "val")."""
 
 
-def build(typed: Mapping[str, Any], *, trust: Sequence[str] | None = None) -> Parts:
-    """Build the task source, the network and the algorithm of a config.
+def build(typed: Mapping[str, Any]) -> Parts:
+    """Build the task source, the network and the algorithm of a config; UserError where the parts do not fit each other.
 
-    typed: the config; `build` does not change it. trust: the packages that a config from a checkpoint may name beside metarun's own;
-        None for a config that the user typed.
-    Raises UserError where the parts do not fit each other.
+    typed: the config; `build` does not change it. A config from a checkpoint must pass `metarun.wiring.stored.accepted` first.
     """
-    if trust is not None:
-        check_targets(typed, trust)
     config: dict[str, Any] = copy.deepcopy(dict(typed))
     for group in ("task", "algo", "backbone", "device"):
         if not isinstance(config.get(group), Mapping):
@@ -149,8 +146,9 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
             raise UserError(
                 f"init_from={path}: its '{name}' has shape {was} and here it has {now}; train that run with the same task and backbone."
             )
+        check_type(name, value, params[name])
     log.info("%d of %d parameters start from %s", len(shared), len(params), file)
-    carried = {name: value for name, value in _renamed(stored.state, state).items() if value.shape == state[name].shape}
+    carried = {name: value for name, value in _renamed(stored.state, state).items() if is_alike(value, state[name])}
     return params | shared, state | carried
 
 

@@ -114,14 +114,19 @@ def test_a_pickle_that_would_run_code_is_refused(command_line: CommandLine, stra
     assert not Path("mark").exists()
 
 
-def test_a_truncated_checkpoint_is_refused_and_the_previous_good_one_named(
-    command_line: CommandLine, stranger: Callable[..., None]
+@pytest.mark.parametrize("damage", [b"", bytes(5000), b"PK\x03\x04 half", b"some notes\n"])
+def test_a_damaged_last_checkpoint_falls_back_to_the_previous_one_and_says_so(
+    command_line: CommandLine, stranger: Callable[..., None], damage: bytes
 ) -> None:
     stranger(lambda config: None)
     stranger(lambda config: None)  # a second save, so that there is a previous one
     last = Path("run/checkpoints/last.pt")
-    last.write_bytes(last.read_bytes()[:-100])
-    answer = command_line("train", "resume=run", "steps=3")
-    assert answer.code == 2
-    assert "previous.pt" in answer.err
-    assert command_line("train", "resume=run/checkpoints/previous.pt", "steps=3").code == 0
+    last.write_bytes(damage)
+    scored = command_line("eval", "checkpoint=run/checkpoints/last.pt", "episodes=2", "hydra.run.dir=scored")
+    resumed = command_line("train", "resume=run", "steps=3")
+    for answer in (scored, resumed):
+        assert answer.code == 0
+        (line,) = [line for line in answer.out.splitlines() if "previous.pt" in line and line.startswith("metarun: ")]
+        assert str(last) in line
+        assert "previous.pt (step 2) takes its place" in line
+    assert checkpoint.load(last).step == 3

@@ -31,7 +31,7 @@ def make(step: int = 3, **changes: object) -> Checkpoint:
         params={"head.weight": weight},
         state={"running.mean": torch.tensor([0.5], dtype=torch.float64), "count": torch.tensor(7)},
         optimizer=adam.state_dict(),
-        best={"score": 0.93, "step": 2},
+        best={"score": 0.93, "mean": 0.9, "step": 2},
         window={"train/loss": 1.25, "steps": 4},
         config={"algo": {"_target_": "metarun.algorithms.maml.Maml", "inner_lr": 0.4, "adapts": ["*"]}, "name": "${oc.env:HOME}"},
         execution={"chunk": 8, "threads": 2, "torch": "2.13.0"},
@@ -365,10 +365,10 @@ def test_text_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_names_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "best.pt", make(format=3, version="9.9"))
+    save(tmp_path / "best.pt", make(format=checkpoint.FORMAT + 1, version="9.9"))
     text = sentence(load, tmp_path / "best.pt")
-    assert "metarun 9.9 in format 3" in text
-    assert f"reads format {checkpoint.FORMAT}" in text
+    assert f"metarun 9.9 in format {checkpoint.FORMAT + 1}" in text
+    assert f"reads format 2 and {checkpoint.FORMAT}" in text
 
 
 def test_a_run_folder_means_its_best_and_for_resuming_its_last(tmp_path: Path) -> None:

@@ -195,13 +195,6 @@ def test_a_backbone_that_gives_no_vectors_is_a_sentence():
         build(images("algo=protonet", backbone={"_target_": "torch.nn.Identity"}))
 
 
-def test_a_config_out_of_a_checkpoint_may_name_only_what_is_trusted():
-    stored = images("algo=maml")
-    with pytest.raises(UserError, match=r"add trust=\[small\]"):
-        build(stored, trust=[])
-    assert build(stored, trust=["small"]).algorithm.objective.kind == "classification"
-
-
 def test_a_split_that_the_source_drew_is_written_into_the_config():
     parts = build(images("algo=maml", task={**SMALL_IMAGES, "_target_": "small.split_images", "classes": None}))
     assert parts.config["task"]["classes"] == few_shot().classes

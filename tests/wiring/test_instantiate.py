@@ -1,10 +1,7 @@
-"""From config nodes to objects, the sentences for what does not fit, and what a checkpoint's config may not name."""
+"""From config nodes to objects, and the sentences for what does not fit."""
 
 from __future__ import annotations
 
-import os
-import sys
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from metarun.errors import UserError
-from metarun.wiring.instantiate import check_targets, config_folder, instantiate, locate, shipped_targets
+from metarun.wiring.instantiate import instantiate
 
 
 @dataclass(frozen=True)
@@ -131,106 +128,3 @@ def test_annotations_that_cannot_be_resolved_are_not_checked() -> None:
 
     globals()["odd"] = odd
     assert instantiate({"_target_": here("odd"), "size": "abc"}) == "abc"
-
-
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's package that imports os, and marks that it was imported."""
-    source = textwrap.dedent("""
-        import functools, os
-        from os import system as alias
-        import mine_module_loaded
-        def build(size): return size
-        class Kind:
-            def __init__(self, size): self.size = size
-            @classmethod
-            def of(cls, size): return cls(size)
-        bound = functools.partial(os.system)
-    """)
-    (tmp_path / "mine_package").mkdir()
-    (tmp_path / "mine_package" / "__init__.py").write_text(source)
-    (tmp_path / "mine_package" / "sub.py").write_text("from mine_package import build as other\nclass Deep:\n    pass\n")
-    (tmp_path / "mine_module_loaded.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "mine_package"
-    for name in ("mine_package", "mine_package.sub", "mine_module_loaded"):
-        sys.modules.pop(name, None)
-
-
-def was_imported() -> bool:
-    return "mine_module_loaded" in sys.modules
-
-
-@pytest.mark.parametrize("target", ["build", "Kind", "Kind.of", "sub.Deep", "sub.other"])
-def test_a_trusted_package_may_name_what_it_defines(mine: str, target: str) -> None:
-    check_targets({"algo": {"_target_": f"{mine}.{target}"}}, [mine])
-
-
-@pytest.mark.parametrize("target", ["os.system", "os.mkdir", "alias", "functools.partial", "bound", "Kind.mro", "build.__globals__", "os"])
-def test_a_trusted_package_may_not_lend_what_it_imported(mine: str, target: str) -> None:
-    with pytest.raises(UserError, match=f"'{mine}.{target}', which is not defined in the trusted package"):
-        check_targets({"algo": {"_target_": f"{mine}.{target}"}}, [mine])
-
-
-def test_a_package_that_is_not_trusted_is_refused_with_the_remedy_and_not_imported(mine: str) -> None:
-    with pytest.raises(UserError) as caught:
-        check_targets({"algo": {"_target_": f"{mine}.build"}}, ["other"])
-    assert f"'{mine}.build'" in str(caught.value)
-    assert f"trust=[{mine}]" in str(caught.value)
-    assert not was_imported()
-
-
-def test_a_name_that_only_begins_like_a_trusted_one_is_refused(mine: str) -> None:
-    with pytest.raises(UserError, match="trust="):
-        check_targets({"_target_": f"{mine}.build"}, ["mine"])
-    assert not was_imported()
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "builtins.eval",
-        "metarun.records.checkpoint.os.mkdir",
-        "metarun.records.checkpoint.os.system",
-        "metarun.engine.optimizer.OuterOptimizer ",
-        "${oc.env:HOME}",
-        "",
-        None,
-        3,
-        ["os.system"],
-        {"_target_": "os.system"},
-    ],
-)
-@pytest.mark.parametrize("trust", [[], ["metarun"]])
-def test_code_that_is_no_building_block_is_refused_wherever_it_stands(target: Any, trust: list[str]) -> None:
-    hidden = {"a": [1, ({"b": [{"_target_": target}]},)]}
-    with pytest.raises(UserError, match="nothing was run"):
-        check_targets(hidden, trust)
-
-
-@pytest.mark.parametrize(
-    "target", ["metarun.records.checkpoint.save", "metarun.engine.optimizer.OuterOptimizer.update", "metarun.records.tracking.Tracker.log"]
-)
-def test_what_metarun_defines_is_refused_unless_a_shipped_config_names_it(target: str) -> None:
-    with pytest.raises(UserError, match=f"'{target}', which is no building block"):
-        check_targets({"_target_": target})
-
-
-def test_instantiate_checks_a_config_from_a_file_before_it_builds_anything(tmp_path: Path) -> None:
-    folder = tmp_path / "made"
-    node = {"_target_": "metarun.engine.optimizer.OuterOptimizer", "options": {"x": {"_target_": "os.mkdir", "path": str(folder)}}}
-    assert "'os.mkdir'" in refusal(node, trust=[])
-    assert not folder.exists()
-
-
-def test_every_shipped_target_is_accepted_and_exists() -> None:
-    assert "metarun.engine.optimizer.OuterOptimizer" in shipped_targets()
-    for target in shipped_targets():
-        check_targets({"_target_": target})
-        assert callable(locate(target)), target
-
-
-def test_the_shipped_configs_are_found_without_an_installation() -> None:
-    assert config_folder().joinpath("optimizer", "adam.yaml").is_file()
-    assert os.sep not in "".join(shipped_targets())

@@ -1,0 +1,38 @@
+"""Tensors of a checkpoint beside those that its config needs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metarun.errors import UserError
+from metarun.wiring.tensors import check_no_others, check_tensors, is_alike
+
+WANTED = {"w": torch.zeros(2, 3), "count": torch.tensor(0)}
+
+
+def test_equal_names_shapes_and_types_pass_whatever_the_numbers() -> None:
+    stored = {"count": torch.tensor(7), "w": torch.full((2, 3), float("nan"))}
+    check_tensors(stored, WANTED, "state")
+    check_no_others(stored, WANTED, "state")
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        ({"w": torch.zeros(2, 3)}, "has no state 'count'"),
+        ({**WANTED, "w": torch.zeros(3, 2)}, r"'w' has shape \(3, 2\) and its config needs \(2, 3\)"),
+        ({**WANTED, "w": torch.zeros(6)}, r"'w' has shape \(6,\)"),
+        ({**WANTED, "w": torch.zeros(2, 3, dtype=torch.float64)}, "'w' holds float64 and its config needs float32"),
+        ({**WANTED, "count": torch.tensor(0.0)}, "'count' holds float32 and its config needs int64"),
+    ],
+)
+def test_another_shape_or_type_is_a_sentence(stored: dict[str, torch.Tensor], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_tensors(stored, WANTED, "state")
+    assert not all(name in stored and is_alike(stored[name], value) for name, value in WANTED.items())
+
+
+def test_a_tensor_that_nobody_needs_is_named_without_control_characters() -> None:
+    with pytest.raises(UserError, match=r"has the parameter '\\x1b\[2J', which its config does not need"):
+        check_no_others({**WANTED, "\x1b[2J": torch.zeros(1)}, WANTED, "parameter")
