@@ -61,12 +61,14 @@ class _DecimalCommaError(Exception):
 def read_columns(file: CsvFile, words: Sequence[str], numbers: Mapping[str, str], decimal: str | None = None) -> Columns:
     """Read columns by their names.
 
-    numbers: the columns of numbers, with "feature" or "target" for messages. decimal: "." or ","; None takes the point, or the comma where
-    numbers have one and none has a point.
+    numbers: the columns of numbers, with "feature" or "target" for messages.
+    decimal: "point", "comma" or the character; None takes the point, or the comma where numbers have one and none has a point.
     Raises UserError for a field that is empty or no finite number, and where decimal commas could be commas between thousands.
     """
-    if decimal not in (None, ".", ","):
-        raise UserError(f"task.decimal={decimal} must be '.' or ','.")
+    if decimal is not None:
+        decimal = {"point": ".", "comma": ","}.get(decimal, decimal) if isinstance(decimal, str) else ""
+        if decimal not in (".", ","):
+            raise UserError("task.decimal must be point or comma.")
     try:
         return _read(file, words, numbers, decimal or ".", decimal is None)
     except _DecimalCommaError:
@@ -186,5 +188,5 @@ class _Commas:
         if self._unsure and self._first:
             raise UserError(
                 f"{file.path} has numbers such as {printable(self._first)}, whose comma is a decimal sign or stands between thousands; "
-                "set task.decimal=',', or remove the commas."
+                "set task.decimal=comma, or remove the commas."
             )

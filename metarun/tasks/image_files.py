@@ -232,12 +232,12 @@ def _once(root: Path, found: _Found) -> dict[str, list[int]]:
     if again:
         name, first = again[0]
         log.warning(
-            "'%s' has %d more names of files that it holds under another name, such as '%s' for '%s'; metarun reads each file once",
+            "'%s' has files of several names, and metarun reads each file once: it skips %d names, such as '%s' for '%s'",
             *(printable(str(root)), len(again), printable(name), printable(first)),
         )
     if found.loops:
         log.warning(
-            "'%s' has %d links to folders that hold the link itself or that it holds anyway, such as '%s'; metarun does not follow them",
+            "'%s' has links to folders above them or to its own folders, which metarun does not follow: %d, such as '%s'",
             *(printable(str(root)), len(found.loops), printable(found.loops[0])),
         )
     return facts

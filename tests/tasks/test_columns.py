@@ -66,7 +66,7 @@ def test_in_a_column_of_words_these_texts_are_words(tmp_path: Path) -> None:
 def test_decimal_commas_are_found_where_no_number_has_a_point(tmp_path: Path) -> None:
     assert numbers(tmp_path, ["1", "2,5", "-1,234", "1,5e3", ",5"]) == [1, 2.5, -1.234, 1500, 0.5]
     assert numbers(tmp_path, ["1", "1234,567"]) == [1, 1234.567]
-    assert numbers(tmp_path, ["1,234", "2,000"], decimal=",") == [1.234, 2]
+    assert numbers(tmp_path, ["1,234", "2,000"], decimal="comma") == [1.234, 2]
     assert read(tmp_path, ['"2,5"', '"0,125"'], delimiter=",").numbers["x"].tolist() == [2.5, 0.125]
 
 
@@ -78,7 +78,7 @@ def test_decimal_commas_are_found_where_no_number_has_a_point(tmp_path: Path) ->
         (["2,5", "1.234,5"], None, r"line 3 of .* has '1\.234,5' .* which is not a number"),
         (["1,234,567"], None, "line 2 of .* has '1,234,567' .* which is not a number"),
         (["2,5"], ".", "line 2 of .* has '2,5' .* which is not a number"),
-        (["1"], ";", r"task\.decimal=; must be"),
+        (["1"], ";", r"task\.decimal must be point or comma"),
     ],
 )
 def test_commas_that_could_mean_two_things_are_refused(tmp_path: Path, texts: list[str], decimal: str | None, sentence: str) -> None:
