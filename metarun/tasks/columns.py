@@ -26,8 +26,8 @@ _PLAIN = re.compile(r"[0-9+\-.eE \t\n]*")
 """Texts of these characters are numbers where `float` reads them; other texts could be `nan`, `1_0` or digits of other scripts."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
-_SURE_COMMA = re.compile(r"[+-]?(0,[0-9]+|[0-9]{4,},[0-9]+|[0-9]*,([0-9]{1,2}|[0-9]{4,}))([eE][+-]?[0-9]+)?")
+_COMMA = re.compile(r"[+-]?([0-9]+,[0-9]*|,[0-9]+)([eE][+-]?[0-9]+)?")
+_SURE_COMMA = re.compile(r"[+-]?(0,[0-9]+|[0-9]{4,},[0-9]+|[0-9]*,([0-9]{0,2}|[0-9]{4,}))([eE][+-]?[0-9]+)?")
 """A number with a decimal comma that has no reading with a comma between thousands."""
 
 _JUMP, _NOTABLE = 1e6, 1e3
@@ -101,7 +101,7 @@ def check_range(values: np.ndarray, lines: np.ndarray, column: str, role: str, p
 
 
 def _read(file: CsvFile, words: Sequence[str], numbers: Mapping[str, str], decimal: str, unsure: bool) -> Columns:
-    place = {name: file.header.index(name) for name in (*words, *numbers)}
+    place = {name: place for place, name in enumerate(file.header)}
     codes, known = {name: array("q") for name in words}, {name: dict[str, int]() for name in words}
     values, lines = {name: array("d") for name in numbers}, array("q")
     comma = _Commas(unsure and decimal == ",")

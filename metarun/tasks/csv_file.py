@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def open_csv(path: str, delimiter: str | None = None, needed: Sequence[str] = ()
     fitting = [each for each, header in headers.items() if set(needed) <= set(header)]
     best = fitting[0] if fitting else max(headers, key=lambda each: len(headers[each]))
     header = headers[best]
-    repeated = {name for name in header if header.count(name) > 1}
+    repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         name = printable(min(repeated))
         raise UserError(

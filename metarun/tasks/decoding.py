@@ -162,9 +162,9 @@ def reason(error: Exception) -> str:
 
 
 def _open(data: bytes, ending: str) -> Image.Image:
-    Image.init()  # registers the formats
-    formats = [name for name in (*FORMATS, *(["TGA"] if ending == ".tga" else [])) if name in Image.OPEN]
     with _OPENING:
+        Image.init()  # registers the formats, once
+        formats = [name for name in (*FORMATS, *(["TGA"] if ending == ".tga" else [])) if name in Image.OPEN]
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(io.BytesIO(data), formats=formats)

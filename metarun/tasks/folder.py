@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.errors import UserError, nearest, printable
+from metarun.errors import UserError, first_line, nearest, printable
 from metarun.files.paths import expanded
 from metarun.tasks.fingerprint import Fingerprint, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
@@ -85,21 +85,21 @@ def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
         parts = [path[1:] if len(path) > 1 else path for path in parts]
     splits = _ready_splits(files.root, parts)
     rows: dict[str, list[int]] = {}
-    ready: Split = {split: [] for split in SPLITS}
+    ready: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
     for index, path in enumerate(parts):
         if len(path) < (3 if splits else 2):
             continue  # the file lies outside the class folders, so it has no class
         name = path[1] if splits else path[0]
         rows.setdefault(name, []).append(index)
-        if splits and name not in ready[splits[path[0]]]:
-            ready[splits[path[0]]].append(name)
+        if splits:
+            ready[splits[path[0]]][name] = None
     if len(rows) < 2:
         raise UserError(
             f"'{printable(str(files.root))}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 "
-            "classes. Unpack archives inside it first."
+            "classes. Images inside other archives do not count."
         )
     _check_names(files.root, rows)
-    return dict(sorted(rows.items())), ready if splits else None
+    return dict(sorted(rows.items())), {split: list(names) for split, names in ready.items()} if splits else None
 
 
 def _ready_splits(root: Path, parts: Sequence[Sequence[str]]) -> dict[str, str]:
@@ -179,10 +179,14 @@ def _sizes(split: Sequence[float], count: int) -> list[int]:
 
 
 def _read_split(path: str) -> Any:
+    needed = "it must be a JSON file with the lists train, val and test"
     try:
-        return json.loads(expanded(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read task.split_file '{path}' ({error}); it must be JSON with the lists train, val and test.") from error
+        file = expanded(path)
+        if file.exists() and not file.is_file():  # a pipe would keep the run waiting
+            raise UserError(f"task.split_file '{printable(path)}' is no file; {needed}.")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read task.split_file '{printable(path)}' ({printable(first_line(error))}); {needed}.") from error
 
 
 def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:

@@ -5,6 +5,7 @@ Links are followed, since a data set may consist of links to a store elsewhere. 
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import heapq
 import json
@@ -72,7 +73,8 @@ def find_images(root: str | Path) -> ImageFiles:
     """List the images of a folder or zip without reading them; UserError if there is no folder or zip that can be read.
 
     The list leaves out hidden files, folders that devices leave (`@eaDir`, `__MACOSX`, …), and files whose ending is not an image's.
-    Each real file has one name. Of several names, the one without a link counts, then the first one in the order of the names.
+    Each real file has one name. Of several names, the one without a link counts, then the first one in the order of the names. Equal files
+    whose names differ in upper and lower case only are one file.
     """
     root = expanded(root)
     try:
@@ -216,17 +218,29 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False  # reading the image will tell
+
+
 def _once(root: Path, found: _Found) -> dict[str, list[int]]:
     """Return size and time of each file by the first of its names, names without a link first."""
     kept: dict[tuple[int, ...], str] = {}
-    facts, again = {}, []
+    facts, again, spelled = dict[str, list[int]](), [], dict[str, str]()
     for linked, name, status in sorted(found.files, key=lambda file: file[:2]):
         fact = [status.st_size, status.st_mtime_ns]
         # Size and time as well, since some network disks give two files one number.
-        several = linked or status.st_nlink > 1
         first = kept.setdefault((*_identity(status), *fact), name)
-        if first == name or not several:
+        if not linked and status.st_nlink == 1:
+            first = name
+        twin = spelled.get(name.casefold())
+        if first == name and twin and facts[twin][0] == fact[0] and _equal(root / twin, root / name):
+            first = twin  # a copy from a disk on which upper and lower case are the same
+        if first == name:
             facts[name] = fact
+            spelled[name.casefold()] = name
         else:
             again.append((name, first))
     if again:
@@ -255,7 +269,10 @@ def _list_zip(root: Path) -> dict[str, list[int]]:
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the archive's images by name; of two entries of one name, the last one, as programs that unpack do."""
+    """Return the archive's images by name; of two entries of one name, the last one, as programs that unpack do.
+
+    Of two equal files whose names differ in upper and lower case only, it names the first one.
+    """
     entries = {}
     for info in archive.infolist():
         name = _name(info)
@@ -266,7 +283,8 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise UserError(f"'{printable(str(archive.filename))}' has the entry '{printable(name)}' outside itself; pack the zip again.")
         if not any(_hidden(part) for part in parts) and _may_be_image(parts[-1]):
             entries["/".join(parts)] = info
-    return entries
+    alike = {(name.casefold(), info.file_size, info.CRC): name for name, info in sorted(entries.items(), reverse=True)}
+    return {name: entries[name] for name in alike.values()}
 
 
 def _name(info: zipfile.ZipInfo) -> str:

@@ -182,11 +182,11 @@ def _columns(
     file: CsvFile, task_column: str, targets: Sequence[str], features: Sequence[str] | None, categorical: Sequence[str]
 ) -> list[str]:
     """Return the input columns, having checked that every column named exists."""
-    header = list(file.header)
+    header, known = list(file.header), set(file.header)
     named = {"task_column": [task_column], "target": targets, "features": features or [], "categorical": categorical}
     for key, names in named.items():
         for name in names:
-            if name not in header:
+            if name not in known:
                 shown = printable(", ".join(header))
                 hint = (
                     " The first line must be a header with the names of the columns." if looks_like_data(header) else nearest(name, header)

@@ -64,7 +64,7 @@ def test_in_a_column_of_words_these_texts_are_words(tmp_path: Path) -> None:
 
 
 def test_decimal_commas_are_found_where_no_number_has_a_point(tmp_path: Path) -> None:
-    assert numbers(tmp_path, ["1", "2,5", "-1,234", "1,5e3", ",5"]) == [1, 2.5, -1.234, 1500, 0.5]
+    assert numbers(tmp_path, ["1", "2,5", "-1,234", "1,5e3", ",5", "7,"]) == [1, 2.5, -1.234, 1500, 0.5, 7]
     assert numbers(tmp_path, ["1", "1234,567"]) == [1, 1234.567]
     assert numbers(tmp_path, ["1,234", "2,000"], decimal="comma") == [1.234, 2]
     assert read(tmp_path, ['"2,5"', '"0,125"'], delimiter=",").numbers["x"].tolist() == [2.5, 0.125]

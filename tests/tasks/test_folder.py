@@ -191,8 +191,15 @@ def test_bad_arguments_are_refused_in_a_sentence(root: Path, arguments: dict[str
 
 def test_a_split_file_that_is_no_json_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text("train: a")
-    with pytest.raises(UserError, match="it must be JSON with the lists train, val and test"):
+    with pytest.raises(UserError, match="it must be a JSON file with the lists train, val and test"):
         source(root, split_file=str(tmp_path / "split.json"))
+
+
+def test_a_split_file_that_is_no_file_or_nests_too_deeply_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    for path, reason in ((os.devnull, "is no file"), (str(tmp_path), "is no file"), (str(tmp_path / "deep.json"), "recursion")):
+        with pytest.raises(UserError, match=f"{reason}.*it must be a JSON file"):
+            source(root, split_file=path)
 
 
 @pytest.mark.parametrize("content", [[], ["notes.txt"], ["loose.png"], ["oak/1.png"]])

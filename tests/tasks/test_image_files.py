@@ -113,6 +113,17 @@ def test_a_file_of_two_names_counts_once_under_the_name_without_a_link(tmp_path:
     assert "it skips 3 names, such as 'oak/3.png' for 'oak/2.png'" in caplog.text
 
 
+def test_equal_files_whose_names_differ_in_case_only_are_one_file(tmp_path: Path) -> None:
+    names = {"A/1.png": b"x", "a/1.png": b"x", "a/1.PNG": b"x", "A/2.png": b"x", "a/2.png": b"y", "a/3.png": b"x"}
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, data in names.items():
+            archive.writestr(name, data)
+            a_file(tmp_path / "set", name, data)
+    if len(list((tmp_path / "set").rglob("*.*"))) < len(names):
+        pytest.skip("upper and lower case are the same on this disk")
+    assert sorted(found(tmp_path / "set")) == sorted(found(tmp_path / "set.zip")) == ["A/1.png", "A/2.png", "a/2.png", "a/3.png"]
+
+
 def test_two_files_that_a_disk_numbers_alike_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_file(tmp_path, "a/1.png")
     a_file(tmp_path, "b/1.png")
