@@ -31,6 +31,9 @@ from metarun.types import Episode
 
 log = logging.getLogger(__name__)
 
+_MOST_BYTES = 8 << 30
+"""The most that the inputs of a table may need in RAM where words make some of them."""
+
 
 @dataclass(frozen=True)
 class Standard:
@@ -208,6 +211,7 @@ def _standardised(columns: Columns, order: np.ndarray, train: np.ndarray, names:
     """Return the columns in this order of rows, (M, D) float32, and their standardisation by the training rows."""
     for name in [name for name in names if name in columns.numbers]:
         check_range(columns.numbers[name][train], columns.lines[train], name, role, columns.path)
+    _check_size(columns, train, names)
     in_train, parts = torch.from_numpy(train[order]), list[tuple[str, Tensor]]()
     for name in names:
         if name in columns.words:
@@ -225,6 +229,18 @@ def _standardised(columns: Columns, order: np.ndarray, train: np.ndarray, names:
             f"{raw[row, place].item():.6g} in line {columns.lines[order[row]]} is too large or too small; scale the column or correct it."
         )
     return values, standard
+
+
+def _check_size(columns: Columns, train: np.ndarray, names: Sequence[str]) -> None:
+    """Raise UserError where the inputs of words would need more than `_MOST_BYTES`."""
+    sizes = {name: len(np.unique(columns.words[name].codes[train])) for name in names if name in columns.words}
+    needed = 8 * len(train) * (len(names) - len(sizes) + sum(sizes.values()))
+    if sizes and needed > _MOST_BYTES:
+        name = max(sizes, key=lambda each: sizes[each])
+        raise UserError(
+            f"task.categorical names '{printable(name)}', which has {sizes[name]:,} words in the training tasks; one input for each word "
+            f"needs {needed / 1e9:,.1f} GB for {len(train):,} rows. Leave the column out of task.features."
+        )
 
 
 def _one_hot(words: Words, order: np.ndarray, train: np.ndarray) -> list[Tensor]:

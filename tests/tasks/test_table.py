@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from metarun.errors import UserError
+from metarun.tasks import table as module
 from metarun.tasks.table import table
 
 HOUSES = {f"h{house}": [(rooms, 10 * house + rooms) for rooms in range(6)] for house in range(7)}
@@ -272,3 +273,10 @@ def test_a_table_with_semicolons_and_decimal_commas_is_the_same_table(tmp_path: 
 def test_a_file_without_a_header_is_told(tmp_path: Path):
     with pytest.raises(UserError, match=r"has no column 't'; it has 1, 2, 3\. The first line must be a header"):
         table(path=write(tmp_path, "1,2,3\n4,5,6\n"), task_column="t", target="y")
+
+
+def test_a_column_of_too_many_words_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_MOST_BYTES", 8 * 60 * 10)
+    with pytest.raises(UserError, match=r"task\.categorical names 'x', which has 19 words in the training tasks; .* for 58 rows"):
+        rows_of(tmp_path, {}, categorical=["x"])
+    rows_of(tmp_path, {})
