@@ -32,6 +32,10 @@ class NotFiniteError(UserError):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """Ends a command whose training a signal stopped, after the training has saved and said how to go on."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known word, or an empty string where no word is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -18,7 +18,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from metarun.errors import UserError
+from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
+from metarun.files.run_folder import refuse_links, refuse_run
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
@@ -118,9 +120,10 @@ class NumberedFolder(Callback):
     def _make(self, config: DictConfig, kind: str) -> None:
         overrides = config.hydra.overrides.hydra
         key = f"hydra.{kind}.dir"
-        if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
-            return
         try:
+            if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
+                check_typed(Path(config.hydra[kind].dir), kind, resumed=config.get("resume") is not None)
+                return
             path = folders_in_use().make(config.hydra[kind].dir, key)
         except UserError as error:
             raise Refusal(error) from error
@@ -128,6 +131,20 @@ class NumberedFolder(Callback):
             config.hydra[kind].dir = path
             if kind == "sweep":
                 overrides.append(f"{key}={quoted(path)}")
+
+
+def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:
+    """Raise UserError where Hydra must not write into a folder that the user typed. kind: "run" or "sweep".
+
+    The folder of a run must not hold planted links, another run, or the run of a process that is alive.
+    """
+    if not folder.is_dir():
+        return
+    refuse_links(folder, sweep=kind == "sweep")
+    if kind == "run":
+        with FolderLock(folder):
+            if not resumed:
+                refuse_run(folder)
 
 
 def tidy(name: str) -> str:

@@ -19,9 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from metarun.cli.arguments import prepare
 from metarun.cli.folders import Refusal, RunFolders, tidy
 from metarun.cli.hydra_errors import JOB_NOTE, explain
+from metarun.cli.streams import make_steady
 from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
+from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
+from metarun.files.lock import FolderLock
 from metarun.files.paths import expanded
+from metarun.files.run_folder import CHECKPOINTS, refuse_run
+from metarun.files.writing import remove_leftovers
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -40,8 +45,13 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
     @functools.wraps(function)
     def run_job(cfg: DictConfig) -> float:
         folder = Path(HydraConfig.get().runtime.output_dir)
+        if is_worker():
+            make_steady()
         try:
-            error = function(cfg, folder)
+            with ending_with_command(), FolderLock(folder):
+                remove_leftovers(folder)
+                remove_leftovers(folder / CHECKPOINTS)
+                error = function(cfg, folder)
         except Exception as exception:
             mistake = mistake_of(exception, folder)
             if in_sweep():
@@ -88,6 +98,7 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     from metarun.commands.evaluate import evaluate
     from metarun.objectives import error
 
+    refuse_run(folder)
     report = evaluate(config, folder)
     return error(report["metric"], report["mean"])
 
@@ -135,8 +146,8 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
     """
     folders = folders or RunFolders()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive here instead of being printed
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a console script lacks the current folder, where a user's mine.py lies
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # the processes of a sweep do not search the current folder for modules
+    note_command()
     sys.argv = ["metarun", *prepare(command, arguments)]
     try:
         with folders.in_use():

@@ -5,14 +5,16 @@ This module imports nothing slow: help, version and list run without Hydra, and 
 
 from __future__ import annotations
 
-import contextlib
-import os
+import logging
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from metarun import __version__
-from metarun.errors import UserError, nearest
+from metarun.cli.arguments import INSPECTING
+from metarun.cli.streams import exit_code, make_steady
+from metarun.errors import Stopped, UserError, nearest
 
 USAGE = "usage: metarun {train,eval,list,reproduce} [key=value ...] | --help | --version"
 
@@ -38,6 +40,10 @@ examples:
 A run writes its checkpoints, metrics and TensorBoard files to outputs/<task>-<algo>/<date>_<time>/.
 `metarun train --help` lists every key; `metarun train --hydra-help` lists the flags, which belong to Hydra.
 """
+
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""Exit codes after a signal."""
 
 
 def train(arguments: list[str]) -> int:
@@ -103,21 +109,32 @@ def unknown(word: str) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Run the command line and return its exit code: 2 for a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM."""
     try:
         return dispatch(list(sys.argv[1:] if words is None else words))
     except UserError as error:
         print(f"metarun: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("metarun: interrupted.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `metarun list | head -1`: the reader closed the pipe
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Stopped):
+            print("metarun: interrupted.", file=sys.stderr)
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the command cleans up as at Ctrl-C."""
+
+
+def terminate(*_: object) -> None:
+    """Handle SIGTERM. While a training takes its steps, `metarun.engine.interrupt` handles the signal."""
+    raise Terminated
 
 
 def entry() -> None:
     """Run as the console script."""
-    sys.exit(main())
+    make_steady()
+    logging.raiseExceptions = False  # a log that cannot be written does not print tracebacks
+    signal.signal(signal.SIGTERM, terminate)
+    words = sys.argv[1:]
+    writes_files = bool(words) and words[0] in ("train", "eval", "reproduce") and not set(words) & set(INSPECTING)
+    sys.exit(exit_code(main(), printed_only=not writes_files))

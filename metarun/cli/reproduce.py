@@ -17,7 +17,7 @@ import yaml
 
 from metarun.cli.arguments import split
 from metarun.cli.paths import typed_paths
-from metarun.errors import UserError
+from metarun.errors import Stopped, UserError
 from metarun.files.paths import quoted, word
 from metarun.files.writing import write_text
 
@@ -110,7 +110,8 @@ def train_runs(asked: Asked, folders: RunFolders) -> list[str]:
     runs: list[str] = []
     seeds = [[]] if asked.seeds is None else [[f"seed={seed}"] for seed in range(asked.seeds)]
     for seed in seeds:
-        jobs.run("train", [f"experiment={asked.name}", *seed, *asked.overrides, *asked.flags], folders)
+        with contextlib.suppress(Stopped):
+            jobs.run("train", [f"experiment={asked.name}", *seed, *asked.overrides, *asked.flags], folders)
         runs.append(str(folders.last))
         if not (folders.last / "report.json").is_file():  # interrupted; the training has printed how to resume
             missing = [" ".join(words) for words in seeds[len(runs) :]]

@@ -23,8 +23,9 @@ from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.engine.training import train as run_engine
-from metarun.errors import NotFiniteError, UserError, printable
+from metarun.errors import NotFiniteError, Stopped, UserError, printable
 from metarun.files.paths import word
+from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
@@ -39,10 +40,12 @@ def train(config: dict[str, Any], folder: Path) -> float:
 
     The error is 1 - accuracy in classification, the error itself in regression, the negative log-likelihood with `select=nll`, and
     infinity where no validation was finite.
+    Raises Stopped where a signal stopped the training, after it has saved.
     config: resolved and plain; to resume a run, the result of `metarun.cli.jobs.resume_config`.
     """
     if config.get("resume"):
         return _resume(config, folder)
+    refuse_run(folder)
     parts = build(config)
     settings = build_settings(parts)
     origins = training_origins(parts.source, check_start(parts.config, parts.source))
@@ -94,7 +97,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
 
         def save(position: Position, name: str) -> None:
-            checkpoints = folder / "checkpoints"
+            checkpoints = folder / CHECKPOINTS
             # Not earlier: a run that is killed goes on from an older last.pt, which names other files.
             pruned = name == checkpoint.LAST and settings.keep > 1
             then = partial(remove_others, checkpoints, STEP_FILES, kept_files(position.best)) if pruned else None
@@ -111,19 +114,25 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         selection = Selection.of(settings.select, parts.algorithm.objective)
         best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
-            progress.say(
-                f"metarun: stopped at step {end.step} of {settings.steps} and saved; go on with: metarun train {word('resume', folder)}"
-            )
-            return selection.error(best["score"])
+            done = f"stopped at step {end.step} of {settings.steps} and saved"
+            progress.say(f"metarun: {done}; go on with: metarun train {word('resume', folder)}")
+            raise Stopped
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
         chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
     print(f"{printable(told(selection, end.best, [described(each) for each in overlaps]))}; run folder {folder}")
-    print(f"test it with: metarun eval {word('checkpoint', folder if end.best else folder / 'checkpoints' / checkpoint.LAST)}")
-    if (kept := len(kept_files(end.best))) > 1:
-        print(f"test its {kept} best checkpoints as an ensemble with: metarun eval {word('checkpoint', folder)} best={kept}")
+    print("\n".join(next_commands(folder, end.best)))
     return selection.error(best["score"])
+
+
+def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
+    """Return lines with the commands that test a run. best: `Position.best`, None where no validation was finite."""
+    tested = folder if best else folder / CHECKPOINTS / checkpoint.LAST
+    lines = [f"test it with: metarun eval {word('checkpoint', tested)}"]
+    if (kept := len(kept_files(best))) > 1:
+        lines.append(f"test its {kept} best checkpoints as an ensemble with: metarun eval {word('checkpoint', folder)} best={kept}")
+    return lines
 
 
 def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = ()) -> str:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from metarun.errors import UserError
 from metarun.files.paths import word
+from metarun.files.run_folder import METRICS, TENSORBOARD
 from metarun.files.writing import open_to_append, open_to_read, refuse_link, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
-METRICS = "metrics.jsonl"
 TIME_KEYS = ("time", "tasks_per_second", "waiting")
 """Keys whose values may differ between two equal runs."""
 QUEUE = 1000
@@ -39,13 +39,13 @@ class Tracker:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            refuse_link(self.folder / "tensorboard")
+            refuse_link(self.folder / TENSORBOARD)
             kept = _cut_back(self.folder / METRICS, resume_step)
             self._file = open_to_append(self.folder / METRICS)
         except OSError as error:
             raise UserError(f"cannot write into the run folder {self.folder}: {error.strerror}.") from error
         self._start = time.monotonic() - kept
-        self._writer = _tensorboard_writer(self.folder / "tensorboard", resume_step) if tensorboard else None
+        self._writer = _tensorboard_writer(self.folder / TENSORBOARD, resume_step) if tensorboard else None
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line: the step, the values, and the seconds of training so far. A non-finite value becomes null."""

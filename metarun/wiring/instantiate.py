@@ -7,8 +7,11 @@ from a file must pass `metarun.wiring.places.check_targets` first: `_target_` na
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -100,13 +103,29 @@ def _check_arguments(target: Callable[..., Any], path: str, name: str, arguments
 
 def _import(module: str, path: str, missing_ok: bool = False) -> ModuleType | None:
     try:
-        return importlib.import_module(module)
+        return _import_here(module)
     except ModuleNotFoundError as error:
         if error.name != module:  # the module exists, but a module that it imports does not
             raise UserError(f"{TARGET}={path}: importing '{module}' failed, because there is no module '{error.name}'.") from error
         if missing_ok:
             return None
         raise UserError(f"{TARGET}={path}: there is no module '{module}'; is its folder the current one, or on PYTHONPATH?") from error
+
+
+def _import_here(module: str) -> ModuleType:
+    """Import a module, from the current folder if it is nowhere else. Only then does Python search this folder, after all others."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module or "." in module or os.getcwd() in sys.path or not _lies_here(module):
+            raise
+        sys.path.append(os.getcwd())
+        importlib.invalidate_caches()
+        return importlib.import_module(module)
+
+
+def _lies_here(module: str) -> bool:
+    return importlib.machinery.PathFinder.find_spec(module, [os.getcwd()]) is not None
 
 
 def _public(owner: Any) -> Iterable[str]:

@@ -107,9 +107,15 @@ def test_flags_may_stand_among_the_overrides(command_line: CommandLine, calls: C
     assert (calls.train[0][0]["seed"], calls.train[0][0]["steps"]) == (1, 5)
 
 
-def test_modules_in_the_working_directory_can_be_imported(command_line: CommandLine, calls: Calls) -> None:
-    command_line("train")
-    assert os.getcwd() in sys.path
+def test_code_in_the_working_directory_does_not_run(command_line: CommandLine, calls: Calls) -> None:
+    """Neither a plugin of Hydra's nor a module with the name of a library that is imported late."""
+    for name in ("hydra_plugins/mine.py", "hydra_plugins/mine/__init__.py", "triton.py", "colorama.py", "metarun_mine.py"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"open({str(Path('ran').absolute())!r}, 'w')\n")
+    assert command_line("eval", "checkpoint=x").code == 0
+    assert command_line("train").code == 0
+    assert not Path("ran").exists()
+    assert os.getcwd() not in sys.path
 
 
 # Sweeps

@@ -22,7 +22,7 @@ from metarun.commands.train import train
 from metarun.compute.plan import kernels_missing
 from metarun.engine import training as engine
 from metarun.engine.keeping import STEP_FILES, kept_files
-from metarun.errors import UserError
+from metarun.errors import Stopped, UserError
 from metarun.records import checkpoint
 from metarun.records.tracking import TIME_KEYS
 from metarun.testing import assert_same
@@ -244,7 +244,8 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
         step(loop)
 
     monkeypatch.setattr(engine.Loop, "step", interrupted)
-    train(config(name), tmp_path / "run")
+    with pytest.raises(Stopped):  # so that the command does not exit with 0
+        train(config(name), tmp_path / "run")
     monkeypatch.setattr(engine.Loop, "step", step)
     said = capsys.readouterr().err
     assert f"stopped at step 7 of {STEPS} and saved; go on with: metarun train resume={tmp_path / 'run'}" in said

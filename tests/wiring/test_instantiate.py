@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,3 +129,15 @@ def test_annotations_that_cannot_be_resolved_are_not_checked() -> None:
 
     globals()["odd"] = odd
     assert instantiate({"_target_": here("odd"), "size": "abc"}) == "abc"
+
+
+def test_a_module_of_the_current_folder_is_imported_only_where_a_target_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_parts_here.py").write_text("import own_sibling_here\n\n\ndef make(size):\n    return own_sibling_here.double(size)\n")
+    (tmp_path / "own_sibling_here.py").write_text("def double(size):\n    return 2 * size\n")
+    assert "no module 'nowhere_at_all'" in refusal({"_target_": "nowhere_at_all.Thing"})
+    instantiate({"_target_": here("needs"), "size": 1})
+    assert str(tmp_path) not in sys.path
+    assert instantiate({"_target_": "own_parts_here.make", "size": 2}) == 4
+    assert sys.path[-1] == str(tmp_path), "after all other folders, so that no library is shadowed"

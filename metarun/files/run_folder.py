@@ -1,0 +1,44 @@
+"""What a run folder may hold before a command writes into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metarun.errors import UserError
+from metarun.files.paths import word
+from metarun.files.writing import refuse_link
+
+METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
+_WRITTEN = (".hydra", "metarun.log", "multirun.yaml", "failed.jsonl", METRICS, CHECKPOINTS, TENSORBOARD)
+"""Files that Hydra, TensorBoard and metarun open under their own names, without a rename, and the folders that they write to."""
+
+
+def refuse_links(folder: Path, *, sweep: bool = False) -> None:
+    """Raise UserError where a link stands in the place of a file or folder that a run opens for writing.
+
+    sweep: whether the folder is that of a sweep, which holds the folders of its jobs.
+    """
+    for base in [folder, *(folder.iterdir() if sweep else ())]:
+        for name in _WRITTEN:
+            refuse_link(base / name)
+        for path in base.glob(".hydra/*"):
+            refuse_link(path)
+
+
+def refuse_run(folder: Path) -> None:
+    """Raise UserError where a folder holds a run: its checkpoints or its metrics. A new run would overwrite them."""
+    held = [name for name, found in (("checkpoints", _has_checkpoints(folder)), ("metrics", _has_metrics(folder))) if found]
+    if held:
+        raise UserError(
+            f"{folder} holds the {' and '.join(held)} of another run; "
+            f"choose another folder with hydra.run.dir=FOLDER, or continue that run with metarun train {word('resume', folder)}"
+        )
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any((folder / CHECKPOINTS).glob("*.pt"))
+
+
+def _has_metrics(folder: Path) -> bool:
+    path = folder / METRICS
+    return path.is_file() and path.stat().st_size > 0
