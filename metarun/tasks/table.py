@@ -129,8 +129,9 @@ class TableTasks:
         if small and not (self.skip_small and used):
             name = min(small, key=lambda task: self.counts[task])
             raise UserError(
-                f"{len(small)} of the {len(self.tasks[split])} {split} tasks have too few rows, '{name}' only {self.counts[name]}; "
-                f"{shots} shots + {queries} queries need {shots + queries}. Lower task.{prefix}shots or task.{prefix}queries"
+                f"{len(small)} of the {len(self.tasks[split])} {split} tasks have too few rows, '{printable(name)}' only "
+                f"{self.counts[name]}; {shots} shots + {queries} queries need {shots + queries}. "
+                f"Lower task.{prefix}shots or task.{prefix}queries"
                 + (", or leave such tasks out with task.skip_small=true." if used else ".")
             )
         if small:
@@ -194,7 +195,7 @@ def _columns(
                 hint = (
                     " The first line must be a header with the names of the columns." if looks_like_data(header) else nearest(name, header)
                 )
-                raise UserError(f"task.{key}: the table has no column '{name}'; it has {shown}.{printable(hint)}")
+                raise UserError(f"task.{key}: the table has no column '{printable(name)}'; it has {shown}.{printable(hint)}")
     columns = [name for name in header if name != task_column and name not in targets] if features is None else list(features)
     taken = [name for name in columns if name in targets or name == task_column]
     if taken:
@@ -270,9 +271,9 @@ def _checked(tasks: Mapping[str, Sequence[str]], known: Collection[str]) -> dict
     chosen = {split: [str(name) for name in tasks[split]] for split in SPLITS}
     for name, occurrences in Counter(name for names in chosen.values() for name in names).items():
         if name not in known:
-            raise UserError(f"task.tasks names '{name}', which the table does not have; correct the name.")
+            raise UserError(f"task.tasks names '{printable(name)}', which the table does not have; correct the name.")
         if occurrences > 1:
-            raise UserError(f"task.tasks names '{name}' {occurrences} times; a task belongs to one split.")
+            raise UserError(f"task.tasks names '{printable(name)}' {occurrences} times; a task belongs to one split.")
     empty = [split for split in SPLITS if not chosen[split]]
     if empty:
         raise UserError(f"task.tasks has no task for {empty[0]}; each split needs at least one.")
