@@ -31,7 +31,7 @@ _SURE_COMMA = re.compile(r"[+-]?(0,[0-9]+|[0-9]{4,},[0-9]+|[0-9]*,([0-9]{0,2}|[0
 """A number with a decimal comma that has no reading with a comma between thousands."""
 
 _JUMP, _NOTABLE = 1e6, 1e3
-"""metarun refuses a training value that is more than `_JUMP` times as far from the median as the next nearer one, and warns above
+"""metarun refuses a value that is more than `_JUMP` times as far from the median as the next nearer one, and warns above
 `_NOTABLE`. Honest tails are denser: the largest of n values of a Cauchy or a Pareto(1) distribution is a million times as large as the
 second one with a probability of 1e-6, whatever n is."""
 
@@ -76,9 +76,9 @@ def read_columns(file: CsvFile, words: Sequence[str], numbers: Mapping[str, str]
 
 
 def check_range(values: np.ndarray, lines: np.ndarray, column: str, role: str, path: str) -> None:
-    """Raise UserError for a training value beside which all others are equal; warn of a value that comes near it.
+    """Raise UserError for a value beside which all others are equal; warn of a value that comes near it.
 
-    values: (M,) of the training rows. lines: (M,) their lines in the file.
+    values: (M,) of all rows. lines: (M,) their lines in the file.
     """
     with np.errstate(over="ignore"):
         median = np.median(values)
@@ -93,7 +93,7 @@ def check_range(values: np.ndarray, lines: np.ndarray, column: str, role: str, p
     jump = float(jumps.max())
     if jump > _JUMP:
         raise UserError(
-            f"{where}, while half of the training values lie within {np.median(distances):.3g} of {median:.6g}; beside this value, all "
+            f"{where}, while half of the values lie within {np.median(distances):.3g} of {median:.6g}; beside this value, all "
             "others would become equal. Correct it, remove the row, or take logarithms."
         )
     if jump > _NOTABLE:

@@ -58,7 +58,7 @@ class CsvFile:
         """Yield the line on which each row below the header begins, and its fields; UserError for a row of another length."""
         width = len(self.header)
         rows = _records(self.file, self.path, self.encoding, self.delimiter)
-        next(rows)
+        next(rows)  # the header
         for line, row in rows:
             if len(row) == width:
                 yield line, row
@@ -88,7 +88,7 @@ def open_csv(path: str, delimiter: str | None = None, needed: Sequence[str] = ()
     best = fitting[0] if fitting else max(headers, key=lambda each: len(headers[each]))
     header = headers[best]
     repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated:
+    if repeated and set(needed) <= set(header):  # else the caller says which columns there are
         name = printable(min(repeated))
         raise UserError(
             f"task.path={shown} has more than one column '{name}'; rename one of them."
@@ -99,8 +99,8 @@ def open_csv(path: str, delimiter: str | None = None, needed: Sequence[str] = ()
 
 
 def looks_like_data(header: Iterable[str]) -> bool:
-    """Return whether all names of a header are numbers, so that the file has probably no header."""
-    return all(_NUMBER.fullmatch(name) for name in header)
+    """Return whether a name of a header is a number, so that the file has probably no header."""
+    return any(_NUMBER.fullmatch(name) for name in header)
 
 
 def _encoding(file: Path, shown: str) -> str:
@@ -142,13 +142,14 @@ def _header(file: Path, shown: str, encoding: str, delimiter: str) -> tuple[str,
 
 
 def _records(file: Path, shown: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line and the fields of each record that has a field with text."""
-    line = 1
+    """Yield the first line and the fields of each record that has a field with text, without remarks above the header."""
+    line, above = 1, True
     try:
         with file.open(newline="", encoding=encoding) as stream:
             reader = csv.reader(_lines(stream, shown), delimiter=delimiter, strict=True)
             for row in reader:
-                if any(row) and (len(row) > 1 or row[0].strip()):
+                if any(row) and (len(row) > 1 or row[0].strip()) and not (above and _is_remark(row)):
+                    above = False
                     yield line, row
                 line = reader.line_num + 1
     except UnicodeError as error:
@@ -157,6 +158,12 @@ def _records(file: Path, shown: str, encoding: str, delimiter: str) -> Iterator[
         raise UserError(f"line {line} of {shown} cannot be read as CSV: {_why(error)}.") from error
     except OSError as error:
         raise UserError(f"task.path={shown} cannot be read ({error.strerror}).") from error
+
+
+def _is_remark(row: Sequence[str]) -> bool:
+    """Return whether a record above the header is a comment, or names the delimiter as Excel does (`sep=;`)."""
+    text = "".join(row).strip()
+    return (len(row) == 1 and text.startswith("#")) or (text.lower().startswith("sep=") and len(text) <= len("sep=;"))
 
 
 def _lines(stream: Iterable[str], shown: str) -> Iterator[str]:

@@ -158,7 +158,10 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
-    return getattr(error, "strerror", None) or first_line(error)
+    if text := getattr(error, "strerror", None):  # the system's word on a file
+        return str(text)
+    text = first_line(error)
+    return text if "truncated" in text else f"damaged or not supported by Pillow: {text}"
 
 
 def _open(data: bytes, ending: str) -> Image.Image:

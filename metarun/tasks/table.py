@@ -211,7 +211,7 @@ def _columns(
 def _standardised(columns: Columns, order: np.ndarray, train: np.ndarray, names: Sequence[str], role: str) -> tuple[Tensor, Standard]:
     """Return the columns in this order of rows, (M, D) float32, and their standardisation by the training rows."""
     for name in [name for name in names if name in columns.numbers]:
-        check_range(columns.numbers[name][train], columns.lines[train], name, role, columns.path)
+        check_range(columns.numbers[name], columns.lines, name, role, columns.path)
     _check_size(columns, train, names)
     in_train, parts = torch.from_numpy(train[order]), list[tuple[str, Tensor]]()
     for name in names:

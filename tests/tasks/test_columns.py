@@ -102,7 +102,7 @@ RANDOM = np.random.default_rng(0)
 def test_a_value_beside_which_all_others_are_equal_is_refused(value: float, count: int) -> None:
     values = RANDOM.normal(3, 2, 200)
     values[17 : 17 + count] = value
-    with pytest.raises(UserError, match=r"line 19 of f has .* in the target column 'y', while half of the training values lie within"):
+    with pytest.raises(UserError, match=r"line 19 of f has .* in the target column 'y', while half of the values lie within"):
         check_range(values, np.arange(200) + 2, "y", "target", "f")
 
 

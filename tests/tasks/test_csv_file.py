@@ -91,5 +91,14 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_header_of_numbers_looks_like_data() -> None:
-    assert looks_like_data(["1", "-2.5e3", "0,5", " 7 "])
-    assert not looks_like_data(["1", "a"])
+    for number in ("1", "-2.5e3", "0,5", " 7 "):
+        assert looks_like_data(["a", number])
+    assert not looks_like_data(["a", "b1"])
+
+
+@pytest.mark.parametrize("remark", ["# made by a program\n#\n", "sep=;\n", "\n  # note\n"])
+def test_remarks_above_the_header_are_skipped(tmp_path: Path, remark: str) -> None:
+    file = open_csv(a_file(tmp_path, remark + "a;b\n1;2\n"), needed=["a", "b"])
+    assert (file.header, [row for _, row in file.rows()]) == (("a", "b"), [["1", "2"]])
+    assert [line for line, _ in file.rows()] == [remark.count("\n") + 2]
+    assert open_csv(a_file(tmp_path, "#a;b\n1;2\n"), needed=["b"]).header == ("#a", "b")

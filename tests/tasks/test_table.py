@@ -229,16 +229,18 @@ def rows_of(folder: Path, change: dict[int, str], lines: int = 60, **options):
 
 @pytest.mark.parametrize("value", ["-1.797e308", "1e20", "-999999999"])
 def test_an_outlandish_training_value_is_named(tmp_path: Path, value: str):
-    with pytest.raises(UserError, match=r"line 9 of .*data\.csv has .* in the target column 'y', while half of the training values"):
+    with pytest.raises(UserError, match=r"line 9 of .*data\.csv has .* in the target column 'y', while half of the values"):
         rows_of(tmp_path, {9: f"a,9,{value}"})
     with pytest.raises(UserError, match=r"line 9 of .* in the feature column 'x'"):
         rows_of(tmp_path, {9: f"a,{value},9"})
 
 
-def test_an_outlandish_value_of_another_split_counts_where_single_precision_cannot_hold_it(tmp_path: Path):
-    rows_of(tmp_path, {10: "b,10,1e20"})
+def test_an_outlandish_value_of_another_split_counts_too(tmp_path: Path):
+    with pytest.raises(UserError, match=r"line 10 of .* has 1e\+20 in the target column 'y'"):
+        rows_of(tmp_path, {10: "b,10,1e20"})
+    constant = {line: f"a,{line},5" for line in range(3, 60, 3)} | {line: f"{'bc'[line % 3 - 1]},1,5" for line in range(2, 60) if line % 3}
     with pytest.raises(UserError, match=r"the target column 'y' of .* its value 1e\+300 in line 10 is too large or too small"):
-        rows_of(tmp_path, {10: "b,10,1e300"})
+        rows_of(tmp_path, {**constant, 10: "b,10,1e300"})
 
 
 @pytest.mark.parametrize("scale", ["1e-200", "1e200"])
@@ -271,6 +273,8 @@ def test_a_table_with_semicolons_and_decimal_commas_is_the_same_table(tmp_path: 
 
 
 def test_a_file_without_a_header_is_told(tmp_path: Path):
+    with pytest.raises(UserError, match=r"has no column 't'; it has a, 2, 2\. The first line must be a header"):
+        table(path=write(tmp_path, "a,2,2\nb,5,6\n"), task_column="t", target="y")
     with pytest.raises(UserError, match=r"has no column 't'; it has 1, 2, 3\. The first line must be a header"):
         table(path=write(tmp_path, "1,2,3\n4,5,6\n"), task_column="t", target="y")
 
