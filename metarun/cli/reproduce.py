@@ -17,7 +17,7 @@ import yaml
 
 from metarun.cli.arguments import split
 from metarun.cli.paths import typed_paths
-from metarun.errors import Stopped, UserError
+from metarun.errors import Stopped, UserError, printable
 from metarun.files.paths import quoted, word
 from metarun.files.writing import write_text
 
@@ -79,6 +79,7 @@ def main(arguments: list[str]) -> int:
     from metarun.cli import jobs
     from metarun.cli.folders import RunFolders
     from metarun.records import checkpoint
+    from metarun.wiring.stored import check_form
 
     folders = RunFolders()
     runs = asked.runs or train_runs(asked, folders)
@@ -86,11 +87,11 @@ def main(arguments: list[str]) -> int:
         return 130
     differences: list[str] = []
     for run in runs:
-        path = checkpoint.resolve(run)
-        stored = checkpoint.load(path)
+        path, stored, _ = checkpoint.find(run)
+        check_form(stored.config)
         check_run(run, asked.name, stored.config)
         last = path.with_name(checkpoint.LAST)
-        done = checkpoint.load(last).step if last.is_file() else None
+        done = checkpoint.find(last).checkpoint.step if last.is_file() else None
         differences += [change for change in changes(config, stored.config, done) if change not in differences]
     trust = [word for word in asked.overrides if word.startswith("trust=")]
     scored = f"checkpoint={quoted(runs[0])}" if len(runs) == 1 else f"checkpoint=[{','.join(map(quoted, runs))}]"
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> int:
     report = json.loads(file.read_text(encoding="utf-8"))
     result = compare(experiment, report, differences)
     write_text(file, json.dumps({**report, "reproduction": result}, indent=2) + "\n")
-    print("\n".join(lines(asked.name, experiment, result)), flush=True)
+    print("\n".join(map(printable, lines(asked.name, experiment, result))), flush=True)
     return 1 if result["reproduced"] is False else 0
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from metarun.errors import UserError, nearest
 from metarun.records.checkpoint import Checkpoint
+from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
+from metarun.types import TaskSource
 
 MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device", "task.root", "task.path")
 """The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
@@ -36,7 +38,7 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
     check_download(overrides, config)
     for key, value in overrides.items():
         if _is_place(key):
-            config = _moved(config, key, value)
+            config = _moved(config, key, value, stored.data)
         elif key.split(".")[0] not in MAY_CHANGE:
             before = options[key] if key in options else look_up(stored.config, key)
             if before != value:
@@ -61,22 +63,35 @@ def check_download(typed: Mapping[str, Any], config: Mapping[str, Any]) -> None:
                 raise UserError(f"{key} would write into {folder}, a folder that the checkpoint names; give {root}=DIR too.")
 
 
+def changed_data(stored: Fingerprint, source: TaskSource, typed: Collection[str]) -> list[str]:
+    """Return in words how the data of a resumed run differ from those of the checkpoint. typed: the keys that the user typed."""
+    now = fingerprint_of(source)
+    if now and not stored and any(map(_is_place, typed)):
+        return ["the checkpoint does not say what the data were"]
+    return differences(stored, now)
+
+
 def _is_place(key: str) -> bool:
     """Return whether a key says where a task source finds its files."""
     parts = key.split(".")
     return parts[0] == "task" and len(parts) > 1 and parts[-1] in PLACES
 
 
-def _moved(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return the config with the new place of the files. The classes keep their names, which begin with the name of the old place."""
+def _moved(config: Mapping[str, Any], key: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the new place of the files. The classes keep their names, which begin with the name of the old place.
+
+    data: the fingerprint of the files.
+    """
     before = look_up(config, key)
     config = put(config, key, value)
     prefix, _, last = key.rpartition(".")
     node = look_up(config, prefix)
     if last == "download" or before in (None, value) or node["_target_"] not in NAMED:
         return config
-    named = {"data": Path(str(before)).expanduser().resolve().stem, **node}
-    return put(config, prefix, named)
+    for part in prefix.split(".")[1:]:
+        data = data.get(part) if isinstance(data.get(part), Mapping) else {}  # type: ignore[assignment]
+    name = data.get("name")
+    return put(config, prefix, {"data": name if isinstance(name, str) else Path(str(before)).stem, **node})
 
 
 def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,10 +111,10 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
         if not keys:
             raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
         merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
-    for key in (key for key in config.get("typed", ()) if key.startswith("task.") and key.endswith("eval_seed")):
+    own = leaves(config.get("task") or {}, "task.") if config.get("options", {}).get("task") is None else []
+    for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
         raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
-    if config.get("options", {}).get("task") is None:
-        check_download(dict(leaves(config.get("task") or {}, "task.")), stored)
+    check_download(dict(own), stored)
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged

@@ -12,7 +12,7 @@ import torch
 
 from metarun.commands import remedies
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
-from metarun.commands.overrides import resume_config
+from metarun.commands.overrides import changed_data, resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.trained import check_resumed, load_run
@@ -30,7 +30,7 @@ from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
-from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
+from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
 from metarun.wiring.instantiate import instantiate
 
@@ -63,7 +63,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
     changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
-    changed += differences(stored.data, fingerprint_of(parts.source))
+    changed += changed_data(stored.data, parts.source, config["overrides"])
     if changed:
         print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from metarun.tasks.image_files import ImageFiles
 
 Fingerprint = dict[str, Any]
-"""Plain values and tensors by name. "kind" says which of the functions below made it; {} is unknown data."""
+"""Plain values and tensors by name. "kind" says which of the functions below made it; {} is unknown data.
+
+"name" is the name of the data set in the names of its classes or tasks; it does not count in a comparison.
+"""
 
 LISTED = 20_000
 """Images up to which a fingerprint names each image, in 16 bytes; beyond, it names all of them together."""

@@ -102,7 +102,7 @@ class FewShot:
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the files; that of the pictures in memory where no files are behind them."""
-        return of_pools(self.pools) if self.files is None else self.files
+        return of_pools(self.pools) if self.files is None else {**self.files, "name": self.data}
 
     def population(self, split: str) -> int:
         """Return the number of classes of a split; a turned copy is a class."""

@@ -117,7 +117,7 @@ class TableTasks:
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the file."""
-        return self.files
+        return {**self.files, "name": self.data} if self.files else {}
 
     def population(self, split: str) -> int:
         """Return the number of tasks of a split."""
