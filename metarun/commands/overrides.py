@@ -99,6 +99,10 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
 
     stored: the checkpoint's config. config: the keys of `eval.yaml`. Raises UserError for a key that the checkpoint's config lacks.
     """
+    own = leaves(config.get("task") or {}, "task.") if config.get("options", {}).get("task") is None else []
+    for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
+        raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
+    check_download(dict(own), stored)
     merged = dict(stored)
     if config.get("options", {}).get("task") is None:  # the same data: the images keep their size, also where it is overridden
         merged.pop("input_shape", None)
@@ -111,10 +115,6 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
         if not keys:
             raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
         merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
-    own = leaves(config.get("task") or {}, "task.") if config.get("options", {}).get("task") is None else []
-    for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
-        raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
-    check_download(dict(own), stored)
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged

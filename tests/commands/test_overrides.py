@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
+from small import Lines, few_shot
 
 from metarun.commands import overrides
 from metarun.errors import UserError
@@ -72,3 +74,71 @@ def test_another_task_keeps_the_episodes_and_the_image_size_of_the_training_unle
 def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:
     with pytest.raises(UserError, match=r"there is no key 'task\.shotss' in the checkpoint's config\..*Did you mean 'task\.shots'"):
         evaluation(task={"shotss": 3})
+
+
+FOLDER = {"_target_": "metarun.tasks.folder.folder", "root": "old/photos.zip", "split_file": "split.json"}
+OMNIGLOT = {"_target_": "metarun.tasks.omniglot.omniglot", "root": "theirs", "download": False}
+
+
+def with_task(task: dict[str, Any], **changes: Any) -> Checkpoint:
+    return dataclasses.replace(STORED, config={**CONFIG, "task": task}, **changes)
+
+
+def test_the_place_of_the_data_may_change_and_their_name_stays() -> None:
+    moved = overrides.resume_config(with_task(FOLDER), {"task.root": "new"}, {})
+    assert moved["task"] == {**FOLDER, "root": "new", "data": "photos"}
+    named = overrides.resume_config(with_task(FOLDER, data={"name": "set"}), {"task.root": "new"}, {})
+    assert named["task"]["data"] == "set"
+    again = overrides.resume_config(dataclasses.replace(STORED, config=moved), {"task.root": "third"}, {})
+    assert again["task"]["data"] == "photos"
+    assert overrides.resume_config(with_task(FOLDER), {"task.root": FOLDER["root"]}, {})["task"] == FOLDER
+    assert overrides.resume_config(with_task({**FOLDER, "root": None}), {"task.root": "new"}, {})["task"] == {**FOLDER, "root": "new"}
+    table = {"_target_": "metarun.tasks.table.table", "path": "a.csv"}
+    nested = with_task({"_target_": "x.mixture", "sources": {"t": table}}, data={"sources": {"t": {"name": "houses"}}})
+    assert overrides.resume_config(nested, {"task.sources.t.path": "b.csv"}, {})["task"]["sources"]["t"] == {
+        **table,
+        "path": "b.csv",
+        "data": "houses",
+    }
+
+
+@pytest.mark.parametrize("key", ["task.split_file", "task.seed", "save.root", "root"])
+def test_no_other_key_counts_as_a_place_of_the_data(key: str) -> None:
+    with pytest.raises(UserError):
+        overrides.resume_config(with_task(FOLDER), {key: "new"}, {})
+
+
+@pytest.mark.parametrize("name", [3, ["x"], None])
+def test_a_stranger_s_name_of_the_data_is_text_or_has_no_effect(name: Any) -> None:
+    moved = overrides.resume_config(with_task(FOLDER, data={"name": name, "sources": name}), {"task.root": "new"}, {})
+    assert moved["task"]["data"] == "photos"
+
+
+def test_a_download_needs_a_folder_that_the_user_names() -> None:
+    words = r"task\.download would write into theirs, a folder that the checkpoint names; give task\.root=DIR too"
+    stored = with_task(OMNIGLOT)
+    with pytest.raises(UserError, match=words):
+        overrides.resume_config(stored, {"task.download": True}, {})
+    assert overrides.resume_config(stored, {"task.download": True, "task.root": "mine"}, {})["task"]["root"] == "mine"
+    assert overrides.resume_config(with_task({**OMNIGLOT, "root": None}), {"task.download": True}, {})["task"]["download"] is True
+    assert overrides.resume_config(stored, {"task.download": False}, {})["task"] == OMNIGLOT
+    with pytest.raises(UserError, match=words):
+        overrides.evaluation_config(stored.config, {"seed": 0, "task": {"download": True}, "options": {}})
+    own = overrides.evaluation_config(stored.config, {"seed": 0, "task": {**OMNIGLOT, "download": True}, "options": {"task": "omniglot"}})
+    assert own["task"]["download"] is True
+
+
+@pytest.mark.parametrize(
+    "asked", [{"task": {"eval_seed": 7}}, {"typed": ["task.eval_seed"]}, {"task": {"sources": {"line": {"eval_seed": 1}}}}]
+)
+def test_the_seed_of_an_evaluation_has_one_key(asked: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"eval_seed does not set the episodes of an evaluation; give seed=… instead"):
+        evaluation(**asked)
+
+
+def test_data_without_a_fingerprint_are_told_only_where_they_moved() -> None:
+    source = few_shot()
+    assert overrides.changed_data({}, source, ["steps"]) == []
+    assert overrides.changed_data({}, source, ["task.root"]) == ["the checkpoint does not say what the data were"]
+    assert overrides.changed_data({}, Lines(), ["task.root"]) == []
+    assert overrides.changed_data(source.fingerprint(), source, ["task.root"]) == []
