@@ -17,6 +17,7 @@ from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint, Found
 from metarun.types import Algorithm, Learner, Params, State, traits_of
 from metarun.wiring.build import Parts
+from metarun.wiring.sizes import check_network
 from metarun.wiring.stored import accepted, check_form
 from metarun.wiring.tensors import check_no_others, check_tensors, check_type
 
@@ -59,6 +60,7 @@ def load_run(path: str | Path, default: str = checkpoint.BEST, trust: Any = ()) 
     if found.note is not None:
         print(f"metarun: {printable(found.note)}")
     config = accepted(found.checkpoint.config, trust)
+    check_network(config, found.checkpoint.params)
     return found._replace(checkpoint=dataclasses.replace(found.checkpoint, config=config))
 
 

@@ -16,8 +16,8 @@ GROUPS = ("task", "algo", "backbone", "device", "optimizer", "logger")
 """The groups that every run has."""
 FOREIGN = ("hydra", "save", "checkpoint")
 """Keys that no run stores. They would name a file or code, if a command read them."""
-LARGEST = 100_000_000
-"""Most numbers of one example."""
+LARGEST, LONGEST = 100_000_000, 1000
+"""Most numbers of one example, and most entries of a list of sizes or options."""
 
 
 def accepted(config: Mapping[str, Any], trust: Any = ()) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def check_form(config: Mapping[str, Any]) -> None:
     for group in GROUPS:
         _require(config, group, Mapping, "a group of keys")
         _check_keys(config[group], group)
+        if group != "task":
+            _check_lengths(config[group], group)
     for number in ("seed", "steps"):
         _require(config, number, int, "a whole number")
     for key, kind, words in (("options", Mapping, "a group of keys"), ("keep", int, "a whole number"), ("init_from", str, "a path")):
@@ -84,6 +86,16 @@ def _check_keys(value: Any, place: str) -> None:
             if not isinstance(key, str):
                 raise UserError(f"the config in the checkpoint has the key {_shown(key)} in {printable(place)}; a key is text.")
             _check_keys(item, f"{place}.{key}")
+
+
+def _check_lengths(value: Any, place: str) -> None:
+    """Raise UserError for a list of very many entries, such as the sizes of a million layers; a task may list many classes."""
+    if isinstance(value, (list, tuple)) and len(value) > LONGEST:
+        raise UserError(
+            f"the config in the checkpoint has a list of {len(value):,} entries in {printable(place)}; take another checkpoint."
+        )
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ():
+        _check_lengths(item, f"{place}.{key}")
 
 
 def _texts(node: Any) -> Iterator[str]:

@@ -104,3 +104,11 @@ def test_text_that_begins_a_trusted_name_trusts_nothing_else() -> None:
     with pytest.raises(UserError, match=r"add trust=\[my\]"):
         accepted(config, "mypack")
     check_form(config)
+
+
+def test_a_list_of_a_million_layers_is_refused_and_a_list_of_many_classes_is_not() -> None:
+    config = composed("task=folder")
+    config["task"]["classes"] = {"train": [f"c{number}" for number in range(5000)], "val": [], "test": []}
+    accepted(config)
+    config["backbone"]["widths"] = [1] * 5000
+    assert "a list of 5,000 entries in backbone.widths" in refusal(config)
