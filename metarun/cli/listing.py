@@ -8,6 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from metarun.errors import UserError, nearest
+from metarun.files.paths import expanded
 
 GROUPS = {
     "algo": "Algorithms",
@@ -49,9 +50,10 @@ def parse(arguments: list[str]) -> tuple[list[str] | None, list[Path]]:
 
 def config_dir(name: str) -> Path:
     """Return the folder of --config-dir; UserError where it does not exist."""
-    if not name or not Path(name).is_dir():
+    folder = expanded(name)
+    if not name or not folder.is_dir():
         raise UserError(f"--config-dir: there is no folder '{name}'.")
-    return Path(name)
+    return folder
 
 
 def options(group: str, roots: list[Traversable]) -> dict[str, str]:

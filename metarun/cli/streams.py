@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from typing import Any
 
@@ -27,9 +28,9 @@ class SteadyFile(io.FileIO):
         """Write, and drop the data where that fails: neither a training nor a result in a file depends on it."""
         if self.lost is None:
             try:
-                return super().write(data)
-            except BlockingIOError:
-                raise
+                while (written := super().write(data)) is None:  # a full pipe that does not wait by itself
+                    select.select([], [self], [])
+                return written
             except OSError as error:
                 self.lost = error
         return memoryview(data).nbytes

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,27 @@ def test_only_the_text_is_lost_after_an_error(tmp_path: Path) -> None:
     assert file.lost.errno == errno.EPIPE
     assert file.write(b"more") == 4
     file.close()
+
+
+def test_a_full_pipe_that_does_not_wait_loses_nothing() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    file, text = SteadyFile(writing, "w"), b"x" * 300_000
+    received = bytearray()
+
+    def read() -> None:
+        while block := os.read(reading, 65536):
+            received.extend(block)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    rest = memoryview(text)
+    while rest:
+        rest = rest[file.write(rest) :]
+    file.close()
+    reader.join()
+    os.close(reading)
+    assert bytes(received) == text
 
 
 def test_a_stream_that_something_else_replaced_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""Processes that share a cache and a folder are killed at any moment, and what they leave is whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metarun.compute.kernels import compiler
+from metarun.files.cache import private_folder, read_checked, write_checked
+from metarun.files.lock import FolderLock
+from metarun.files.writing import PREFIX, remove_leftovers
+from metarun.tasks.images import cached
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def forked(function: Callable[[], object]) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads
+        child = os.fork()
+    if not child:
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return child
+
+
+def kill(*children: int) -> None:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_kill_leaves_a_whole_file_or_none() -> None:
+    folder = private_folder()
+    assert folder is not None
+
+    def write_for_ever() -> None:
+        for number in range(10**9):
+            write_checked(folder / "file", bytes([number % 256]) * 300_000)
+
+    draw = random.Random(0)
+    for _ in range(8):
+        children = forked(write_for_ever), forked(write_for_ever)
+        wait_for((folder / "file").exists)
+        time.sleep(draw.uniform(0.0, 0.02))
+        kill(*children)
+        content = read_checked(folder / "file")
+        assert content == content[:1] * 300_000
+    remove_leftovers(folder)
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def images() -> Iterator[np.ndarray]:
+    for number in range(30):
+        time.sleep(0.002)
+        yield np.full((1, 4, 4), number, dtype=np.uint8)
+
+
+def test_kills_while_two_processes_decode_images_into_one_cache(shared_cache: Path) -> None:
+    def read() -> torch.Tensor:
+        return cached("x", ["facts"], (30, 1, 4, 4), images)
+
+    for _ in range(3):
+        children = forked(read), forked(read)
+        wait_for(lambda: len(list(shared_cache.glob(f"{PREFIX}*"))) == 2)
+        kill(*children)
+        shutil.rmtree(shared_cache)
+    children = forked(read), forked(read)
+    wait_for(lambda: list(shared_cache.glob(f"{PREFIX}*")))
+    kill(children[0])
+    os.waitpid(children[1], 0)
+    assert torch.equal(read()[:, 0, 0, 0], torch.arange(30, dtype=torch.uint8))
+
+
+@pytest.mark.skipif(not any(shutil.which(name) for name in compiler.COMPILERS), reason="needs a C compiler")
+def test_a_kill_during_a_compilation_costs_only_the_compilation(tmp_path: Path, shared_cache: Path) -> None:
+    source = tmp_path / "twice.c"
+    source.write_text("int twice(int x) { return 2 * x; }\n")
+    for _ in range(2):
+        child = forked(lambda: compiler.load(source))
+        wait_for(lambda: list((shared_cache / "kernels").glob(f"{PREFIX}*")))
+        kill(child)
+    assert compiler.load(source).twice(21) == 42
+    remove_leftovers(shared_cache / "kernels")
+    assert len(list((shared_cache / "kernels").iterdir())) == 1
+
+
+def test_the_next_process_takes_the_folder_of_a_killed_one(tmp_path: Path) -> None:
+    def hold() -> None:
+        with FolderLock(tmp_path / "run"):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+
+    child = forked(hold)
+    wait_for((tmp_path / "held").exists)
+    kill(child)
+    with FolderLock(tmp_path / "run"):
+        pass
