@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Words, in lower case, that stand for a missing number. In a column of words, only an empty field is missing."""
 
-_BLOCK = 4096
-"""Rows that are converted together."""
+_BLOCK = 256
+"""Rows that are converted together; with more rows, Python's garbage collector takes most of the time."""
 
 _PLAIN = re.compile(r"[0-9+\-.eE \t\n]*")
 """Texts of these characters are numbers where `float` reads them; other texts could be `nan`, `1_0` or digits of other scripts."""
