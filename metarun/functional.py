@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from metarun.types import Params
+
+_LOOPS: ContextVar[bool] = ContextVar("_LOOPS", default=False)
+
+
+@contextmanager
+def without_map(active: bool = True) -> Iterator[None]:
+    """Let `mapped` and `map_tasks` call a function once for each entry, for networks that torch cannot map. active: False does nothing."""
+    token = _LOOPS.set(active or _LOOPS.get())
+    try:
+        yield
+    finally:
+        _LOOPS.reset(token)
+
+
+def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of tensors, mapped over the leading axis of each: by `torch.func.vmap`, or by a loop in `without_map`."""
+    if not _LOOPS.get():
+        mapping: Callable[..., Any] = vmap(function)
+        return mapping
+
+    def loop(*tensors: Tensor) -> Any:
+        results = [function(*parts) for parts in zip(*tensors, strict=True)]
+        return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+    return loop
 
 
 def split_tensors(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Any]]:
@@ -43,7 +70,7 @@ def map_tasks(function: Callable[..., Any], *batched: Any) -> Any:
     if tensors[0].shape[0] == 1:  # no vmap for one task: its batching costs time, and shared-weight convolutions lose their fast layout
         results = [result[None] for result in one(*(tensor[0] for tensor in tensors))]
     else:
-        results = vmap(one)(*tensors)
+        results = mapped(one)(*tensors)
     return refills[-1](results)
 
 

@@ -22,24 +22,28 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from metarun.errors import UserError, nearest
-from metarun.layers.conv import replace_conv
-from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, replace_batch_norm
-from metarun.layers.pool import replace_pool
+from metarun.functional import mapped
+from metarun.layers.adopt import adopt_layers
+from metarun.layers.attention import plain_attention
+from metarun.layers.calling import call_with, places_of
+from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, use_of
 from metarun.objectives import CLASSIFICATION, Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of
 
 RUNNING = "running."
 """Prefix of the running statistics in a `State`."""
+FROZEN, BUFFER = "frozen.", "buffer."
+"""Prefixes in a `State` of the parameters with `requires_grad=False`, and of the module's buffers. No step changes them."""
 
 
 class Fitted(NamedTuple):
     """A network that is ready for queries: its parameters, and the statistics that normalise queries.
 
-    params: the (adapted) parameters. statistics: the support set's or the running ones; empty where the query pass uses its own.
-    support: the support set, for norm=reptile only. classes: (N,) bool, True for each way in the episode; None where all are in it.
+    params: the (adapted) parameters, and the network's fixed tensors. statistics: the support set's or the running ones, which normalise
+    queries; empty where the query pass uses its own. support: the support set, for norm=reptile only. classes: (N,) bool, True for each
+    way in the episode; None where all are in it.
     """
 
     params: Params
@@ -52,23 +56,21 @@ class Fitted(NamedTuple):
 class Network:
     """A module that takes its parameters as an argument, and the name of its normalisation.
 
-    The module describes the layers only. `init` copies the values of its parameters, and no other method reads these values.
-    norm: one of `metarun.layers.norm.MODES`. Raises UserError for another name, and for a module with dropout.
+    The module describes the layers only. `init` copies the values of its parameters and buffers, and no other method reads these values.
+    norm: one of `metarun.layers.norm.MODES`. copy_input: give the module a copy of its input, since it changes its input in place.
+    Raises UserError for another name, and for a module with dropout.
     """
 
     module: nn.Module
     norm: str = "batch"
+    copy_input: bool = False
 
     def __post_init__(self) -> None:
         if self.norm not in MODES:
             raise UserError(f"backbone.norm={self.norm} is unknown; it must be one of {', '.join(MODES)}.{nearest(self.norm, MODES)}")
-        replace_batch_norm(self.module)
-        replace_conv(self.module)
-        replace_pool(self.module)
+        adopt_layers(self.module)
         for name, layer in self.module.named_modules():
-            if isinstance(layer, Norm):
-                layer.name = name
-            if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+            if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 and layer.training:
                 raise UserError(f"the backbone's layer '{name}' is a dropout layer, and metarun cannot repeat its draws; set its p to 0.")
 
     @cached_property
@@ -78,46 +80,68 @@ class Network:
 
     @cached_property
     def norm_params(self) -> set[str]:
-        """Names of the scales and shifts of normalisation layers."""
-        return {f"{layer.name}.{name}" for layer in self.norms for name, _ in layer.named_parameters()}
+        """Names of the scales and shifts of normalisation layers, among `names`."""
+        of_norms = (layer.named_parameters() for layer in self.norms)
+        found = {id(value) for values in of_norms for name, value in values if name.split(".")[0] in ("weight", "bias", "parametrizations")}
+        return {name for name, value in self.module.named_parameters() if id(value) in found and value.requires_grad}
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the module's parameters, in order. An algorithm may have further parameters."""
-        return [name for name, _ in self.module.named_parameters()]
+        """Names of the module's parameters that learn, in order. An algorithm may have further parameters."""
+        return [name for name, value in self.module.named_parameters() if value.requires_grad]
+
+    @cached_property
+    def fixed(self) -> dict[str, Tensor]:
+        """The tensors that no step changes, under their names in a `State`: frozen parameters, and buffers but running statistics."""
+        running = {id(value) for layer in self.norms for value in (layer.running_mean, layer.running_var, layer.num_batches_tracked)}
+        frozen = {FROZEN + name: value for name, value in self.module.named_parameters() if not value.requires_grad}
+        return frozen | {BUFFER + name: value for name, value in self.module.named_buffers() if id(value) not in running}
 
     def init(self) -> tuple[Params, State]:
-        """Return the initial parameters, and a state of running statistics with mean 0 and variance 1."""
-        params = {name: value.detach().clone() for name, value in self.module.named_parameters()}
-        state = {}
-        for layer in self.norms:
-            state[f"{RUNNING}{layer.name}.mean"] = torch.zeros(layer.features)
-            state[f"{RUNNING}{layer.name}.var"] = torch.ones(layer.features)
-        return params, state
+        """Return the initial parameters, and a state with the module's running statistics and its fixed tensors.
+
+        A new layer of torch has the running mean 0 and the running variance 1; a layer with loaded weights has its own.
+        """
+        params = {name: value.detach().clone() for name, value in self.module.named_parameters() if value.requires_grad}
+        state: State = {}
+        for layer in self._tracked:
+            values = {"mean": layer.running_mean, "var": layer.running_var}
+            if layer.momentum is None:
+                values["count"] = layer.num_batches_tracked
+            state |= {f"{RUNNING}{layer.norm_name}.{kind}": value.clone() for kind, value in values.items() if value is not None}
+        return params, state | {name: value.detach().clone() for name, value in self.fixed.items()}
+
+    def complete(self, params: Params, state: State) -> Params:
+        """Return the parameters with the fixed tensors of the state, as `forward` needs them."""
+        return {**params, **part_of(state, FROZEN), **part_of(state, BUFFER)} if self.fixed else params
 
     def forward(self, params: Params, x: Tensor, now: NormPass) -> Tensor:
         """Run the module on x (B, ...).
 
-        params: the module's parameters; `forward` ignores other names. now: says how to normalise, and collects the statistics of the pass.
+        params: the module's parameters and its fixed tensors (`complete`); `forward` ignores other names. now: says how to normalise, and
+        collects the statistics of the pass.
         """
         for layer in self.norms:
-            layer.current = now
-        out: Tensor = functional_call(self.module, {name: params[name] for name in self.names}, (x,))
-        return out
+            layer.norm_pass = now
+        given = {name: params[name] for name in self._given}
+        with plain_attention():
+            return call_with(self.module, self._places, given, x.clone() if self.copy_input else x)
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:
         """Return the outputs of the inner loop's pass over a support set, with the logits of absent classes at -1e9."""
-        return hide_absent(self.forward(params, support.x, self._support_pass(state, support.mask, training)), classes)
+        now = self._support_pass(state, support.mask, training)
+        return hide_absent(self.forward(self.complete(params, state), support.x, now), classes)
 
     def on_support_seen(self, params: Params, state: State, support: Examples, classes: Tensor | None = None) -> tuple[Tensor, Statistics]:
         """Return the outputs of `on_support` in training, and the statistics of this pass."""
         now = self._support_pass(state, support.mask, training=True)
         now.mask, now.collect = support.mask, True
-        outputs = hide_absent(self.forward(params, support.x, now), classes)
+        outputs = hide_absent(self.forward(self.complete(params, state), support.x, now), classes)
         return outputs, {name: value.detach() for name, value in now.collected.items()}
 
     def fit(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Fitted:
         """Return the network with these adapted parameters, ready for queries: the statistics that normalise queries are fixed here."""
+        params = self.complete(params, state)
         if self.norm == "support":
             now = NormPass("own", support.mask, collect=True, differentiable=True)
             self.forward(params, support.x, now)
@@ -154,18 +178,44 @@ class Network:
             fitted = self.fit(params, state, support, training=True)
             return outputs, *self.on_query(fitted, query.x, query.mask, collect=True)
         now = NormPass("own", joint_mask(support, query), collect=True)
-        outputs = self.forward(params, torch.cat([support.x, query.x]), now)
+        outputs = self.forward(self.complete(params, state), torch.cat([support.x, query.x]), now)
         split = support.x.shape[0]
         return outputs[:split], outputs[split:], {name: value.detach() for name, value in now.collected.items()}
 
     def update_running(self, state: State, statistics: Statistics) -> State:
         """Move the running statistics towards the mean over tasks of `statistics` (leading axis T), by each layer's momentum."""
         state = dict(state)
-        for layer in self.norms:
-            for kind in ("mean", "var"):
-                name, seen = f"{RUNNING}{layer.name}.{kind}", statistics[f"{layer.name}.{kind}"].mean(dim=0)
-                state[name] = state[name] + layer.momentum * (seen - state[name])
+        for layer in self._tracked:
+            number = 1
+            while f"{(use := use_of(layer.norm_name, number))}.mean" in statistics:
+                self._move(state, layer, {kind: statistics[f"{use}.{kind}"].mean(dim=0) for kind in ("mean", "var")})
+                number += 1
         return state
+
+    def _move(self, state: State, layer: Norm, seen: Statistics) -> None:
+        """Move a layer's running statistics in `state` towards those seen; as in torch, by the cumulative average without a momentum."""
+        name = RUNNING + layer.norm_name
+        share: Tensor | float | None = layer.momentum
+        if share is None:
+            state[f"{name}.count"] = state[f"{name}.count"] + 1
+            share = (1.0 / state[f"{name}.count"])[..., None]
+        for kind, value in seen.items():
+            state[f"{name}.{kind}"] = state[f"{name}.{kind}"] + share * (value - state[f"{name}.{kind}"])
+
+    @cached_property
+    def _tracked(self) -> list[Norm]:
+        """The normalisation layers with running statistics."""
+        return [layer for layer in self.norms if layer.running_mean is not None]
+
+    @cached_property
+    def _given(self) -> list[str]:
+        """The module's names of the tensors that each call passes to it."""
+        return [*self.names, *(name.split(".", 1)[1] for name in self.fixed)]
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        """The places of the module's tensors, with their names."""
+        return places_of(self.module)
 
     def _support_pass(self, state: State, mask: Tensor | None, training: bool) -> NormPass:
         if self.norm in PER_EXAMPLE:
@@ -185,7 +235,7 @@ class Network:
             outputs = self.forward(fitted.params, torch.cat([support.x, query[None]]), now)
             return outputs[-1], now.collected
 
-        outputs, statistics = vmap(one)(x)
+        outputs, statistics = mapped(one)(x)
         weight = x.new_full((len(x),), 1 / len(x)) if mask is None else mask.to(x.dtype) / mask.sum().clamp(min=1)
         return outputs, {name: weight @ value for name, value in statistics.items()}
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from metarun.layers.adopt import adopt_layers
 from metarun.layers.norm import Norm
 
 SHAPES = [(6, 3), (6, 3, 5), (6, 3, 4, 5)]
 
 
+def plain_norm(features: int, **options: Any) -> Norm:
+    """Return an adopted batch normalisation, which does not look at the number of axes, under the name "layer"."""
+    (layer,) = adopt_layers(nn.BatchNorm2d(features, **options))
+    layer.norm_name = "layer"
+    return layer
+
+
 def norm_layer(features: int = 3, seed: int = 0) -> Norm:
-    layer = Norm(features).double()
+    layer = plain_norm(features).double()
     generator = torch.Generator().manual_seed(seed)
     for parameter in (layer.weight, layer.bias):
         assert parameter is not None
         parameter.data = torch.randn(features, generator=generator, dtype=torch.float64)
-    layer.name = "layer"
     return layer
 
 

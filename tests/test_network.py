@@ -120,9 +120,9 @@ def test_the_module_is_only_a_description():
     assert not any(torch.equal(value, params[name]) for name, value in network.init()[0].items())
 
 
-def test_plain_batch_norms_are_replaced_and_named():
+def test_plain_batch_norms_are_adopted_and_named():
     network = conv_network()
-    assert [layer.name for layer in network.norms] == ["body.first_norm", "body.second_norm"]
+    assert [layer.norm_name for layer in network.norms] == ["body.first_norm", "body.second_norm"]
     assert all(isinstance(layer, Norm) for layer in network.norms)
     assert network.norm_params == {f"body.{layer}.{name}" for layer in ("first_norm", "second_norm") for name in ("weight", "bias")}
 

@@ -35,7 +35,7 @@ from metarun.algorithms.parts.members import (
 from metarun.errors import UserError
 from metarun.functional import recomputed
 from metarun.layers.norm import Statistics
-from metarun.network import Fitted, Network, present_classes
+from metarun.network import RUNNING, Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of, prefixed
 
@@ -130,7 +130,8 @@ class MamlPlusPlus:
     @cached_property
     def _per_step(self) -> set[str]:
         """Names of the parameters and statistics that have a row for each inner step."""
-        return self.network.norm_params | set(self.network.init()[1]) if self.per_step_norm else set()
+        running = {name for name in self.network.init()[1] if name.startswith(RUNNING)}
+        return self.network.norm_params | running if self.per_step_norm else set()
 
     def _inner_loop(
         self, params: Params, state: State, support: Examples, step: Tensor | None, training: bool

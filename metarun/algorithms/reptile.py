@@ -92,7 +92,7 @@ class Reptile:
 
         def batch_loss(fast: Params, batch: Examples) -> tuple[Tensor, tuple[Tensor, State]]:
             if training:
-                outputs, seen = self.network.on_query(Fitted(fast, {}, None, classes), batch.x, collect=True)
+                outputs, seen = self.network.on_query(Fitted(self.network.complete(fast, state), {}, None, classes), batch.x, collect=True)
             else:
                 outputs, seen = self.network.on_support(fast, state, batch, classes, training=False), {}
             return self.objective.loss(outputs, batch.y), (self.objective.score(outputs, batch.y), seen)

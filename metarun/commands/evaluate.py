@@ -27,7 +27,9 @@ from metarun.records.tracking import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
+from metarun.wiring.backbones import is_own
 from metarun.wiring.build import Parts, build, evaluation_plan
+from metarun.wiring.rehearsal import rehearse_scores
 
 
 class Request(NamedTuple):
@@ -173,8 +175,11 @@ def _reports(parts: Parts, groups: Sequence[Sequence[Checkpoint]], request: Requ
 def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, str]:
     """Return the report on the requested episodes, and whose kernels computed it."""
     algorithm, device = trained.algorithm, parts.device.name
+    params, state = place(trained.params, device), place(trained.state, device)
+    if algorithm is not parts.algorithm and is_own(parts.config["backbone"]):  # an ensemble maps over its members too
+        looped = rehearse_scores(algorithm, params, state, parts.source.episode("val", 0), parts.device)
+        parts = dataclasses.replace(parts, device=dataclasses.replace(parts.device, loop=parts.device.loop or looped))
     with Progress(request.episodes) as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
-        params, state = place(trained.params, device), place(trained.state, device)
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}
         variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
         scoring: dict[str, Any] = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}

@@ -14,6 +14,7 @@ from metarun import draws
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
 from metarun.episodes import deal
+from metarun.functional import without_map
 from metarun.records.pictures import curve_figure, episode_figure
 from metarun.records.tracking import Tracker
 from metarun.types import Algorithm, Episode, TaskSource, WithCurve, WithTrajectory
@@ -58,7 +59,7 @@ class Showing:
         # The same noise as in the evaluation, so that the picture shows the model that was scored.
         key = draws.key(0, "evaluate", SPLIT, INDEX).to(self.settings.device)
         shape = episode.support.x.shape[1:]
-        with torch.no_grad():
+        with torch.no_grad(), without_map(self.settings.eval_plan.loop):
             if self.source.objective == "classification" and len(shape) == 3 and shape[0] in (1, 3):
                 return self._images(position, episode, key)
             if shape == (1,) and isinstance(self.source, WithCurve) and isinstance(self.algorithm, WithTrajectory):

@@ -62,7 +62,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
-    changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**now, **before} if before.get(key) != now.get(key)]
     changed += changed_data(stored.data, parts.source, config["overrides"])
     if changed:
         print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}.")
@@ -170,6 +170,7 @@ def execution(parts: Parts, settings: Settings) -> dict[str, Any]:
         "kernels": settings.plan.kernels,
         "precision": parts.device.precision,
         "torch": str(torch.__version__),
+        **({"loop": True} if settings.plan.loop else {}),  # left out elsewhere, so that earlier checkpoints agree
     }
 
 

@@ -88,7 +88,8 @@ class Plan:
 
     chunk: tasks mapped at once. workers: chunks that run at once. threads: of torch's kernels in each worker. compile: whether torch's
     compiler fuses the operations. autocast: the device type on which matrix products and convolutions use bfloat16; None for no autocast.
-    kernels: "c" where the C kernels of `metarun.compute.kernels` may replace torch's kernels, else "torch".
+    kernels: "c" where the C kernels of `metarun.compute.kernels` may replace torch's kernels, else "torch". loop: call a function once for
+    each task and never map it, for a network that torch cannot map.
     """
 
     chunk: int = 8
@@ -97,6 +98,7 @@ class Plan:
     compile: bool = False
     autocast: str | None = None
     kernels: str = "torch"
+    loop: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Device:
     """A device and the choices of the config.
 
     name: torch's name. threads: CPU threads in all. chunk, compile, kernels: as in the config; None leaves the choice to this module.
-    precision: one of `PRECISIONS`.
+    precision: one of `PRECISIONS`. loop: as in `Plan`; a chunk then has one task.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Device:
     compile: bool | None = None
     precision: str = "float32"
     kernels: str | None = None
+    loop: bool = False
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, largest: int | None = None) -> Plan:
         """Return the plan for batches of `tasks` tasks. steps: outer steps; 0 for an evaluation. largest: upper limit of the chunk."""
@@ -120,7 +123,7 @@ class Device:
         compile = self._compiles(work, tasks, steps)
         autocast = self.name.split(":")[0] if self.precision == "bf16" else None
         if self.name != "cpu":
-            return Plan(chunk, compile=compile, autocast=autocast)
+            return Plan(chunk, compile=compile, autocast=autocast, loop=self.loop)
         team = self.threads if work.flops * tasks >= TEAM_FLOPS else 1
         kernels = "torch" if compile else self._kernels(work, tasks, steps)
         if kernels == "c":
@@ -129,10 +132,12 @@ class Device:
         if team // workers > 1 and self.kernels != "c":
             kernels = "torch"  # a C kernel runs on one thread, and the others would idle
         threads = 1 if kernels == "c" else team // workers
-        return Plan(chunk, workers, threads, compile, autocast, kernels)
+        return Plan(chunk, workers, threads, compile, autocast, kernels, self.loop)
 
     def _chunk(self, work: Work, tasks: int, largest: int | None, *, training: bool) -> int:
         """Return the number of tasks mapped at once: the config's, or the size of equal chunks within `_fitting`; at most `largest`."""
+        if self.loop:
+            return 1
         limit = tasks if largest is None else largest
         if self.chunk is not None:
             return self.chunk if largest is None else min(self.chunk, largest)

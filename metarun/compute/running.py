@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from metarun.compute.plan import Plan
 from metarun.compute.programs.recording import Recorded
-from metarun.functional import split_tensors
+from metarun.functional import split_tensors, without_map
 from metarun.types import Aux, Params
 
 WORTH_RECORDING = 8
@@ -132,13 +133,13 @@ class Runner:
         return [refill(parts) for parts in zip(*(tensor.split(self.plan.chunk) for tensor in tensors), strict=True)]
 
     def _cast(self, function: Function) -> Function:
-        """Return the function with products in bfloat16, where the plan says so."""
-        device = self.plan.autocast
-        if device is None:
+        """Return the function with products in bfloat16, and with loops in the place of maps, where the plan says so."""
+        device, loop = self.plan.autocast, self.plan.loop
+        if device is None and not loop:
             return function
 
         def cast(shared: Any, chunk: Any) -> Any:
-            with torch.autocast(device, torch.bfloat16):
+            with nullcontext() if device is None else torch.autocast(device, torch.bfloat16), without_map(loop):
                 return function(shared, chunk)
 
         return cast

@@ -31,7 +31,7 @@ from metarun.engine.report import Report
 from metarun.engine.selection import Selection
 from metarun.engine.validation import Validation, judged, values_to_log
 from metarun.errors import NotFiniteError, UserError
-from metarun.functional import map_tasks
+from metarun.functional import map_tasks, without_map
 from metarun.records.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
 
@@ -135,7 +135,8 @@ class Loop:
         self.algorithm, self.source, self.position, self.optimizer, self.settings = algorithm, source, position, optimizer, settings
         self.gradients = TaskGradients(algorithm)
         self.selection = Selection.of(settings.select, algorithm.objective)
-        self.selection.check(algorithm, position.params, position.state, source)
+        with without_map(settings.eval_plan.loop):
+            self.selection.check(algorithm, position.params, position.state, source)
         self.runner, self.validation_runner = Runner(settings.plan), Runner(settings.eval_plan)
         validations = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
         validating = (self.selection, self.validation_runner, settings.eval_episodes, validations, settings.device)
@@ -164,7 +165,8 @@ class Loop:
         gradient, losses, aux = self.runner.mean_gradient(self.gradients, shared, (batch, keys), runs=settings.steps)
         checked = settings.device == "cpu"
         if checked and not losses.isfinite().all():
-            _explain_not_finite(self.algorithm, position, batch, keys, indices, losses)
+            with without_map(settings.plan.loop):
+                _explain_not_finite(self.algorithm, position, batch, keys, indices, losses)
         norm = self.optimizer.update(gradient, position.step)
         if checked and not norm.isfinite():
             raise NotFiniteError(

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metarun.layers.replace import replace_layers
-
 CL = torch.channels_last
 
 
@@ -47,39 +45,15 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` with the same parameters under the same names, computed by `conv2d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of x (B, C, H, W), padded according to `padding_mode`. torch computes other shapes."""
-        if x.dim() != 4:
-            return super().forward(x)
-        padding = self.padding
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of input (B, C, H, W), padded according to `padding_mode`. torch computes other shapes."""
+        if input.dim() != 4:
+            return super().forward(input)
+        x, padding = input, self.padding
         if isinstance(padding, str) or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
         return conv2d(x, self.weight, self.bias, Geometry(self.stride, padding, self.dilation, self.groups))  # type: ignore[arg-type]
-
-
-def replace_conv(module: nn.Module) -> nn.Module:
-    """Return the module with every plain `nn.Conv2d` in it replaced by `Conv2d`, parameters kept."""
-    return replace_layers(module, _mappable)
-
-
-def _mappable(module: nn.Module) -> Conv2d | None:
-    if type(module) is not nn.Conv2d:
-        return None
-    with torch.device("meta"):
-        conv = Conv2d(
-            module.in_channels,
-            module.out_channels,
-            module.kernel_size,  # type: ignore[arg-type]
-            module.stride,  # type: ignore[arg-type]
-            module.padding,  # type: ignore[arg-type]
-            module.dilation,  # type: ignore[arg-type]
-            module.groups,
-            module.bias is not None,
-            module.padding_mode,
-        )
-    conv.weight, conv.bias = module.weight, module.bias
-    return conv
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ Here a layer only computes, and `NormPass` chooses the statistics of one forward
 
 from __future__ import annotations
 
+import functools
+import types
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from metarun.layers.normalise import Normalise, affine
-from metarun.layers.replace import replace_layers
+from metarun.layers.normalise import Normalise, affine, scaled
 
 Statistics = dict[str, Tensor]
 """Mean and variance (biased) per channel by layer: `<layer>.mean` (C,), `<layer>.var` (C,)."""
@@ -29,6 +30,7 @@ class NormPass:
     how: "own" (the statistics of this pass), "given" (the statistics in `given`), or a mode of `PER_EXAMPLE`.
     mask: (B,) bool, False for rows that the statistics leave out.
     collect: fill `collected` with the statistics of this pass. differentiable: let gradients flow through them.
+    uses: how often each layer has computed in this pass.
     """
 
     how: str
@@ -37,38 +39,58 @@ class NormPass:
     collect: bool = False
     differentiable: bool = False
     collected: Statistics = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+
+    def next_use(self, layer: str) -> str:
+        """Count another use of a layer in this pass, and return the name of its statistics."""
+        self.uses[layer] = self.uses.get(layer, 0) + 1
+        return use_of(layer, self.uses[layer])
 
 
 class Norm(nn.Module):
-    """Replaces a `nn.BatchNorm*`, with the same parameters under the same names. It normalises x (B, C, ...)."""
+    """The computation of a `nn.BatchNorm*` that `metarun.layers.adopt` has adopted: it normalises x (B, C, ...).
 
-    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
-        super().__init__()
-        self.features, self.eps, self.momentum = features, eps, momentum
-        self.weight = nn.Parameter(torch.ones(features)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(features)) if affine else None
-        self.name = ""
-        self.current = NormPass("own")
+    norm_name: the layer's name in the network. norm_pass: how the current pass normalises.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        now = self.current
-        if now.how == "own" and now.mask is None and not now.differentiable:
-            return self._fused(x, now)
+    num_features: int
+    eps: float
+    momentum: float | None
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    norm_name: str
+    norm_pass: NormPass
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return input (B, C, ...) normalised as `norm_pass` says."""
+        x, now = input, self.norm_pass
+        use = now.next_use(self.norm_name)
+        how = "own" if now.how == "given" and not _known(now.given, self.norm_name) else now.how
+        if how == "own" and now.mask is None and not now.differentiable:
+            return self._fused(x, now, use)
         mean = var = None
-        if now.how == "own" or now.collect:
+        if how == "own" or now.collect:
             mean, var = batch_statistics(x, now.mask)
             if now.collect:
-                now.collected |= {f"{self.name}.mean": mean, f"{self.name}.var": var}
-        if now.how == "given":
-            mean, var = now.given[f"{self.name}.mean"], now.given[f"{self.name}.var"]
-        if now.how == "layer" or (now.how == "instance" and x.dim() > 2):
-            return self._per_example(x, over=list(range(1 if now.how == "layer" else 2, x.dim())))
-        if now.how in PER_EXAMPLE:  # "none", and "instance" for examples with one value per channel, which have no spread
-            mean, var = x.new_zeros(self.features), x.new_ones(self.features)
+                now.collected |= {f"{use}.mean": mean, f"{use}.var": var}
+        if how == "given":
+            name = use if _known(now.given, use) else self.norm_name
+            mean, var = now.given[f"{name}.mean"], now.given[f"{name}.var"]
+        return self._normalised(x, how, mean, var)
+
+    def _normalised(self, x: Tensor, how: str, mean: Tensor | None, var: Tensor | None) -> Tensor:
+        """Normalise by these statistics, or as a mode of `PER_EXAMPLE` says."""
+        if how == "layer" or (how == "instance" and x.dim() > 2):
+            return self._per_example(x, over=list(range(1 if how == "layer" else 2, x.dim())))
+        if how in PER_EXAMPLE:  # "none", and "instance" for examples with one value per channel, which have no spread
+            mean, var = x.new_zeros(self.num_features), x.new_ones(self.num_features)
         assert mean is not None and var is not None
         return self._scale(x, mean, var)
 
-    def _fused(self, x: Tensor, now: NormPass) -> Tensor:
+    def _fused(self, x: Tensor, now: NormPass, use: str) -> Tensor:
         """Normalise by the statistics of this pass in one kernel, and collect the statistics as constants.
 
         First and second derivatives are exact, as an outer gradient through inner gradients needs them. Third derivatives are wrong: they
@@ -77,16 +99,13 @@ class Norm(nn.Module):
         out, mean, inverse = Normalise.apply(x, self.weight, self.bias, self.eps)
         if now.collect:
             var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0.0)
-            now.collected |= {f"{self.name}.mean": mean.detach(), f"{self.name}.var": var}
+            now.collected |= {f"{use}.mean": mean.detach(), f"{use}.var": var}
         return out
 
     def _per_example(self, x: Tensor, over: list[int]) -> Tensor:
         """Normalise each example by the mean and variance of its values over these axes."""
         var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
-        out = (x - mean) * (var + self.eps).rsqrt()
-        if self.weight is None or self.bias is None:
-            return out
-        return affine(out, self.weight, self.bias)
+        return scaled((x - mean) * (var + self.eps).rsqrt(), self.weight, self.bias)
 
     def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Return (x - mean) / sqrt(var + eps) * weight + bias, in one pass over x."""
@@ -113,15 +132,29 @@ def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return mean, (centred.square() * weight).sum(over)
 
 
-def replace_batch_norm(module: nn.Module) -> nn.Module:
-    """Return the module with every `nn.BatchNorm*` in it replaced by `Norm`, parameters kept."""
-    return replace_layers(module, _pure_norm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def _pure_norm(module: nn.Module) -> Norm | None:
-    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return None
-    momentum = 0.1 if module.momentum is None else module.momentum
-    norm = Norm(module.num_features, eps=module.eps, momentum=momentum, affine=module.affine)
-    norm.load_state_dict(dict(module.named_parameters()))
-    return norm
+def computes_statistics(layer: nn.Module) -> bool:
+    """Return whether a layer is a batch normalisation of torch, or of a subclass, that uses the statistics of its input."""
+    return isinstance(layer, BATCH_NORMS) and not isinstance(layer, Norm) and (layer.training or layer.running_mean is None)
+
+
+@functools.cache
+def norm_kind(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return the class for an object of a batch normalisation's class: the same class, with `Norm` in the place of torch's forward.
+
+    In a user's subclass `Norm` comes after the subclass and before torch's class, so its `super().forward` is `Norm.forward`.
+    """
+    base = next(each for each in kind.__mro__ if each in BATCH_NORMS)
+    bases = (Norm, kind) if kind is base else (kind, norm_kind(base))
+    return types.new_class(kind.__name__, bases, exec_body=lambda names: names.update(__module__=kind.__module__))
+
+
+def use_of(layer: str, number: int) -> str:
+    """Return the name of the statistics of a layer's use in a pass, counted from 1. A layer that blocks share has several uses."""
+    return layer if number == 1 else f"{layer}:{number}"
+
+
+def _known(statistics: Statistics, name: str) -> bool:
+    return f"{name}.mean" in statistics

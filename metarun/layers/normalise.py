@@ -25,8 +25,9 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, weight, _, ctx.eps = inputs
+        x, weight, bias, ctx.eps = inputs
         _, mean, inverse = output
+        ctx.biased = bias is not None
         ctx.mark_non_differentiable(mean, inverse)
         ctx.save_for_backward(x, weight, mean, inverse)
 
@@ -34,8 +35,7 @@ class Normalise(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
         x, weight, mean, inverse = ctx.saved_tensors
         by_x, by_weight, by_bias = NormaliseBackward.apply(g, x, weight, mean, inverse, ctx.eps)
-        affine = weight is not None
-        return by_x, by_weight if affine else None, by_bias if affine else None, None
+        return by_x, None if weight is None else by_weight, by_bias if ctx.biased else None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
@@ -144,6 +144,14 @@ def statistics_of(x: Tensor) -> tuple[Tensor, Tensor]:
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return x (B, C, ...) * scale (C,) + shift (C,), in one operation."""
     return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))  # one pass over x; a product and a sum take two
+
+
+def scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return x (B, C, ...) * weight (C,) + bias (C,), each left out where it is None."""
+    if weight is not None and bias is not None:
+        return affine(x, weight, bias)
+    x = x if weight is None else x * per_channel(weight, x)
+    return x if bias is None else x + per_channel(bias, x)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from metarun.layers.conv import channels_last, fold_tasks
-from metarun.layers.replace import replace_layers
 
 Pair = tuple[int, int]
 
@@ -42,24 +41,13 @@ def max_pool2d(x: Tensor, windows: Windows) -> Tensor:
 class MaxPool2d(nn.MaxPool2d):
     """`nn.MaxPool2d`, computed by `max_pool2d`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the pooled images of x (B, C, H, W). torch pools other shapes, and layers that return indices."""
-        if x.dim() != 4 or self.return_indices:
-            pooled: Tensor = super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the pooled images of input (B, C, H, W). torch pools other shapes, and layers that return indices."""
+        if input.dim() != 4 or self.return_indices:
+            pooled: Tensor = super().forward(input)
             return pooled
         sizes = (_pair(self.kernel_size), _pair(self.stride), _pair(self.padding), _pair(self.dilation))
-        return max_pool2d(x, Windows(*sizes, self.ceil_mode))
-
-
-def replace_pool(module: nn.Module) -> nn.Module:
-    """Return the module with every plain `nn.MaxPool2d` in it replaced by `MaxPool2d`."""
-    return replace_layers(module, _mappable)
-
-
-def _mappable(module: nn.Module) -> MaxPool2d | None:
-    if type(module) is not nn.MaxPool2d:
-        return None
-    return MaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, module.return_indices, module.ceil_mode)
+        return max_pool2d(input, Windows(*sizes, self.ceil_mode))
 
 
 class _MaxPool(torch.autograd.Function):

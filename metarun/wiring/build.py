@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
-from metarun.backbones.classifier import Classifier
 from metarun.compute.device import choose_device, place
 from metarun.compute.plan import Device, Plan, Work, plan_for, work_of, work_of_pass
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings
-from metarun.errors import UserError, first_line
-from metarun.network import Network, network_of
-from metarun.objectives import Objective, objective
+from metarun.errors import UserError
+from metarun.network import FROZEN, network_of
+from metarun.objectives import objective
 from metarun.records import checkpoint
 from metarun.tasks.converted import fit_images
 from metarun.tasks.sampling import FewShot
@@ -41,10 +40,14 @@ from metarun.types import (
     WithInnerSteps,
     WithTrainLabels,
     adapts_backbone,
+    part_of,
+    prefixed,
     traits_of,
 )
+from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.instantiate import instantiate, locate
 from metarun.wiring.members import check_members
+from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
@@ -85,6 +88,8 @@ def build(typed: Mapping[str, Any]) -> Parts:
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     algorithm = _build_algorithm(config, source, episodes)
     source = _with_class_numbers(source, algorithm)
+    if is_own(config["backbone"]) or is_own(config["algo"]):
+        device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
     work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
 
@@ -137,19 +142,20 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
     """
     file = checkpoint.resolve(path)
     stored = checkpoint.load(file)
-    shared = _renamed(stored.params, params)
-    if not shared:
+    values = part_of(stored.state, FROZEN) | stored.params  # a parameter may learn in one of the runs and be frozen in the other
+    shared, frozen = _renamed(values, params), prefixed(FROZEN, _renamed(values, part_of(state, FROZEN)))
+    if not shared and not frozen:
         raise UserError(f"init_from={path}: that run shares no parameter name with this one; both must have the same backbone.")
-    for name, value in shared.items():
-        if value.shape != params[name].shape:
-            was, now = tuple(value.shape), tuple(params[name].shape)
+    for name, value in (shared | frozen).items():
+        was, now = tuple(value.shape), tuple((params | state)[name].shape)
+        if was != now:
             raise UserError(
                 f"init_from={path}: its '{name}' has shape {was} and here it has {now}; train that run with the same task and backbone."
             )
-        check_type(name, value, params[name])
-    log.info("%d of %d parameters start from %s", len(shared), len(params), file)
+        check_type(name, value, (params | state)[name])
+    log.info("%d of %d parameters start from %s", len(shared | frozen), len(params) + len(part_of(state, FROZEN)), file)
     carried = {name: value for name, value in _renamed(stored.state, state).items() if is_alike(value, state[name])}
-    return params | shared, state | carried
+    return params | shared, state | carried | frozen
 
 
 def _renamed(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -210,7 +216,7 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
             raise UserError(f"{kind.__name__} trains a head over all training classes, so labels must count them all; {remedy}.")
         extra["train_classes"] = episodes["train"].support.y.shape[-1]
     if "network" in inspect.signature(kind).parameters:
-        extra["network"] = _build_network(config, episodes, goal, head=traits.head, algorithm=kind.__name__)
+        extra["network"] = build_network(config, episodes, head=traits.head, algorithm=kind.__name__)
     algorithm: Algorithm = instantiate(node, name="algo", **extra)
     check_members(type(algorithm))  # `_target_` may be a function that returns an algorithm
     return algorithm
@@ -226,40 +232,3 @@ def _work(algorithm: Algorithm, episode: Episode) -> Work:
     inner_steps = algorithm.inner_steps if isinstance(algorithm, WithInnerSteps) else 1
     module = None if network is None else network.module
     return work_of(module, episode, inner_steps, sequential=traits.sequential, shared=not adapts_backbone(algorithm))
-
-
-def _build_network(config: dict[str, Any], episodes: dict[str, Episode], goal: Objective, *, head: bool, algorithm: str) -> Network:
-    node = dict(config["backbone"])
-    norm, head_init = node.pop("norm", "batch"), node.pop("head_init", None)
-    if "input_shape" in node and node["input_shape"] is None:
-        node["input_shape"] = list(episodes["train"].support.x.shape[1:])
-    outputs = {split: episode.support.y.shape[-1] for split, episode in episodes.items()}
-    if head and outputs["train"] != outputs["val"]:
-        raise UserError(
-            f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
-            + ("set task.train_ways to the value of task.ways." if "train_ways" in config["task"] else "take a task with equal numbers.")
-        )
-    if head_init is not None and not head:
-        raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={head_init}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config["seed"])
-        backbone = instantiate(node, name="backbone")
-        if not isinstance(backbone, nn.Module):
-            raise UserError(f"{node['_target_']} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
-        module = Classifier(backbone, outputs["train"], head_init) if head else backbone
-    network = Network(module, norm)
-    _check_forward(network, episodes["train"], node["_target_"])
-    return network
-
-
-def _check_forward(network: Network, episode: Episode, name: str) -> None:
-    """Run the network once, so that metarun refuses an unsuitable backbone before any work."""
-    params, state = network.init()
-    with torch.no_grad():
-        try:
-            outputs = network.on_support(params, state, episode.support, training=True)
-        except RuntimeError as error:
-            shape = tuple(episode.support.x.shape[1:])
-            raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {first_line(error)}") from error
-    if outputs.dim() != 2:
-        raise UserError(f"backbone {name} gives outputs of shape {tuple(outputs.shape)}; it must give one vector per example.")

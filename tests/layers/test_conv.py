@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 
-from metarun.layers.conv import Conv2d, Geometry, channels_last, conv2d, fold_tasks, repeat_for_tasks, replace_conv
+from metarun.layers.adopt import adopt_layers
+from metarun.layers.conv import Conv2d, Geometry, channels_last, conv2d, fold_tasks, repeat_for_tasks
 
 GEOMETRIES = [
     Geometry((1, 1), (1, 1), (1, 1), 1),
@@ -132,18 +133,20 @@ def test_changing_the_layout_changes_no_value_and_copies_nothing_where_there_is_
     "options",
     [{}, {"padding": "same", "stride": 1}, {"padding": (0, 1)}, {"padding": 2, "padding_mode": "reflect"}, {"groups": 2, "bias": False}],
 )
-def test_a_plain_layer_is_replaced_by_one_that_computes_the_same_with_the_same_parameters(options: dict[str, Any]):
+def test_a_plain_layer_computes_the_same_after_its_adoption(options: dict[str, Any]):
     layer = nn.Conv2d(2, 4, 3, **{"stride": 2, **options}).double()
-    before = dict(layer.named_parameters())
-    replaced = replace_conv(nn.Sequential(layer))[0]  # type: ignore[index]
-    assert isinstance(replaced, Conv2d)
-    assert all(parameter is before[name] for name, parameter in replaced.named_parameters())
     x = random(2, 2, 6, 6)
-    torch.testing.assert_close(replaced(x), layer(x))
+    expected, before = layer(x), dict(layer.named_parameters())
+    adopt_layers(nn.Sequential(layer))
+    assert type(layer) is Conv2d
+    assert all(parameter is before[name] for name, parameter in layer.named_parameters())
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_a_layer_of_the_users_own_class_is_left_alone():
     class Own(nn.Conv2d):
         pass
 
-    assert isinstance(replace_conv(nn.Sequential(Own(1, 1, 3)))[0], Own)  # type: ignore[index]
+    layer = Own(1, 1, 3)
+    adopt_layers(nn.Sequential(layer))
+    assert type(layer) is Own

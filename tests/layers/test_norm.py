@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from norms import SHAPES, all_rows, images, norm_layer
+from norms import SHAPES, all_rows, images, norm_layer, plain_norm
 from torch import Tensor, nn
 
-from metarun.layers.norm import Norm, NormPass, batch_statistics, replace_batch_norm
+from metarun.layers.adopt import adopt_layers
+from metarun.layers.norm import Norm, NormPass, batch_statistics
 
 
 def run(layer: Norm, x: Tensor, now: NormPass) -> Tensor:
-    layer.current = now
+    layer.norm_pass = now
     return layer(x)
 
 
 def torch_twin(layer: Norm, dimensions: int) -> nn.Module:
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[dimensions]
-    twin = kind(layer.features).double()
+    twin = kind(layer.num_features).double()
     twin.load_state_dict(dict(layer.named_parameters()), strict=False)
     return twin
 
@@ -92,7 +93,7 @@ def test_the_formula_is_right_to_the_third_derivative_where_a_pass_asks_to_be_di
     target = torch.randn(5, 2, dtype=torch.float64)
 
     def slope(x: Tensor) -> Tensor:
-        layer.current = NormPass("own", collect=True, differentiable=True)
+        layer.norm_pass = NormPass("own", collect=True, differentiable=True)
         return torch.autograd.grad((torch.tanh(layer(x)) * target).sum(), x, create_graph=True)[0]
 
     assert torch.autograd.gradgradcheck(slope, x, fast_mode=True)
@@ -106,13 +107,13 @@ def test_a_gradient_flows_through_collected_statistics_only_where_the_pass_is_di
         assert now.collected["layer.mean"].requires_grad == differentiable
 
 
-def test_a_batch_norm_is_replaced_with_its_parameters_eps_and_momentum():
+def test_a_batch_norm_is_adopted_with_its_parameters_eps_and_momentum():
     module = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2, eps=1e-3, momentum=0.3), nn.ReLU()), nn.BatchNorm1d(4, affine=False)
     )
     nn.init.normal_(module[1][0].weight)
     names, weight = [name for name, _ in module.named_parameters()], module[1][0].weight.detach().clone()
-    replace_batch_norm(module)
+    adopt_layers(module)
     assert [name for name, _ in module.named_parameters()] == names
     assert isinstance(module[1][0], Norm)
     assert isinstance(module[2], Norm)
@@ -122,12 +123,12 @@ def test_a_batch_norm_is_replaced_with_its_parameters_eps_and_momentum():
     assert module[2].bias is None
 
 
-def test_a_module_that_is_a_batch_norm_itself_is_replaced():
-    assert isinstance(replace_batch_norm(nn.BatchNorm3d(2)), Norm)
+def test_a_module_that_is_a_batch_norm_itself_is_adopted():
+    assert [layer.norm_name for layer in adopt_layers(nn.BatchNorm3d(2))] == [""]
 
 
 def test_without_affine_parameters_the_kernel_and_the_formula_agree():
-    layer, x = Norm(3, affine=False), images(6, 3, 4, 4)
+    layer, x = plain_norm(3, affine=False), images(6, 3, 4, 4)
     torch.testing.assert_close(run(layer, x, NormPass("own")), run(layer, x, NormPass("own", all_rows(x))), rtol=1e-11, atol=1e-11)
 
 
@@ -135,9 +136,9 @@ def test_without_affine_parameters_the_kernel_and_the_formula_agree():
 def test_statistics_in_float32_lose_no_digit_whatever_the_layout(layout: torch.memory_format):
     """Adding up 16,384 values one after the other, as torch does with channels last, is off by 5e-6 of the mean."""
     x = 0.5 + 0.3 * torch.randn(64, 8, 16, 16, generator=torch.Generator().manual_seed(0))
-    norm = Norm(8)
-    norm.name, norm.current = "norm", NormPass("own", collect=True)
+    norm = plain_norm(8)
+    norm.norm_pass = NormPass("own", collect=True)
     norm(x.contiguous(memory_format=layout))
     expected_var, expected_mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
-    torch.testing.assert_close(norm.current.collected["norm.mean"].double(), expected_mean, rtol=5e-7, atol=0)
-    torch.testing.assert_close(norm.current.collected["norm.var"].double(), expected_var, rtol=1e-6, atol=0)
+    torch.testing.assert_close(norm.norm_pass.collected["layer.mean"].double(), expected_mean, rtol=5e-7, atol=0)
+    torch.testing.assert_close(norm.norm_pass.collected["layer.var"].double(), expected_var, rtol=1e-6, atol=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from norms import SHAPES, all_rows, images, norm_layer
+from norms import SHAPES, all_rows, images, norm_layer, plain_norm
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
@@ -25,7 +25,7 @@ def test_value_mean_and_inverse_deviation_are_those_of_the_columns():
 
 def energy(layer: Norm, fused: bool, target: Tensor) -> Any:
     def function(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        layer.current = NormPass("own", None if fused else all_rows(x))
+        layer.norm_pass = NormPass("own", None if fused else all_rows(x))
         return (torch.tanh(functional_call(layer, weights, (x,))) * target).sum()
 
     return function
@@ -106,8 +106,7 @@ def test_maps_within_maps_equal_the_formula_wherever_the_tasks_lie(
 ):
     """As queries one by one within a task within a chunk (`norm=reptile`); the scale and shift are shared."""
     monkeypatch.setattr("metarun.layers.normalise.WORTH_ALONE", 0)
-    layer, target = Norm(3, affine=affine).double(), torch.randn(6, 3, 5, 5, dtype=torch.float64)
-    layer.name = "layer"
+    layer, target = plain_norm(3, affine=affine).double(), torch.randn(6, 3, 5, 5, dtype=torch.float64)
     tasks = sum(dim is not None for dim in dims)
     x = images(*[2] * tasks, 6, 5, 5, 3).movedim(-1, -3)
     weights = {name: value.detach() for name, value in layer.named_parameters()}

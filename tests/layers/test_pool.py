@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 
-from metarun.layers.pool import MaxPool2d, Windows, max_pool2d, replace_pool
-from metarun.network import Network
+from metarun.layers.adopt import adopt_layers
+from metarun.layers.pool import MaxPool2d, Windows, max_pool2d
 
 WINDOWS = [
     Windows((2, 2), (2, 2), (0, 0), (1, 1), False),
@@ -95,18 +95,21 @@ def test_the_gradient_of_an_image_that_all_tasks_share_is_the_sum_over_tasks() -
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 1, "padding": 1}, {"ceil_mode": True}, {"dilation": 2}])
-def test_a_networks_layer_is_replaced_by_one_that_computes_the_same(options: dict[str, Any]) -> None:
+def test_a_networks_layer_computes_the_same_after_its_adoption(options: dict[str, Any]) -> None:
     layer, x = nn.MaxPool2d(2, **options), random(2, 3, 5, 5)
-    replaced = Network(nn.Sequential(layer)).module[0]  # type: ignore[index]
-    assert isinstance(replaced, MaxPool2d)
-    assert torch.equal(replaced(x), layer(x))
-    assert torch.equal(replaced(x[0]), layer(x[0]))  # without an axis of examples
+    whole, one = layer(x), layer(x[0])  # the second without an axis of examples
+    adopt_layers(nn.Sequential(layer))
+    assert type(layer) is MaxPool2d
+    assert torch.equal(layer(x), whole)
+    assert torch.equal(layer(x[0]), one)
 
 
 def test_a_layer_that_returns_indices_and_one_of_the_users_own_class_are_left_to_torch() -> None:
     class Own(nn.MaxPool2d):
         pass
 
-    assert isinstance(replace_pool(nn.Sequential(Own(2)))[0], Own)  # type: ignore[index]
-    out, indices = replace_pool(nn.MaxPool2d(2, return_indices=True))(random(1, 1, 4, 4))
+    own, indexed = Own(2), nn.MaxPool2d(2, return_indices=True)
+    adopt_layers(nn.Sequential(own, indexed))
+    assert type(own) is Own
+    out, indices = indexed(random(1, 1, 4, 4))
     assert out.shape == indices.shape == (1, 1, 2, 2)
