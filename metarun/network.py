@@ -28,7 +28,7 @@ from metarun.functional import mapped
 from metarun.layers.adopt import adopt_layers
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
-from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, use_of
+from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, normalised_as, use_of
 from metarun.objectives import CLASSIFICATION, Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of
 
@@ -121,10 +121,8 @@ class Network:
         params: the module's parameters and its fixed tensors (`complete`); `forward` ignores other names. now: says how to normalise, and
         collects the statistics of the pass.
         """
-        for layer in self.norms:
-            layer.norm_pass = now
         given = {name: params[name] for name in self._given}
-        with plain_attention():
+        with normalised_as(now, self.norms), plain_attention():
             return call_with(self.module, self._places, given, x.clone() if self.copy_input else x)
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:

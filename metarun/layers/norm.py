@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -130,6 +132,18 @@ def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     mean = (x * weight).sum(over)
     centred = x - mean.reshape((1, -1) + (1,) * (x.dim() - 2))
     return mean, (centred.square() * weight).sum(over)
+
+
+@contextmanager
+def normalised_as(now: NormPass, layers: Sequence[Norm]) -> Iterator[None]:
+    """Let these layers normalise as one pass says, and by their own statistics again afterwards."""
+    for layer in layers:
+        layer.norm_pass = now
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.norm_pass = NormPass("own")
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import metarun
+from metarun import draws
 from metarun.errors import UserError, first_line
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
@@ -45,7 +46,7 @@ def sample_of(episode: Episode) -> Tensor:
     """Return a few inputs of an episode (B, ...), with a little noise, so that no two values tie under a maximum or a ReLU."""
     x = torch.cat([episode.support.x, episode.query.x])
     x = x[torch.linspace(0, len(x) - 1, min(ROWS, len(x))).long()]
-    return x + 0.01 * torch.rand(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0)) if x.is_floating_point() else x
+    return x + draws.uniform(draws.key(0, "sample"), *x.shape, high=0.01, dtype=x.dtype) if x.is_floating_point() else x
 
 
 def materialise(module: nn.Module, x: Tensor) -> None:
