@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from metarun.commands import seeds
 from metarun.commands.overlap import check_evaluation, population_of
-from metarun.commands.overrides import evaluation_config
+from metarun.commands.overrides import check_data, evaluation_config
 from metarun.commands.report_files import sentence, write_json, write_scores
 from metarun.commands.seeds import check_runs, over_runs
 from metarun.commands.trained import Trained, assemble, load_members
@@ -56,7 +56,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     each = len(groups) > 1 and not config.get("ensemble", True)
     if each:
         check_runs(paths[::best], members[::best])
-    merged = evaluation_config(members[0].config, config)
+    check_data(merged := evaluation_config(members[0].config, config), members[0].config)
     request = check_request(config)
     saved = _check_save(request.save, len(groups) if each else 1)
     parts = build(merged)

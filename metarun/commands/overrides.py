@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.errors import UserError, nearest
+from metarun.files.paths import expanded
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import TaskSource
@@ -69,6 +70,18 @@ def changed_data(stored: Fingerprint, source: TaskSource, typed: Collection[str]
     if now and not stored and any(map(_is_place, typed)):
         return ["the checkpoint does not say what the data were"]
     return differences(stored, now)
+
+
+def check_data(config: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raise UserError where the files of a task are gone from the place that the checkpoint names.
+
+    config: the checkpoint's, with the user's changes. stored: the checkpoint's own.
+    """
+    before = dict(leaves(stored["task"], "task."))
+    for key, place in leaves(config["task"], "task."):
+        kept = _is_place(key) and isinstance(place, str) and place == before.get(key)
+        if kept and not expanded(place).exists() and config["task"].get("download") is not True:
+            raise UserError(f"there is nothing at '{place}', where the checkpoint's data were; if they moved, give {key}=PLACE.")
 
 
 def _is_place(key: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from metarun.commands import remedies
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
-from metarun.commands.overrides import changed_data, resume_config
+from metarun.commands.overrides import changed_data, check_data, resume_config
 from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.trained import check_resumed, load_run
@@ -56,7 +56,9 @@ def train(config: dict[str, Any], folder: Path) -> float:
 def _resume(config: dict[str, Any], folder: Path) -> float:
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
     path, stored, _ = load_run(config["resume"], checkpoint.LAST, config["overrides"].get("trust"))
-    parts = build(resume_config(stored, config["overrides"], config["groups"]))
+    merged = resume_config(stored, config["overrides"], config["groups"])
+    check_data(merged, stored.config)
+    parts = build(merged)
     params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):

@@ -241,13 +241,15 @@ def _is_best(best: Any) -> bool:
 def _remedy(path: Path) -> str:
     """Return a sentence with the intact checkpoints in the folder of a damaged one; nothing where there is none."""
     intact = {}
-    names = dict.fromkeys((PREVIOUS, LAST, BEST, *sorted(file.name for file in path.parent.glob("step_*.pt"))))
+    kept = sorted(file.name for file in path.parent.glob("step_*.pt"))
+    resumed = path.name in (LAST, PREVIOUS)
+    names = (PREVIOUS, LAST, BEST, *kept) if resumed else (BEST, LAST, *kept, PREVIOUS)
     for sibling in (path.with_name(name) for name in names if name != path.name):
         with contextlib.suppress(UserError):
             intact[sibling] = _load(sibling).step
     if not intact:
         return ""
     listed = " and ".join(f"{file.name} (step {step})" for file, step in intact.items())
-    first, resumed = next(iter(intact)), path.name in (LAST, PREVIOUS)
+    first = next(iter(intact))
     usage = f"metarun train {word('resume', first)}" if resumed else f"metarun eval {word('checkpoint', first)}"
     return f" Intact in the same folder: {listed}; go on with: {usage}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +143,13 @@ def test_data_without_a_fingerprint_are_told_only_where_they_moved() -> None:
     assert overrides.changed_data({}, source, ["task.root"]) == ["the checkpoint does not say what the data were"]
     assert overrides.changed_data({}, Lines(), ["task.root"]) == []
     assert overrides.changed_data(source.fingerprint(), source, ["task.root"]) == []
+
+
+@pytest.mark.parametrize("key", ["root", "path"])
+def test_data_that_are_gone_are_asked_for_by_their_key(tmp_path: Path, key: str) -> None:
+    stored = {"task": {"sources": {"a": {key: str(tmp_path / "gone")}}, "root": None}}
+    with pytest.raises(UserError, match=rf"where the checkpoint's data were; if they moved, give task\.sources\.a\.{key}=PLACE"):
+        overrides.check_data(stored, stored)
+    overrides.check_data({"task": {"sources": {"a": {key: "typed now"}}}}, stored)
+    (tmp_path / "gone").touch()
+    overrides.check_data(stored, stored)

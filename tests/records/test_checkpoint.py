@@ -404,9 +404,9 @@ def test_a_damaged_best_names_the_intact_files_and_how_to_score_them(tmp_path: P
     damage(tmp_path / "best.pt", "zeros")
     damage(tmp_path / "step_4.pt", "cut")
     text = sentence(checkpoint.find, tmp_path / "best.pt")
-    assert "previous.pt (step 5) and last.pt (step 6) and step_2.pt (step 2)" in text
+    assert "last.pt (step 6) and step_2.pt (step 2) and previous.pt (step 5)" in text
     assert "step_4.pt" not in text
-    assert text.endswith(f"go on with: metarun eval checkpoint={tmp_path / 'previous.pt'}")
+    assert text.endswith(f"go on with: metarun eval checkpoint={tmp_path / 'last.pt'}")
 
 
 def test_the_version_in_a_file_is_printed_without_control_characters(tmp_path: Path) -> None:
