@@ -51,7 +51,7 @@ class RunFolders:
         key: sets the folder in Hydra's config. Raises UserError where the folder cannot be made.
         """
         wanted = Path(name)
-        parents = [parent for parent in wanted.absolute().parents if not parent.exists()]
+        parents = _missing_parents(wanted)
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
@@ -63,6 +63,11 @@ class RunFolders:
             raise UserError(f"The run folder {name} cannot be made ({error.strerror}); choose another with {key}=FOLDER.") from error
         self._parents[folder.absolute()] = parents
         return str(folder)
+
+    def note(self, folder: Path) -> None:
+        """Note a folder that Hydra is about to make, so that `discard` removes it; one that exists already is not noted."""
+        if not folder.exists():
+            self._parents[folder.absolute()] = _missing_parents(folder)
 
     def discard(self) -> None:
         """Remove the folders that hold only Hydra's own files, and the parents that were made for them."""
@@ -122,7 +127,9 @@ class NumberedFolder(Callback):
         key = f"hydra.{kind}.dir"
         try:
             if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
-                check_typed(Path(config.hydra[kind].dir), kind, resumed=config.get("resume") is not None)
+                typed = Path(config.hydra[kind].dir)
+                check_typed(typed, kind, resumed=config.get("resume") is not None)
+                folders_in_use().note(typed)
                 return
             path = folders_in_use().make(config.hydra[kind].dir, key)
         except UserError as error:
@@ -131,6 +138,10 @@ class NumberedFolder(Callback):
             config.hydra[kind].dir = path
             if kind == "sweep":
                 overrides.append(f"{key}={quoted(path)}")
+
+
+def _missing_parents(folder: Path) -> list[Path]:
+    return [parent for parent in folder.absolute().parents if not parent.exists()]
 
 
 def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:

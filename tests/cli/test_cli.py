@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import metarun
-from metarun.errors import UserError
+from metarun.cli import main as cli
+from metarun.errors import Stopped, UserError
+from metarun.files.lock import FolderLock
 
 if TYPE_CHECKING:
     from command_line import Calls, CommandLine
@@ -176,9 +178,73 @@ def test_an_interrupt_exits_with_130(command_line: CommandLine, calls: Calls) ->
         raise KeyboardInterrupt
 
     calls.answer = interrupt
+    for words in ((), ("hydra.run.dir=new/run",)):
+        answer = command_line("train", *words)
+        assert (answer.code, answer.err) == (130, "metarun: interrupted.\n")
+        assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_training_that_a_signal_stopped_does_not_exit_with_0(command_line: CommandLine, calls: Calls) -> None:
+    """And says nothing more: the training has said how to go on."""
+
+    def stop(config: object) -> float:
+        raise Stopped
+
+    calls.answer = stop
     answer = command_line("train")
-    assert (answer.code, answer.err) == (130, "metarun: interrupted.\n")
+    assert (answer.code, answer.err) == (130, "")
+
+
+def test_sigterm_exits_with_143(command_line: CommandLine, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(config: object) -> float:
+        cli.terminate()
+        return 0.0
+
+    calls.answer = terminate
+    answer = command_line("train")
+    assert (answer.code, answer.err) == (143, "metarun: interrupted.\n")
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_folder_that_was_there_stays_when_a_run_in_it_is_interrupted(command_line: CommandLine, calls: Calls) -> None:
+    def interrupt(config: object) -> float:
+        raise KeyboardInterrupt
+
+    calls.answer = interrupt
+    Path("mine").mkdir()
+    assert command_line("train", "hydra.run.dir=mine").code == 130
+    assert Path("mine").is_dir()
+
+
+def test_a_run_is_not_overwritten_and_neither_are_hydras_files_of_it(command_line: CommandLine, calls: Calls, old_run: Path) -> None:
+    for command in ("train", "eval"):
+        answer = command_line(command, f"hydra.run.dir={old_run}", *(["checkpoint=x"] if command == "eval" else []))
+        assert answer.code == 2
+        assert "holds the checkpoints of another run" in answer.err
+    assert (old_run / ".hydra/config.yaml").read_text() == "old"
+    assert [file.name for file in (old_run / ".hydra").iterdir()] == ["config.yaml"]
+    assert calls.train == calls.evaluate == []
+
+
+@pytest.mark.parametrize("name", ["metarun.log", ".hydra/overrides.yaml", ".hydra"])
+def test_hydra_writes_through_no_planted_link(command_line: CommandLine, calls: Calls, tmp_path: Path, name: str) -> None:
+    (tmp_path / "diary").write_text("mine")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "diary")
+    answer = command_line("train", "hydra.run.dir=run")
+    assert answer.code == 2
+    assert f"{name} is a link" in answer.err
+    assert (tmp_path / "diary").read_text() == "mine"
+
+
+def test_a_second_command_in_one_folder_is_refused_before_hydra_writes(command_line: CommandLine, calls: Calls, tmp_path: Path) -> None:
+    with FolderLock(tmp_path / "run"):
+        answer = command_line("train", "hydra.run.dir=run")
+        assert answer.code == 2
+        assert "another metarun writes into run (process" in answer.err
+        assert [file.name for file in (tmp_path / "run").iterdir()] == [".metarun.lock"]
+    assert command_line("train", "hydra.run.dir=run").code == 0
 
 
 # Resume
