@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, first_line, nearest, printable
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
 from metarun.tasks.fingerprint import Fingerprint, joined, of_images
@@ -202,13 +202,17 @@ def random_split(characters: Iterable[Character], split_seed: int) -> dict[str, 
 def _read_list(path: Path, known: Mapping[tuple[str, str], Character]) -> list[Character]:
     if not path.is_file():
         raise UserError(f"task.split=vinyals needs the class list '{path}'. Put the lists there, or use task.split=random1200 or lake.")
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the class list '{path}' as text ({first_line(error)}).") from error
     classes = []
-    for line in path.read_text(encoding="utf-8").split():
+    for line in lines:
         alphabet, _, rest = line.partition("/")
         character, _, rotation = rest.partition("/")
         if (alphabet, character) not in known or rotation not in ("rot000", "rot090", "rot180", "rot270"):
             raise UserError(
-                f"'{path}' names '{line}'; a line must be a character of Omniglot with a rotation (Angelic/character01/rot090)."
+                f"'{path}' names '{printable(line)}'; a line must be a character of Omniglot with a rotation (Angelic/character01/rot090)."
             )
         classes.append(known[alphabet, character]._replace(turns=int(rotation[3:]) // 90))
     return classes

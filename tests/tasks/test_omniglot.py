@@ -165,6 +165,13 @@ def test_bad_vinyals_lists_are_refused(small: Path, lists: tuple[str, str, str],
         omniglot(root=str(small), split="vinyals", **FEW)
 
 
+def test_a_vinyals_list_that_is_no_text_is_refused(small: Path) -> None:
+    write_lists(small, "", "", "")
+    (small / "splits_vinyals" / "val.txt").write_bytes(b"Latin/\xff")
+    with pytest.raises(UserError, match=r"cannot read the class list '.*val\.txt' as text"):
+        omniglot(root=str(small), split="vinyals", **FEW)
+
+
 def test_an_episode_within_alphabets_keeps_to_one_alphabet_in_one_orientation(small: Path) -> None:
     source = omniglot(root=str(small), split="lake", within_groups=True, **{**FEW, "ways": 3})
     names = source.pools["train"].names
