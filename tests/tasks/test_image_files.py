@@ -127,8 +127,19 @@ def test_equal_files_whose_names_differ_in_case_only_are_one_file(tmp_path: Path
 def test_two_files_that_a_disk_numbers_alike_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_file(tmp_path, "a/1.png")
     a_file(tmp_path, "b/1.png")
+    a_file(tmp_path.parent, f"{tmp_path.name}-store/9.png", b"longer")
+    (tmp_path / "b" / "2.png").symlink_to(f"../../{tmp_path.name}-store/9.png")
     monkeypatch.setattr(module, "_identity", lambda status: (0, 0 if stat.S_ISREG(status.st_mode) else status.st_ino))
-    assert found(tmp_path) == ["a/1.png", "b/1.png"]
+    assert found(tmp_path) == ["a/1.png", "b/1.png", "b/2.png"]
+
+
+def test_a_link_in_a_store_to_a_folder_above_the_set_is_not_followed(tmp_path: Path) -> None:
+    a_file(tmp_path, "near/set/a/1.png")
+    a_file(tmp_path, "near/other/2.png")
+    a_file(tmp_path, "far/store/3.png")
+    (tmp_path / "near" / "set" / "b").symlink_to(tmp_path / "far" / "store")
+    (tmp_path / "far" / "store" / "back").symlink_to(tmp_path / "near")
+    assert found(tmp_path / "near" / "set") == ["a/1.png", "b/3.png"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
