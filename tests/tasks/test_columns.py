@@ -118,6 +118,7 @@ def test_a_value_beside_which_all_others_are_equal_is_refused(value: float, coun
         RANDOM.pareto(1, 20_000),
         RANDOM.lognormal(0, 4, 20_000),
         np.repeat([0.0, 1e12], 50),
+        np.concatenate([np.zeros(60), np.full(10, 1e-17), np.linspace(1, 2, 30)]),
         1e-200 * RANDOM.normal(size=100),
         10.0 ** np.arange(-100, 100, 2),
     ],
