@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .svg or .pdf file")
     options = parser.parse_args(arguments)
     try:
-        episodes, trust = numbers(options.episodes), options.trust.split(",")
+        episodes, trust = numbers(options.episodes), [name.strip() for name in options.trust.split(",") if name.strip()]
         reports = [read(path) for path in options.paths]
         names = options.names.split(",") if options.names else [name(report) for report in reports]
         if len(set(names)) < len(reports) or len(names) > len(reports):
