@@ -46,8 +46,8 @@ class Standard:
     def of(rows: Tensor) -> Standard:
         """Return the mean and standard deviation of each column of `rows` (M, D)."""
         std, mean = torch.std_mean(rows, dim=0, correction=0)
-        constant = rows.amin(dim=0) == rows.amax(dim=0)  # where rounding may leave a tiny deviation
-        return Standard(torch.where(constant, rows[0], mean), torch.where(constant, 1.0, std))
+        constant = rows.amin(dim=0) == rows.amax(dim=0)  # a deviation of 0 alone may come from differences whose squares are 0
+        return Standard(mean, torch.where(constant, 1.0, std))
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Return the standardised values in single precision."""
