@@ -26,7 +26,7 @@ The networks are the algorithm's own, so the group `backbone` has no effect.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
 from metarun.objectives import Objective
 from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, Range, Sizes
 
 ENCODER, DECODER = "encoder.", "decoder."
 
@@ -60,10 +61,10 @@ class Cnp:
     objective: Objective
     inputs: int
     outputs: int
-    encoder_widths: tuple[int, ...] = (128, 128, 128)
-    decoder_widths: tuple[int, ...] = (128, 128, 128, 128)
-    components: int = 1
-    min_std: float = 0.1
+    encoder_widths: Sizes = (128, 128, 128)
+    decoder_widths: Sizes = (128, 128, 128, 128)
+    components: Few = 1
+    min_std: Annotated[float, Range(above=0, below=1)] = 0.1
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, takes_sizes=True, objectives=("regression",))
 
     def __post_init__(self) -> None:

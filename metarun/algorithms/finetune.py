@@ -19,7 +19,7 @@ iterations, which go through the support set in a new random order each pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -35,6 +35,7 @@ from metarun.errors import UserError
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import BelowOne, Few, FewOrZero, NotNegative, Rates, Share
 
 HEAD = "head."
 LR = "test_inner_lr"
@@ -62,12 +63,12 @@ class Finetune:
     objective: Objective
     train_classes: int
     cosine_head: bool = False
-    test_inner_steps: int = 100
-    test_inner_batch: int = 4
-    test_inner_lrs: Sequence[float] = (0.01,)
-    momentum: float = 0.9
-    dampening: float = 0.9
-    weight_decay: float = 1e-3
+    test_inner_steps: FewOrZero = 100
+    test_inner_batch: Few = 4
+    test_inner_lrs: Rates = (0.01,)
+    momentum: BelowOne = 0.9
+    dampening: Share = 0.9
+    weight_decay: NotNegative = 1e-3
     adapt_all: bool = False
     traits: ClassVar[Traits] = Traits(
         head=False, adapts_backbone="adapt_all", learns_all_classes=True, training_only=(HEAD,), objectives=("classification",)

@@ -10,21 +10,21 @@ rule and its memory, so both orders learn ω.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from metarun import draws
-from metarun.algorithms.parts.inner_loop import InnerLoop, Slope
+from metarun.algorithms.parts.inner_loop import InnerLoop, InnerLoss, Slope
 from metarun.algorithms.parts.members import check_steps, fitted_outputs, last_of_trajectory, steps_of, track_running
 from metarun.algorithms.updates.rule import UpdateRule
 from metarun.functional import recomputed
 from metarun.network import Fitted, Network, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of, prefixed
+from metarun.values import Built, FewOrZero, Names
 
 UPDATE = "update."
 """Prefix of the update rule's parameters ω among all parameters."""
@@ -40,12 +40,12 @@ class Gbml:
 
     network: Network
     objective: Objective
-    update: UpdateRule
-    inner_steps: int = 1
-    test_inner_steps: int | None = None
+    update: Annotated[UpdateRule, Built("an option of algo/update, such as algo/update=sgd")]
+    inner_steps: FewOrZero = 1
+    test_inner_steps: FewOrZero | None = None
     first_order: bool = False
-    inner_loss: str = "mean"
-    adapts: Sequence[str] = ("*",)
+    inner_loss: InnerLoss = "mean"
+    adapts: Names = ("*",)
     adapt_norm: bool = False
     recompute: bool = False
 

@@ -45,6 +45,7 @@ from metarun.layers.norm import Statistics
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, constant
+from metarun.values import FewOrZero, NotNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class Imaml:
 
     network: Network
     objective: Objective
-    inner_lr: float = 0.1
-    inner_steps: int = 16
-    test_inner_steps: int | None = None
-    strength: float = 0.5
-    cg_steps: int = 5
-    damping: float = 0.0
+    inner_lr: NotNegative = 0.1
+    inner_steps: FewOrZero = 16
+    test_inner_steps: FewOrZero | None = None
+    strength: Positive = 0.5
+    cg_steps: FewOrZero = 5
+    damping: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         check_steps(self)

@@ -14,18 +14,18 @@ ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
-from metarun.algorithms.parts.inner_loop import InnerLoop
+from metarun.algorithms.parts.inner_loop import InnerLoop, InnerLoss
 from metarun.algorithms.parts.members import check_steps, fitted_outputs, last_of_trajectory, steps_of, track_running
 from metarun.functional import recomputed
 from metarun.network import Fitted, Network, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.values import FewOrZero, Names, NotNegative
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Maml:
 
     network: Network
     objective: Objective
-    inner_lr: float = 0.4
-    inner_steps: int = 1
-    test_inner_steps: int | None = None
+    inner_lr: NotNegative = 0.4
+    inner_steps: FewOrZero = 1
+    test_inner_steps: FewOrZero | None = None
     first_order: bool = False
-    inner_loss: str = "mean"
-    adapts: Sequence[str] = ("*",)
+    inner_loss: InnerLoss = "mean"
+    adapts: Names = ("*",)
     adapt_norm: bool = False
     recompute: bool = False
 

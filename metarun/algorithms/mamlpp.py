@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from metarun.algorithms.parts.inner_loop import InnerLoop
+from metarun.algorithms.parts.inner_loop import InnerLoop, InnerLoss
 from metarun.algorithms.parts.members import (
     check_not_negative,
     check_share,
@@ -38,6 +38,7 @@ from metarun.layers.norm import Statistics
 from metarun.network import RUNNING, Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of, prefixed
+from metarun.values import CountOrZero, FewOrZero, Names, NotNegative, Share
 
 INNER_LR = "inner_lr."
 """Prefix of the learned rates among the parameters."""
@@ -63,17 +64,17 @@ class MamlPlusPlus:
 
     network: Network
     objective: Objective
-    inner_lr: float = 0.1
-    inner_steps: int = 5
-    test_inner_steps: int | None = None
+    inner_lr: NotNegative = 0.1
+    inner_steps: FewOrZero = 5
+    test_inner_steps: FewOrZero | None = None
     learn_inner_lr: bool = True
-    multi_step_loss_share: float = 0.1
-    first_order_share: float = 0.0
-    train_steps: int = 1000
+    multi_step_loss_share: Share = 0.1
+    first_order_share: Share = 0.0
+    train_steps: CountOrZero = 1000
     per_step_norm: bool = True
     first_order: bool = False
-    inner_loss: str = "mean"
-    adapts: Sequence[str] = ("*",)
+    inner_loss: InnerLoss = "mean"
+    adapts: Names = ("*",)
     adapt_norm: bool = False
     recompute: bool = False
 

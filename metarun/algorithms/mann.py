@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,11 @@ from metarun.functional import map_tasks
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, Positive, Range, Share, Size
 
 CONTROLLER = "controller."
-WRITES = ("key", "own")
+Write = Literal["key", "own"]
+WRITES = get_args(Write)
 LOGGED = (1, 2)
 """Training logs the accuracy at these presentations."""
 
@@ -112,14 +114,14 @@ class Mann:
 
     network: Network
     objective: Objective
-    units: int = 200
-    slots: int = 128
-    width: int = 40
-    heads: int = 4
-    decay: float = 0.95
-    sharpness: float = 1.0
-    write: str = "key"
-    label_scale: float = 0.5
+    units: Size = 200
+    slots: Annotated[int, Range(least=0, most=1_000_000)] = 128
+    width: Size = 40
+    heads: Few = 4
+    decay: Share = 0.95
+    sharpness: Positive = 1.0
+    write: Write = "key"
+    label_scale: Positive = 0.5
     orthogonal: bool = False
     traits: ClassVar[Traits] = Traits(sequential=True, objectives=("classification",))
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -36,8 +36,10 @@ from metarun.functional import squared_distances
 from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import FewOrZero, Positive
 
-SIMILARITIES = ("cosine", "semi_cosine", "l2")
+Similarity = Literal["cosine", "semi_cosine", "l2"]
+SIMILARITIES = get_args(Similarity)
 LOG_TEMPERATURE, FORWARD, BACKWARD, ATTENTION = "log_temperature", "fce.forward.", "fce.backward.", "fce.attention."
 
 
@@ -71,11 +73,11 @@ class Matching:
 
     network: Network
     objective: Objective
-    similarity: str = "cosine"
-    temperature: float = 1.0
+    similarity: Similarity = "cosine"
+    temperature: Positive = 1.0
     learn_temperature: bool = False
     fce: bool = False
-    fce_steps: int = 5
+    fce_steps: FewOrZero = 5
     fce_shuffle: bool = True
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, objectives=("classification",))
 

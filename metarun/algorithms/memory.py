@@ -31,7 +31,7 @@ With `retrieval=off` or an empty memory this is ProtoNet, or plain ridge regress
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -45,9 +45,12 @@ from metarun.errors import UserError, nearest
 from metarun.network import Fitted, Network, joint_mask
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits
+from metarun.values import Finite, Layers, Range, Size
 
 READS, USED = "memory.reads", "memory.used"
-RETRIEVALS, EVICTIONS = ("attention", "random", "off"), ("least_used", "oldest")
+Retrieval = Literal["attention", "random", "off"]
+Eviction = Literal["least_used", "oldest"]
+RETRIEVALS, EVICTIONS = get_args(Retrieval), get_args(Eviction)
 
 
 class Recalling(NamedTuple):
@@ -79,14 +82,14 @@ class Memory:
 
     network: Network
     objective: Objective
-    capacity: int = 1000
-    neighbours: int = 8
-    key_size: int = 32
-    key_layers: int = 1
-    retrieval: str = "attention"
-    eviction: str = "least_used"
-    decay: float = 0.99
-    gate_bias: float = -1.0
+    capacity: Size = 1000
+    neighbours: Size = 8
+    key_size: Size = 32
+    key_layers: Layers = 1
+    retrieval: Retrieval = "attention"
+    eviction: Eviction = "least_used"
+    decay: Annotated[float, Range(above=0, most=1)] = 0.99
+    gate_bias: Finite = -1.0
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, class_numbers=True)
 
     def __post_init__(self) -> None:

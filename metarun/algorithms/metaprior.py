@@ -65,6 +65,7 @@ from metarun.network import Network, present_classes
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, averaged
 from metarun.types import Aux, Episode, Examples, Params, State, constant, part_of, prefixed
+from metarun.values import Few, FewOrZero, NotNegative, Positive
 
 PRIOR_STD = "log_sigma."
 LOG_MEAN_RATE, LOG_STD_RATE = "log_alpha", "log_eta"
@@ -84,18 +85,18 @@ class MetaPrior:
 
     network: Network
     objective: Objective
-    inner_lr: float = 1.0
-    std_lr: float = 0.1
-    inner_steps: int = 5
-    test_inner_steps: int | None = None
-    inner_samples: int = 2
+    inner_lr: Positive = 1.0
+    std_lr: Positive = 0.1
+    inner_steps: FewOrZero = 5
+    test_inner_steps: FewOrZero | None = None
+    inner_samples: Few = 2
     first_order: bool = False
-    samples: int = 20
-    train_samples: int = 5
+    samples: Few = 20
+    train_samples: Few = 5
     outer_loss: Literal["bound", "predictive"] = "bound"
-    kl_weight: float = 1.0
-    init_std: float = 0.1
-    init_noise: float = 1.0
+    kl_weight: NotNegative = 1.0
+    init_std: Positive = 0.1
+    init_noise: Positive = 1.0
 
     def __post_init__(self) -> None:
         check_steps(self)

@@ -46,6 +46,7 @@ from metarun.network import Network, present_classes
 from metarun.objectives import Objective
 from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, constant
+from metarun.values import Few, FewOrZero, NotNegative, Positive
 
 PRIOR_STD, POSTERIOR_STD = "log_sigma.", "log_v."
 GAMMA_P, GAMMA_Q = "gamma_p", "gamma_q"
@@ -63,15 +64,15 @@ class Pmaml:
 
     network: Network
     objective: Objective
-    inner_lr: float = 0.4
-    inner_steps: int = 1
-    test_inner_steps: int | None = None
+    inner_lr: NotNegative = 0.4
+    inner_steps: FewOrZero = 1
+    test_inner_steps: FewOrZero | None = None
     first_order: bool = False
-    samples: int = 20
-    kl_weight: float = 1.0
-    init_gamma: float = 0.01
-    init_std: float = 0.02
-    init_noise: float = 1.0
+    samples: Few = 20
+    kl_weight: NotNegative = 1.0
+    init_gamma: NotNegative = 0.01
+    init_std: Positive = 0.02
+    init_noise: Positive = 1.0
 
     def __post_init__(self) -> None:
         check_steps(self)

@@ -27,6 +27,7 @@ from metarun.algorithms.parts.vectors import with_ones
 from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits
+from metarun.values import Positive
 
 LOG_STRENGTH, SCALE, BIAS = "ridge.log_strength", "ridge.scale", "ridge.bias"
 
@@ -51,9 +52,9 @@ class R2D2:
 
     network: Network
     objective: Objective
-    strength: float = 50.0
+    strength: Positive = 50.0
     learn_strength: bool = True
-    scale: float = 10.0
+    scale: Positive = 10.0
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, objectives=("classification",))
 
     def __post_init__(self) -> None:

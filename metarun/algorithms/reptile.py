@@ -29,6 +29,7 @@ from metarun.functional import Moments, adam
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Metrics, Params, State, constant, prefixed
+from metarun.values import BelowOne, Few, FewOrZero, NotNegative
 
 SECOND, UPDATES = "inner_second.", "inner_updates"
 
@@ -44,12 +45,12 @@ class Reptile:
 
     network: Network
     objective: Objective
-    inner_lr: float = 1e-3
-    inner_steps: int = 5
-    inner_batch: int = 10
-    test_inner_steps: int = 50
-    test_inner_batch: int = 5
-    beta2: float = 0.999
+    inner_lr: NotNegative = 1e-3
+    inner_steps: Few = 5
+    inner_batch: Few = 10
+    test_inner_steps: FewOrZero = 50
+    test_inner_batch: Few = 5
+    beta2: BelowOne = 0.999
 
     def __post_init__(self) -> None:
         check_least(self, 1, "inner_steps", "inner_batch", "test_inner_batch")

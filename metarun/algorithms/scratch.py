@@ -7,7 +7,7 @@ the random weights, one set for all tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from metarun.functional import Moments, adam
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State
+from metarun.values import Few, Rates
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Scratch:
 
     network: Network
     objective: Objective
-    inner_lrs: Sequence[float] = (1e-3, 3e-3, 1e-2, 3e-2)
-    max_inner_steps: int = 100
+    inner_lrs: Rates = (1e-3, 3e-3, 1e-2, 3e-2)
+    max_inner_steps: Few = 100
 
     def __post_init__(self) -> None:
         if not self.inner_lrs or self.max_inner_steps < 1:

@@ -29,7 +29,7 @@ The network is the algorithm's own, so the group `backbone` has no effect.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -42,6 +42,7 @@ from metarun.errors import UserError
 from metarun.objectives import Objective
 from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, Layers, Range, Size
 
 EMBED, HEAD = "embed.", "head."
 
@@ -65,13 +66,13 @@ class Tnp:
     objective: Objective
     inputs: int
     outputs: int
-    width: int = 64
-    embed_layers: int = 4
-    layers: int = 6
-    heads: int = 4
-    hidden: int = 128
-    components: int = 1
-    min_std: float = 0.05
+    width: Size = 64
+    embed_layers: Layers = 4
+    layers: Layers = 6
+    heads: Few = 4
+    hidden: Size = 128
+    components: Few = 1
+    min_std: Annotated[float, Range(above=0, below=1)] = 0.05
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, takes_sizes=True, objectives=("regression",))
 
     def __post_init__(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor, nn
 
 from metarun.errors import UserError, nearest
 
-HEAD_INITS = ("glorot", "normal", "torch")
+HeadInit = Literal["glorot", "normal", "torch"]
+HEAD_INITS = get_args(HeadInit)
 
 
 class Classifier(nn.Module):
@@ -23,7 +26,7 @@ class Classifier(nn.Module):
     Raises UserError for a backbone without `out_features` and for an unknown head_init.
     """
 
-    def __init__(self, backbone: nn.Module, outputs: int, head_init: str | None = None) -> None:
+    def __init__(self, backbone: nn.Module, outputs: int, head_init: HeadInit | None = None) -> None:
         super().__init__()
         width = getattr(backbone, "out_features", None)
         if not isinstance(width, int):

@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from metarun.errors import UserError, nearest
+from metarun.values import InputShape, Positive, Size
 
 BLOCKS = 4
-OPTIONS = {"pooling": ("max", "stride"), "output": ("flatten", "mean"), "init": ("glorot", "torch")}
+Pooling = Literal["max", "stride"]
+Output = Literal["flatten", "mean"]
+Init = Literal["glorot", "torch"]
+OPTIONS = {"pooling": get_args(Pooling), "output": get_args(Output), "init": get_args(Init)}
 
 
 class Conv4(nn.Module):
@@ -41,12 +46,12 @@ class Conv4(nn.Module):
 
     def __init__(
         self,
-        input_shape: Sequence[int],
-        filters: int = 64,
-        pooling: str = "max",
-        output: str = "flatten",
-        norm_eps: float = 1e-5,
-        init: str = "glorot",
+        input_shape: InputShape,
+        filters: Size = 64,
+        pooling: Pooling = "max",
+        output: Output = "flatten",
+        norm_eps: Positive = 1e-5,
+        init: Init = "glorot",
     ) -> None:
         super().__init__()
         _check(input_shape, filters, norm_eps, {"pooling": pooling, "output": output, "init": init})

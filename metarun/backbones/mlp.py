@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from metarun.errors import UserError, nearest
+from metarun.values import InputShape, Positive, Sizes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -24,10 +26,10 @@ class Mlp(nn.Module):
 
     def __init__(
         self,
-        input_shape: Sequence[int],
-        widths: Sequence[int] = (40, 40),
-        activation: str = "relu",
-        init_std: float | None = None,
+        input_shape: InputShape,
+        widths: Sizes = (40, 40),
+        activation: Literal["relu", "tanh"] = "relu",
+        init_std: Positive | None = None,
     ) -> None:
         super().__init__()
         _check(widths, activation, init_std)

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metarun.errors import UserError, nearest
+from metarun.values import InputShape, Sizes
 
 SLOPE = 0.1
 """Slope of the leaky ReLU below zero."""
@@ -33,7 +35,7 @@ class ResNet12(nn.Module):
     Convolutions have no bias; their weights are normal with variance 2 / fan_out, as in the released code of both papers.
     """
 
-    def __init__(self, input_shape: Sequence[int], widths: Sequence[int] = (64, 128, 256, 512), output: str = "mean") -> None:
+    def __init__(self, input_shape: InputShape, widths: Sizes = (64, 128, 256, 512), output: Literal["flatten", "mean"] = "mean") -> None:
         super().__init__()
         _check(input_shape, widths, output)
         channels, height, width = input_shape

@@ -14,9 +14,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
     InterpolationToMissingValueError,
     MissingMandatoryValue,
     OmegaConfBaseException,
+    ValidationError,
 )
 
 from metarun.errors import UserError, nearest
@@ -61,8 +64,12 @@ def explain_one(error: BaseException, typed: str | None = None) -> str | None:
             return unknown_key(error, typed or str(error.full_key))
         case MissingMandatoryValue() | InterpolationToMissingValueError():
             return f"'{error.full_key}' has no value; give one with {error.full_key}=VALUE."
+        case OmegaConfBaseException() if sentence := not_resolved(error):
+            return sentence
         case OmegaConfBaseException():
             return f"{error.full_key}: {one_line(first_line(error))}" if error.full_key else one_line(first_line(error))
+        case RecursionError():
+            return "The values or the defaults of the config files refer to one another in a circle; give one of them a value of its own."
         case yaml.YAMLError():
             return f"A config file is not YAML: {one_line(str(error))}"
         case HydraException():
@@ -94,7 +101,7 @@ def not_an_override(error: OverrideParseException) -> str:
         return f"'{error.override}' is not of the form key=value."
     if re.search(r"[=,(){}\[\]'\" ]", value):
         return f"'{error.override}' cannot be read; put a value with special characters in two pairs of quotes: '{key}=\"VALUE\"'."
-    return f"'{error.override}' cannot be read: {one_line(error.message.splitlines()[0])}"
+    return f"'{error.override}' cannot be read; put the value in two pairs of quotes: '{key}=\"VALUE\"'."
 
 
 def not_composed(message: str) -> str | None:
@@ -106,6 +113,35 @@ def not_composed(message: str) -> str | None:
         return f"'{group[1]}' is not a group of this command."
     text = re.sub(r"\n?(To append to your|See https|Set the environment)[^\n]*", "", message)
     return one_line(text) if text.strip() else None
+
+
+def not_resolved(error: OmegaConfBaseException) -> str | None:
+    """Return the sentence about a value that refers to others with `${…}`, or has a type that a key of Hydra refuses; None for others."""
+    text, key = first_line(error), error.full_key
+    owner = f"{key} refers" if key else "A value of the config refers"
+    if missing := re.search(r"Interpolation key '([^']*)' not found", text):
+        if choice := re.fullmatch(r"hydra\.runtime\.choices\.(\w+)", missing[1]):
+            return f"the config has no {choice[1]}; choose one with {choice[1]}=… (`metarun list` names them)."
+        return f"{owner} to '{missing[1]}', which does not exist."
+    if "Recursive interpolation" in text or "Interpolation to parent node" in text:
+        return f"{owner} to itself; give it a value of its own."
+    if variable := re.search(r"Environment variable '([^']*)' not found", text):
+        return f"{owner} to the environment variable {variable[1]}, which is not set."
+    if function := re.search(r"Unsupported interpolation type (\S+)", text):
+        return f"{owner} to a function '{function[1]}', which does not exist."
+    if isinstance(error, GrammarParseError):
+        return f"{key or 'A value of the config'} has a reference ${{…}} that cannot be read; close each bracket."
+    if isinstance(error, InterpolationResolutionError):
+        return f"{owner} to a value that cannot be found."
+    if isinstance(error, ValidationError) and key:
+        return f"{key} has a value of another type than it needs; `metarun train --cfg hydra` shows the values of such keys."
+    return None
+
+
+def is_hydras(error: BaseException) -> bool:
+    """Return whether Hydra failed before a job ran, so that a config file may be the reason; a UserError is no such failure."""
+    chain = list(causes(error, contexts=True))
+    return not any(isinstance(cause, UserError) or getattr(cause, "__notes__", []) for cause in chain)
 
 
 def unknown_key(error: Any, key: str) -> str:

@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.cli.arguments import prepare
+from metarun.cli.config_files import check_chosen, fault_in_files
 from metarun.cli.folders import Refusal, RunFolders, tidy
-from metarun.cli.hydra_errors import JOB_NOTE, explain
+from metarun.cli.groups import check_options
+from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.streams import make_steady
 from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
@@ -79,9 +81,12 @@ def mistake_of(exception: Exception, folder: Path) -> UserError | None:
 @job
 def train_job(cfg: DictConfig, folder: Path) -> float:
     """Train and return the error of the best validation: 1 - accuracy, or the error of a regression."""
-    config = plain(cfg) if cfg.resume is None else resume_config(cfg)
-    config.pop("reproduce", None)
+    from metarun.commands.keys import check_train
     from metarun.commands.train import train
+
+    config = plain(cfg) if cfg.resume is None else resume_config(cfg)
+    check_train(config)
+    config.pop("reproduce", None)
 
     return train(config, folder)
 
@@ -148,7 +153,10 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive here instead of being printed
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # the processes of a sweep do not search the current folder for modules
     note_command()
-    sys.argv = ["metarun", *prepare(command, arguments)]
+    words = prepare(command, arguments)
+    check_options(words)
+    check_chosen(words)
+    sys.argv = ["metarun", *words]
     try:
         with folders.in_use():
             hydra.main(version_base="1.3", config_path="pkg://metarun.configs", config_name=command)(JOBS[command])()
@@ -159,7 +167,7 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
         folders.discard()
         raise refusal.error from refusal
     except Exception as error:
-        sentence = explain(error)
+        sentence = explain(error) or (fault_in_files(words) if is_hydras(error) else None)
         if sentence is None:
             raise
         folders.discard()

@@ -9,14 +9,14 @@ import contextlib
 import io
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from metarun.cli.arguments import split
 from metarun.cli.paths import typed_paths
+from metarun.commands.keys import Claim, claim_of
 from metarun.errors import Stopped, UserError, printable
 from metarun.files.paths import quoted, word
 from metarun.files.writing import write_text
@@ -30,28 +30,6 @@ USAGE = (
 )
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
 """Overrides that would train another experiment, or write to another folder."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The published score of an experiment.
-
-    eval: the protocol, as overrides of `metarun eval`. published, ci95: the score and half its interval, in the metric's unit (accuracy in
-    [0, 1]), or None if not published. source: the paper and table. recalled: True if nobody read the source again for this project.
-    tolerance: a score that is worse by at most this much counts as reproduced. diverged: the most tasks, of each run, that may diverge.
-    differences: of the protocols, one sentence each. An experiment gives them as a mapping from the key that differs to the sentence, or
-    as a list; null removes an inherited sentence.
-    """
-
-    eval: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "accuracy"
-    published: float | None = None
-    ci95: float | None = None
-    source: str = ""
-    recalled: bool = False
-    tolerance: float = 0.01
-    diverged: int = 0
-    differences: tuple[str, ...] = ()
 
 
 class Asked(NamedTuple):
@@ -75,7 +53,7 @@ def main(arguments: list[str]) -> int:
         return 0
     asked = parse(arguments)
     config = config_of(asked.name, asked.flags)
-    experiment = claim_of(asked.name, config.get("reproduce") or {})
+    experiment = claim_of(config.get("reproduce") or {})
     from metarun.cli import jobs
     from metarun.cli.folders import RunFolders
     from metarun.records import checkpoint
@@ -171,28 +149,6 @@ def config_of(name: str, flags: list[str]) -> dict[str, Any]:
         jobs.run("train", [f"experiment='{name}'", *flags, "--cfg", "job", "--resolve"])  # in quotes, so that `null` is a name
     config: dict[str, Any] = yaml.safe_load(shown.getvalue())
     return config
-
-
-def claim_of(name: str, content: Mapping[str, Any]) -> Claim:
-    """Return the key `reproduce` of an experiment; UserError for an unknown key or a value of the wrong type."""
-    known = [entry.name for entry in fields(Claim)]
-    if unknown := set(content) - set(known):
-        raise UserError(f"experiment={name}: `reproduce:` has no key '{unknown.pop()}'; its keys are {', '.join(known)}.")
-    for key in ("published", "ci95", "tolerance"):
-        value = content.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise UserError(f"experiment={name}: reproduce.{key}={value} should be a number (for an accuracy, in [0, 1]).")
-    diverged = content.get("diverged", 0)
-    if isinstance(diverged, bool) or not isinstance(diverged, int) or diverged < 0:
-        raise UserError(f"experiment={name}: reproduce.diverged={diverged} should be a number of tasks, 0 or more.")
-    return Claim(**{**content, "differences": _sentences(content.get("differences") or ())})
-
-
-def _sentences(differences: Mapping[str, str | None] | Sequence[str]) -> tuple[str, ...]:
-    """Return the differences as sentences; those of a mapping begin with their key."""
-    if isinstance(differences, Mapping):
-        return tuple(f"{key}: {sentence}" for key, sentence in differences.items() if sentence)
-    return tuple(differences)
 
 
 def check_run(run: str, name: str, config: Mapping[str, Any]) -> None:

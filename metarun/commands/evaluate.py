@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun.commands import seeds
+from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import check_data, evaluation_config
 from metarun.commands.report_files import sentence, write_json, write_scores
 from metarun.commands.seeds import check_runs, over_runs
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
+from metarun.compute.memory import allocating
 from metarun.compute.running import Runner
 from metarun.engine.bounds import bayes_scores
-from metarun.engine.evaluation import BY_STEP, observation_variance
 from metarun.engine.evaluation import evaluate as run_evaluation
+from metarun.engine.evaluation import observation_variance
 from metarun.engine.report import Report
-from metarun.errors import UserError, nearest, printable
+from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
-from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
 from metarun.wiring.backbones import is_own
 from metarun.wiring.build import Parts, build, evaluation_plan
@@ -50,14 +51,14 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     config: the keys of `eval.yaml`. The groups `algo`, `task`, `backbone` and `device` hold overrides for the checkpoint's config,
     or the whole group where `options` names its option.
     """
-    best = check_best(config.get("best", 1))
-    paths, members = load_members(config["checkpoint"], best, config.get("trust"))
+    config = check_evaluation_keys(config)
+    paths, members = load_members(config["checkpoint"], best := config.get("best", 1), config.get("trust"))
     groups = [members[start : start + best] for start in range(0, len(members), best)]
     each = len(groups) > 1 and not config.get("ensemble", True)
     if each:
         check_runs(paths[::best], members[::best])
     check_data(merged := evaluation_config(members[0].config, config), members[0].config)
-    request = check_request(config)
+    request = request_of(config)
     saved = _check_save(request.save, len(groups) if each else 1)
     parts = build(merged)
     _say_changes(paths, members, parts, config)
@@ -126,30 +127,11 @@ def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Seque
     ]
 
 
-def check_best(best: object) -> int:
-    """Return the number of checkpoints of a run that make an ensemble; UserError for a value that is no number of them."""
-    if not isinstance(best, int) or isinstance(best, bool) or best < 1:
-        raise UserError(f"best={best} must be a whole number of at least 1.")
-    return best
-
-
-def check_request(config: Mapping[str, Any]) -> Request:
-    """Return the request of a config; UserError for a value that is unknown, too small, or a file that cannot be written."""
-    split, by_step = config["split"], config.get("by_step", "all")
-    if split not in SPLITS:
-        raise UserError(f"split={split} is unknown; it must be one of {', '.join(SPLITS)}.{nearest(str(split), SPLITS)}")
-    if by_step not in BY_STEP:
-        raise UserError(
-            f"by_step={by_step} is unknown; it must be {', '.join(BY_STEP[:-1])} or {BY_STEP[-1]}.{nearest(str(by_step), BY_STEP)}"
-        )
-    for name, least in (("episodes", 1), ("seed", 0)):
-        value = config[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{name}={value} must be a whole number of at least {least}.")
-    if type(config.get("ensemble", True)) is not bool:
-        raise UserError(f"ensemble={config['ensemble']} is unknown; it must be true or false.")
+def request_of(config: Mapping[str, Any]) -> Request:
+    """Return the request of a config that `check_keys` has checked."""
     save = config.get("save")
-    return Request(split, config["episodes"], config["seed"], by_step, None if save is None else expanded(save))
+    by_step = config.get("by_step", "all")
+    return Request(config["split"], config["episodes"], config["seed"], by_step, None if save is None else expanded(save))
 
 
 def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
@@ -167,7 +149,8 @@ def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
 
 def _reports(parts: Parts, groups: Sequence[Sequence[Checkpoint]], request: Request) -> tuple[list[Report], str]:
     """Return the report of each group of members, with the bound of the task, and whose kernels computed the reports."""
-    scored = [_score(parts, assemble(parts, group), request) for group in groups]
+    with allocating("an evaluation", "lower device.task_chunk, or the sizes of the task"):
+        scored = [_score(parts, assemble(parts, group), request) for group in groups]
     bound = bayes_scores(parts.source, split=request.split, episodes=request.episodes)
     return [dataclasses.replace(report, bayes=bound) for report, _ in scored], scored[0][1]
 

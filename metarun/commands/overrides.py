@@ -121,6 +121,7 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
         merged.pop("input_shape", None)
     for group in ("task", "algo", "backbone", "device"):
         merged = _with_group(merged, group, config)
+    _refuse_conflicts(merged, config)
     if config.get("norm") is not None:
         merged = put(merged, "backbone.norm", config["norm"])
     if config.get("inner_steps") is not None:
@@ -131,6 +132,25 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
     return merged
+
+
+SHORT = {"backbone.norm": "norm", "algo.test_inner_steps": "inner_steps"}
+"""Keys of the checkpoint's config that a key of `metarun eval` sets."""
+
+
+def _refuse_conflicts(merged: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise UserError for a typed key that another key of the evaluation would overwrite or make void.
+
+    merged: the checkpoint's config with the typed keys of its groups.
+    """
+    typed = config.get("typed", ())
+    for key, short in SHORT.items():
+        decides = config.get(short)
+        if key in typed and decides is not None and (value := look_up(merged, key)) != decides:
+            raise UserError(f"{key}={value} and {short}={decides} differ, and {short} decides in an evaluation; give {short}={value}.")
+    if "algo.inner_steps" in typed and merged["algo"].get("test_inner_steps") is not None:
+        value = look_up(merged, "algo.inner_steps")
+        raise UserError(f"algo.inner_steps={value} is the number of steps in training; give inner_steps={value} for an evaluation.")
 
 
 def _with_group(merged: dict[str, Any], group: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,17 @@ from typing import Any
 
 from metarun.commands.overrides import leaves
 
+TINY, LARGE = 1e-12, 1e4
+"""Bounds of the size of the numbers that papers and released code have."""
+
 
 def for_not_finite(config: Mapping[str, Any]) -> str:
     """Return a sentence on how to keep a training finite: smaller learning rates and gradient clipping.
 
     config: the run's. The sentence is empty where the config has neither a rate nor `optimizer.clip_norm`.
     """
+    if extremes := extreme_values(config):
+        return f" Change {' or '.join(extremes)}, which is far from usual values."
     optimizer = config.get("optimizer", {})
     lower = inner_rates(config)
     lower += ["optimizer.lr"] if _is_rate(optimizer.get("lr")) else []
@@ -22,6 +27,16 @@ def for_not_finite(config: Mapping[str, Any]) -> str:
     parts += ["set optimizer.clip_norm"] if "clip_norm" in optimizer and not clipped else []
     sentence = ", or ".join(parts)
     return f" {sentence[0].upper()}{sentence[1:]}." if sentence else ""
+
+
+def extreme_values(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the algorithm, the network and the optimizer whose numbers are far larger or smaller than usual ones."""
+    found = []
+    for group in ("algo", "backbone", "optimizer"):
+        for key, value in leaves({key: value for key, value in config.get(group, {}).items() if key != "recipe"}):
+            if isinstance(value, float) and value != 0 and not TINY <= abs(value) <= LARGE:
+                found.append(f"{group}.{key}={value:g}")
+    return found
 
 
 def inner_rates(config: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from metarun.commands.report_files import write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
+from metarun.compute.memory import allocating
 from metarun.compute.plan import Plan
 from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.engine.optimizer import OuterOptimizer
@@ -32,6 +33,7 @@ from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
 from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
+from metarun.wiring.checking import TRAINED, check_values
 from metarun.wiring.instantiate import instantiate
 
 
@@ -45,6 +47,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     """
     if config.get("resume"):
         return _resume(config, folder)
+    check_values(config, TRAINED)
     refuse_run(folder)
     parts = build(config)
     settings = build_settings(parts)
@@ -57,6 +60,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     # What the user typed now: the checkpoint's own `trust` would let a stranger's file vouch for itself.
     path, stored, _ = load_run(config["resume"], checkpoint.LAST, config["overrides"].get("trust"))
     merged = resume_config(stored, config["overrides"], config["groups"])
+    check_values(merged, TRAINED)
     check_data(merged, stored.config)
     parts = build(merged)
     params, state = check_resumed(stored, parts.algorithm)
@@ -109,7 +113,8 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         showing = Showing(parts.algorithm, parts.source, tracker, settings)
         hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
         try:
-            end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
+            with allocating("a step", "lower device.task_chunk, tasks_per_step or the sizes of the task"):
+                end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
         except NotFiniteError as diverged:
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()

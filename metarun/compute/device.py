@@ -5,16 +5,33 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from metarun.compute.plan import KERNELS, PRECISIONS, Device
 from metarun.errors import UserError
+from metarun.values import Count, Form, Range
 
 _STOCK_THREADS = torch.get_num_threads()
 """torch's own choice, before any run of this process changes it."""
+
+
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True)
+class DeviceKeys:
+    """The keys of the group `device`. name: may name one of several CUDA devices, such as cuda:1."""
+
+    name: Annotated[str, Form(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu or cuda")]
+    task_chunk: Auto | Count
+    threads: Auto | Annotated[int, Range(least=1, most=1024)]
+    compile: Auto | bool
+    precision: Literal["float32", "tf32", "bf16"]
+    kernels: Literal["auto", "c", "torch"]
 
 
 def choose_device(config: Mapping[str, Any]) -> Device:

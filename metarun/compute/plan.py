@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from metarun.compute.memory import physical_memory
 from metarun.errors import UserError
 from metarun.types import Episode
 
@@ -189,9 +189,8 @@ class Device:
         """Return the device's memory in bytes; on a CPU, the share of one thread."""
         if self.name != "cpu":
             return float(torch.cuda.get_device_properties(self.name).total_memory)
-        if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
-            return 4e9
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / self.threads
+        there = physical_memory()
+        return 4e9 if there is None else there / self.threads
 
 
 def _parts(whole: int, size: int) -> int:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
 from metarun.engine.moments import checked_state, laid_out_as
 from metarun.errors import UserError, nearest
+from metarun.values import BelowOne, Count, CountOrZero, Finite, Keys, NotNegative, Positive, Share, Text
 
-SCHEDULES = ("constant", "linear", "cosine", "step")
+Schedule = Literal["constant", "linear", "cosine", "step"]
+SCHEDULES = get_args(Schedule)
 
 # Left out: LBFGS needs a closure, SparseAdam sparse gradients, and Muon matrices.
 _OPTIMIZERS = {
@@ -21,6 +23,39 @@ _OPTIMIZERS = {
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
 }
+
+
+Pair = tuple[Positive, Positive]
+
+
+class Options(TypedDict, total=False):
+    """Options of torch's optimizers. An option that is not here takes what torch takes."""
+
+    betas: tuple[BelowOne, BelowOne] | tuple[BelowOne, BelowOne, BelowOne]
+    eps: NotNegative | tuple[NotNegative | None, NotNegative]
+    weight_decay: NotNegative
+    momentum: BelowOne
+    dampening: Share
+    alpha: Share
+    rho: Share
+    lambd: NotNegative
+    t0: NotNegative
+    lr_decay: NotNegative
+    initial_accumulator_value: NotNegative
+    momentum_decay: NotNegative
+    beta2_decay: Finite
+    d: Positive
+    etas: Pair
+    step_sizes: Pair
+    amsgrad: bool
+    nesterov: bool
+    centered: bool
+    maximize: bool
+    decoupled_weight_decay: bool
+    foreach: bool | None
+    fused: bool | None
+    capturable: Literal[False]
+    differentiable: Literal[False]
 
 
 class OuterOptimizer:
@@ -36,18 +71,18 @@ class OuterOptimizer:
     def __init__(
         self,
         params: Mapping[str, Tensor],
-        steps: int,
+        steps: CountOrZero,
         *,
-        name: str = "Adam",
-        lr: float = 1e-3,
-        options: dict[str, Any] | None = None,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        schedule: str = "constant",
-        final_lr: float = 0.0,
-        warmup_steps: int = 0,
-        decay_every: int = 2000,
-        decay_factor: float = 0.5,
+        name: Text = "Adam",
+        lr: NotNegative = 1e-3,
+        options: Annotated[dict[str, Any], Keys(Options, closed=False)] | None = None,
+        clip_norm: Positive | None = None,
+        clip_value: Positive | None = None,
+        schedule: Schedule = "constant",
+        final_lr: NotNegative = 0.0,
+        warmup_steps: CountOrZero = 0,
+        decay_every: Count = 2000,
+        decay_factor: NotNegative = 0.5,
     ) -> None:
         if schedule not in SCHEDULES:
             raise UserError(f"there is no optimizer.schedule '{schedule}'; there are {', '.join(SCHEDULES)}.{nearest(schedule, SCHEDULES)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -12,9 +13,11 @@ from metarun.engine.report import Report
 from metarun.errors import UserError, nearest
 from metarun.objectives import Objective, error
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
+from metarun.values import Form
 
 STATISTICS = ("mean", "median", "nll")
-FORM = "select=mean, median or nll; behind mean and median, @STEPS is the number of inner steps after which they count, such as median@1"
+FORM = "mean, median or nll; behind mean and median, @STEPS is the number of inner steps after which they count, such as median@1"
+Selected = Annotated[str, Form(r"(mean|median)?@\d{1,5}|mean|median|nll", FORM)]
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,9 @@ class Selection:
             return Selection(objective, default)
         statistic, at, steps = str(text).partition("@")
         if statistic and statistic not in STATISTICS:
-            raise UserError(f"select={text} is unknown; give {FORM}.{nearest(statistic, STATISTICS)}")
+            raise UserError(f"select={text} is unknown; give select={FORM}.{nearest(statistic, STATISTICS)}")
         if at and not steps.isdecimal():
-            raise UserError(f"select={text} names no number of inner steps; give {FORM}.")
+            raise UserError(f"select={text} names no number of inner steps; give select={FORM}.")
         if at and statistic == "nll":
             raise UserError(f"select={text}: the likelihood is known after the last inner step alone; give select=nll.")
         return Selection(objective, statistic or default, int(steps) if at else None)

@@ -28,12 +28,13 @@ from metarun.engine.dealing import Dealer
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
-from metarun.engine.selection import Selection
+from metarun.engine.selection import Selected, Selection
 from metarun.engine.validation import Validation, judged, values_to_log
-from metarun.errors import NotFiniteError, UserError
+from metarun.errors import NotFiniteError
 from metarun.functional import map_tasks, without_map
 from metarun.records.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
+from metarun.values import Count, CountOrZero, Episodes, Seed
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,21 @@ class Settings:
     steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
     always evaluates and saves the last step. eval_episodes: validation episodes. keep: how many of the best checkpoints the run keeps
     (`metarun.engine.keeping`). select: the score that chooses them (`Selection.of`). plan, eval_plan: how to run the tasks of a step and
-    of a validation. device: torch's name of the device. Raises UserError where a number is too small.
+    of a validation. device: torch's name of the device.
     """
 
-    seed: int = 0
-    steps: int = 1000
-    tasks_per_step: int = 16
-    eval_every: int = 500
-    eval_episodes: int = 200
-    save_every: int = 500
-    keep: int = 1
-    log_every: int = 50
-    select: str | None = None
+    seed: Seed = 0
+    steps: CountOrZero = 1000
+    tasks_per_step: Count = 16
+    eval_every: CountOrZero = 500
+    eval_episodes: Episodes = 200
+    save_every: CountOrZero = 500
+    keep: Count = 1
+    log_every: Count = 50
+    select: Selected | None = None
     plan: Plan = field(default_factory=Plan)
     eval_plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        least = {"steps": 0, "tasks_per_step": 1, "eval_every": 0, "eval_episodes": 1, "save_every": 0, "log_every": 1, "keep": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise UserError(f"{name}={getattr(self, name)} is too small; it must be at least {smallest}.")
 
 
 @dataclass

@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from metarun.layers.normalise import Normalise, affine, scaled
 Statistics = dict[str, Tensor]
 """Mean and variance (biased) per channel by layer: `<layer>.mean` (C,), `<layer>.var` (C,)."""
 
-MODES = ("batch", "support", "running", "reptile", "layer", "instance", "none")
+NormMode = Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
+MODES = get_args(NormMode)
 PER_EXAMPLE = ("layer", "instance", "none")
 
 

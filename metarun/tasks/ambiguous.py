@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +24,11 @@ from metarun.tasks.curves import Polynomials
 from metarun.tasks.functions import FunctionTasks
 from metarun.tasks.mixture import Mixture
 from metarun.tasks.noisy import Noisy
-from metarun.tasks.points import PointSampling
+from metarun.tasks.points import Points, PointSampling
 from metarun.tasks.posterior import LEAST_NOISE, Family, Posterior
 from metarun.tasks.sinusoid import AMPLITUDE, INPUTS, PHASE, Sinusoids
 from metarun.types import Examples
+from metarun.values import Finite, NotNegative
 
 LINES = Polynomials(slope=(-3.0, 3.0), offset=(-3.0, 3.0))
 
@@ -59,7 +59,7 @@ class Ambiguous(Noisy):
         return Posterior(FAMILIES, self.noise).log_evidence(examples)
 
 
-def ambiguous(*, noise: float = 0.3, support_range: Sequence[float] | None = None, **sampling: Any) -> Noisy:
+def ambiguous(*, noise: NotNegative = 0.3, support_range: tuple[Finite, Finite] | None = None, **sampling: Points) -> Noisy:
     """Return the source of noisy sinusoids and lines: x (B, 1) in [-5, 5], y (B, 1).
 
     noise: standard deviation. Below 0.01 there is no Bayes predictor. support_range: (low, high) of the support points' x; None for the

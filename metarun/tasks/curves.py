@@ -11,13 +11,12 @@ NeurIPS 2018.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import PointSampling
+from metarun.tasks.points import Points, PointSampling
 from metarun.tasks.sinusoid import INPUTS
 
 
@@ -50,11 +49,11 @@ LINES = Polynomials(slope=(-1.0, 1.0))
 PARABOLAS = Polynomials(curvature=(-0.2, 0.2), centre=(-2.0, 2.0))
 
 
-def line(**sampling: Any) -> FunctionTasks:
+def line(**sampling: Points) -> FunctionTasks:
     """Return the source of straight lines: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
     return FunctionTasks(LINES, PointSampling.of(sampling))
 
 
-def quadratic(**sampling: Any) -> FunctionTasks:
+def quadratic(**sampling: Points) -> FunctionTasks:
     """Return the source of parabolas: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
     return FunctionTasks(PARABOLAS, PointSampling.of(sampling))

@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from metarun.tasks.fingerprint import Fingerprint, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
-from metarun.tasks.sampling import FewShot
+from metarun.tasks.sampling import FewShot, Sampling
+from metarun.values import Listed, Pixels, Seed, Shares, Text
 
 Split = dict[str, list[str]]
 """Split -> names of its classes."""
@@ -33,14 +34,14 @@ _SYNONYMS = {
 
 def folder(
     *,
-    root: str | None,
-    image_size: int = 84,
-    channels: int = 3,
-    split: Sequence[float] = (0.64, 0.16, 0.20),
-    split_seed: int = 0,
-    split_file: str | None = None,
-    classes: Mapping[str, Sequence[str]] | None = None,
-    **sampling: Any,
+    root: Text | None,
+    image_size: Pixels = 84,
+    channels: Literal[1, 3] = 3,
+    split: Shares = (0.64, 0.16, 0.20),
+    split_seed: Seed = 0,
+    split_file: Text | None = None,
+    classes: Mapping[str, Listed] | None = None,
+    **sampling: Sampling,
 ) -> FewShot:
     """Deal episodes of the images in `root`, (channels, image_size, image_size).
 
@@ -58,10 +59,6 @@ def folder(
     """
     if root is None:
         raise UserError("task=folder needs task.root=DIR, a folder or zip with one folder of images per class.")
-    if channels not in (1, 3):
-        raise UserError(f"task.channels={channels} must be 1 (grey) or 3 (colour).")
-    if image_size < 1:
-        raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
     rows, ready = _classes(files := find_images(root))
     chosen = _choose(files, list(rows), ready, split, split_seed, split_file, classes)
 
@@ -69,7 +66,8 @@ def folder(
         pools = {split: _pool(images, rows, names) for split, names in chosen.items()}
         return FewShot(pools, **{"data": files.root.resolve().stem, "files": known, **sampling})
 
-    source(torch.empty(len(files.names), 0))  # raises if classes or images are too few, before all images are read
+    # Raises if classes or images are too few or too large, before all images are read; `expand` takes no memory.
+    source(torch.empty(1, 1, 1, 1).expand(len(files.names), channels, image_size, image_size))
     return source(read_images(files, size=image_size, channels=channels, name="folder"), of_images(files))
 
 
@@ -142,8 +140,8 @@ def _choose(
     names: Sequence[str],
     ready: Split | None,
     split: Sequence[float],
-    split_seed: int,
-    split_file: str | None,
+    split_seed: Seed,
+    split_file: Text | None,
     classes: Mapping[str, Sequence[str]] | None,
 ) -> Split:
     """Return the first split that exists of `classes`, `split_file` and the folders' own; else draw one."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from metarun import draws
+from metarun.compute.memory import check_fits
 from metarun.errors import UserError
 from metarun.files.paths import expanded
 from metarun.tasks.images import cached
 from metarun.tasks.pool import ClassPool
-from metarun.tasks.sampling import FewShot
+from metarun.tasks.sampling import FewShot, Sampling
+from metarun.values import Few, Text
 
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "train": ("Latn", "Cyrl", "Cans", "Arab", "Grek"),
@@ -66,18 +68,17 @@ class Draws(NamedTuple):
     elastic: Tensor
 
 
-def glyphs(*, samples: int = 20, root: str | None = None, **sampling: Any) -> FewShot:
+def glyphs(*, samples: Few = 20, root: Text | None = None, **sampling: Sampling) -> FewShot:
     """Deal episodes of synthetic 28x28 letters, images (1, 28, 28), split by script.
 
     samples: pictures per letter. root: a folder with the DejaVu and STIX faces; None for matplotlib's own folder.
     sampling: ways, shots, … of `metarun.tasks.sampling.FewShot`; the groups of `within_groups` are the scripts.
     metarun draws the pictures once, in seconds, and caches them. Bitmaps may differ in a few grey values between FreeType versions.
     """
-    if samples < 1:
-        raise UserError(f"task.samples={samples} is too small; it must be at least 1.")
     versions = [features.version("freetype2"), metadata.version("pillow"), metadata.version("matplotlib")]
     facts = [_RECIPE, samples, letters(), str(root), *versions]
     shape = (samples * sum(map(len, letters().values())), 1, _SIZE, _SIZE)
+    check_fits(math.prod(shape), f"a set of task.samples={samples} pictures of each letter", "lower task.samples")
     return FewShot(pools(cached("glyphs", facts, shape, lambda: draw_all(samples, root).numpy())), data="glyphs", **sampling)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
 from metarun.types import Episode, Examples, TaskSource, WithClassNumbers, WithOrigins
+from metarun.values import Built, Count, NotNegative, Seed
 
 
 @dataclass(frozen=True)
@@ -128,18 +130,21 @@ class Mixture:
         return masked
 
 
+Source = Annotated[TaskSource, Built("a task of its own: a mapping with a _target_")]
+
+
 def mixture(
     *,
-    sources: Mapping[str, TaskSource | None],
-    weights: Mapping[str, float] | None = None,
-    shots: int | None = None,
-    queries: int | None = None,
-    train_shots: int | None = None,
-    train_queries: int | None = None,
-    min_shots: int | None = None,
-    noise: float = 0.0,
-    seed: int = 0,
-    eval_seed: int = 0,
+    sources: Mapping[str, Source | None],
+    weights: Mapping[str, NotNegative] | None = None,
+    shots: Count | None = None,
+    queries: Count | None = None,
+    train_shots: Count | None = None,
+    train_queries: Count | None = None,
+    min_shots: Count | None = None,
+    noise: NotNegative = 0.0,
+    seed: Seed = 0,
+    eval_seed: Seed = 0,
 ) -> Mixture | Noisy:
     """Return the source that mixes `sources`. A source that is None (null in an override) is left out.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from metarun.tasks.fingerprint import Fingerprint, joined, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
-from metarun.tasks.sampling import FewShot
+from metarun.tasks.sampling import FewShot, Sampling
+from metarun.values import Pixels, Seed, Text
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and their characters."""
@@ -57,14 +58,14 @@ class Character(NamedTuple):
 
 def omniglot(
     *,
-    root: str | None = None,
+    root: Text | None = None,
     download: bool = False,
-    split: str = "random1200",
-    split_seed: int = 1,
-    image_size: int = 28,
+    split: Literal["random1200", "vinyals", "lake"] = "random1200",
+    split_seed: Seed = 1,
+    image_size: Pixels = 28,
     rotations: Mapping[str, bool] | None = None,
-    ink: int = 1,
-    **sampling: Any,
+    ink: Literal[0, 1] = 1,
+    **sampling: Sampling,
 ) -> FewShot:
     """Deal episodes of Omniglot, images (1, image_size, image_size).
 
@@ -82,10 +83,6 @@ def omniglot(
 
     Raises UserError if the data are absent or incomplete, or if a character would be in two splits.
     """
-    if image_size < 1:
-        raise UserError(f"task.image_size={image_size} is too small; it must be at least 1.")
-    if ink not in (0, 1):
-        raise UserError(f"task.ink={ink} must be 1 (ink 1, paper 0) or 0 (ink 0, paper 1).")
     turned = {"train": True, "val": True, "test": True} | dict(rotations or {})
     if unknown := set(turned) - set(SPLITS):
         raise UserError(f"task.rotations has no split '{min(unknown)}'; the splits are {', '.join(SPLITS)}.")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.compute.memory import check_fits
 from metarun.errors import UserError, nearest
 from metarun.tasks.pool import check_split, is_whole
 from metarun.types import Episode, Examples
+from metarun.values import Count, Keys, Seed
+
+DRAWN = 64.0
+"""Bytes of a point while it is drawn: its values, and the 64-bit numbers of the draw with their temporary copies."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,13 @@ class PointSampling:
         on the same episodes.
     """
 
-    shots: int = 10
-    queries: int = 100
-    train_shots: int | None = None
-    train_queries: int | None = None
-    min_shots: int | None = None
-    seed: int = 0
-    eval_seed: int = 0
+    shots: Count = 10
+    queries: Count = 100
+    train_shots: Count | None = None
+    train_queries: Count | None = None
+    min_shots: Count | None = None
+    seed: Seed = 0
+    eval_seed: Seed = 0
 
     def __post_init__(self) -> None:
         sizes = {name: value for name, value in vars(self).items() if value is not None}
@@ -40,6 +45,9 @@ class PointSampling:
         check_whole(**sizes)
         if self.min_shots is not None and self.min_shots > self.shots:
             raise UserError(f"task.min_shots={self.min_shots} must lie between 1 and task.shots={self.shots}.")
+        for split in ("train", "val"):
+            shots, queries = self.sizes(split)
+            check_fits(DRAWN * (shots + queries), f"an episode of {shots} shots and {queries} queries", "lower task.shots or task.queries")
 
     @staticmethod
     def of(keys: Mapping[str, Any], **defaults: int) -> PointSampling:
@@ -69,6 +77,10 @@ class PointSampling:
         """Return the keys (T,) of the episodes `indices` (T,); UserError for a split that does not exist."""
         check_split(split)
         return draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+
+
+Points = Annotated[Any, Keys(PointSampling)]
+"""The sampling keys of a regression source, for its `**sampling`: shots, queries, … as the fields of `PointSampling`."""
 
 
 def check_whole(*, least: int | None = 1, **values: int) -> None:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.compute.memory import check_fits
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import PointSampling, check_whole
+from metarun.tasks.points import Points, PointSampling
+from metarun.values import Seed, Size
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ class SharedFeatures:
         return (features * function["weights"][:, None]).sum(dim=-1, keepdim=True) + function["offset"][:, None, None]
 
 
-def regression(*, inputs: int = 10, features: int = 3, family_seed: int = 0, **sampling: Any) -> FunctionTasks:
+def regression(*, inputs: Size = 10, features: Size = 3, family_seed: Seed = 0, **sampling: Points) -> FunctionTasks:
     """Return the source of functions of `inputs` inputs over `features` shared features: x (B, inputs), y (B, 1).
 
     sampling: the keys of `PointSampling`; the default is 20 shots.
     """
-    check_whole(inputs=inputs, features=features)
-    return FunctionTasks(SharedFeatures(inputs, features, family_seed), PointSampling.of(sampling, shots=20))
+    points = PointSampling.of(sampling, shots=20)
+    numbers = float(inputs) * max(features, *map(sum, map(points.sizes, ("train", "val"))))
+    check_fits(4.0 * numbers, f"an episode of task.inputs={inputs} inputs", "lower task.inputs, task.features or task.shots")
+    return FunctionTasks(SharedFeatures(inputs, features, family_seed), points)

@@ -6,21 +6,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.compute.memory import check_fits
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest, printable
 from metarun.tasks.fingerprint import Fingerprint, of_pools
 from metarun.tasks.pool import ClassPool, is_whole, numbers_of, pool_of
 from metarun.types import Episode, Examples
+from metarun.values import Count, Keys, Range, Seed
 
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
 """The smallest values of these keys, and of their `train_` and `min_` forms."""
-LABELS = ("episode", "global")
+Labels = Literal["episode", "global"]
+LABELS = get_args(Labels)
+Ways = Annotated[int, Range(least=2, most=1_000_000)]
 LARGE = 2 << 30
 """Images of more bytes than this stay on disk, as a memory map, and do not move to a device."""
 
@@ -59,18 +63,18 @@ class FewShot:
     """
 
     pools: Mapping[str, ClassPool]
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    train_ways: int | None = None
-    train_shots: int | None = None
-    train_queries: int | None = None
-    min_ways: int | None = None
-    min_shots: int | None = None
+    ways: Ways = 5
+    shots: Count = 1
+    queries: Count = 15
+    train_ways: Ways | None = None
+    train_shots: Count | None = None
+    train_queries: Count | None = None
+    min_ways: Ways | None = None
+    min_shots: Count | None = None
     within_groups: bool = False
-    train_labels: str = "episode"
-    seed: int = 0
-    eval_seed: int = 0
+    train_labels: Labels = "episode"
+    seed: Seed = 0
+    eval_seed: Seed = 0
     class_numbers: bool = False
     objective: str = "classification"
     data: str = ""
@@ -263,6 +267,9 @@ class FewShot:
                     f"class '{printable(name)}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
                     f"Lower {key['queries']} or {key['shots']}."
                 )
+        images = shape.ways * (shape.shots + shape.queries)
+        what = f"an episode of {shape.ways} ways, {shape.shots} shots and {shape.queries} queries, {images} images,"
+        check_fits(4.0 * images * math.prod(pool.images.shape[1:]), what, f"lower {key['ways']} or the size of the images")
 
     def _key_of(self, name: str, split: str) -> str:
         """Return the config key that sets a size for a split: `task.train_ways` where it is set for training, else `task.ways`."""
@@ -279,10 +286,13 @@ class FewShot:
                 if not is_whole(value) or value < least:
                     raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
         if self.train_labels not in LABELS:
-            raise UserError(
-                f"task.train_labels={self.train_labels} is unknown; "
-                f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
-            )
+            known = f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
+            raise UserError(f"task.train_labels={self.train_labels} is unknown; {known}")
         for key in ("seed", "eval_seed"):
             if not is_whole(value := getattr(self, key)):
                 raise UserError(f"task.{key}={value} must be a whole number.")
+
+
+_HIDDEN = ("pools", "class_numbers", "objective", "files", "_starts", "_counts", "_groups", "_labels")
+Sampling = Annotated[Any, Keys(FewShot, hidden=_HIDDEN)]
+"""The sampling keys of an image source, for its `**sampling`: ways, shots, … as the fields of `FewShot`."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.tasks.functions import Function, FunctionTasks
-from metarun.tasks.points import PointSampling
+from metarun.tasks.points import Points, PointSampling
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, math.pi)
@@ -44,6 +43,6 @@ class Sinusoids:
         return amplitude * torch.sin(x - phase)
 
 
-def sinusoid(**sampling: Any) -> FunctionTasks:
+def sinusoid(**sampling: Points) -> FunctionTasks:
     """Return the source of sinusoid tasks: x (B, 1) in [-5, 5], y (B, 1). sampling: the keys of `PointSampling`."""
     return FunctionTasks(Sinusoids(), PointSampling.of(sampling))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from metarun.files.paths import expanded
 from metarun.tasks.columns import Columns, Words, check_range, read_columns
 from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
 from metarun.tasks.fingerprint import Fingerprint, of_table
-from metarun.tasks.points import PointSampling, divide
+from metarun.tasks.points import Points, PointSampling, divide
 from metarun.tasks.pool import SPLITS
 from metarun.types import Episode
+from metarun.values import Form, Listed, Names, Seed, Shares, Text
 
 log = logging.getLogger(__name__)
 
@@ -140,20 +141,24 @@ class TableTasks:
             )
 
 
+Delimiter = Annotated[str, Form(r"comma|semicolon|tab|pipe|[^\"\r\n]", "one character, comma, semicolon, tab or pipe")]
+
+
 def table(
     *,
-    path: str,
-    task_column: str,
-    target: str | Sequence[str],
-    features: Sequence[str] | None = None,
-    categorical: Sequence[str] = (),
-    delimiter: str | None = None,
-    decimal: str | None = None,
-    split: Sequence[float] = (0.7, 0.15, 0.15),
-    split_seed: int = 0,
-    tasks: Mapping[str, Sequence[str]] | None = None,
+    path: Text,
+    task_column: Text,
+    target: Text | Names,
+    features: Names | None = None,
+    categorical: Sequence[Text] = (),
+    delimiter: Delimiter | None = None,
+    decimal: Literal[".", ","] | None = None,
+    split: Shares = (0.7, 0.15, 0.15),
+    split_seed: Seed = 0,
+    tasks: Mapping[str, Listed] | None = None,
     skip_small: bool = False,
-    **sampling: Any,
+    data: str | None = None,
+    **sampling: Points,
 ) -> TableTasks:
     """Read a CSV file with a header line as regression tasks: x (B, D) and y (B, number of targets), both standardised.
 
@@ -164,7 +169,6 @@ def table(
     tasks: the names of each split's tasks, instead of a drawn split.
     skip_small: leave out tasks with fewer rows than an episode needs, instead of an error.
     sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default. data: names the table instead of its file.
-
     Raises UserError for columns that do not exist, values that are missing, no numbers or outlandish, and tasks too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
@@ -178,7 +182,7 @@ def table(
     x, encoder = _standardised(columns, order, train, inputs, "feature")
     y, decoder = _standardised(columns, order, train, targets, "target")
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
-    facts: dict[str, Any] = {"data": sampling.pop("data", Path(path).stem), "files": of_table(expanded(path), len(order), len(counts))}
+    facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": of_table(expanded(path), len(order), len(counts))}
     return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from metarun.backbones.classifier import Classifier
+from metarun.compute.memory import allocating
 from metarun.errors import UserError, first_line
 from metarun.network import Network
 from metarun.types import Episode
+from metarun.wiring.checking import largest_key
 from metarun.wiring.instantiate import TARGET, instantiate
 from metarun.wiring.module_checks import Torchs, check_adopted, check_saved, examine, materialise, sample_of
 
@@ -56,7 +58,8 @@ def build_network(config: Mapping[str, Any], episodes: Mapping[str, Episode], *,
 
 def _backbone(node: Mapping[str, Any], episode: Episode) -> nn.Module:
     """Return the backbone, with its lazy layers made for the episode's inputs."""
-    backbone = instantiate(node, name="backbone")
+    with allocating(f"backbone {node[TARGET]}", f"lower {largest_key({'backbone': node}, ['backbone'])}", counted=True):
+        backbone = instantiate(node, name="backbone")
     if not isinstance(backbone, nn.Module):
         raise UserError(f"{node[TARGET]} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
     materialise(backbone, sample_of(episode))
@@ -75,7 +78,8 @@ def _check_forward(network: Network, episode: Episode, name: str) -> None:
     params, state = network.init()
     with torch.no_grad():
         try:
-            outputs = network.on_support(params, state, episode.support, training=True)
+            with allocating(f"backbone {name}, in one pass over a support set,", "lower its sizes, task.shots or task.ways"):
+                outputs = network.on_support(params, state, episode.support, training=True)
         except RuntimeError as error:
             shape = tuple(episode.support.x.shape[1:])
             raise UserError(f"backbone {name} cannot take this task's inputs of shape {shape}: {first_line(error)}") from error

@@ -20,8 +20,10 @@ from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.compute.device import choose_device, place
+from metarun.compute.memory import allocating
 from metarun.compute.plan import Device, Plan, Work, plan_for, work_of, work_of_pass
 from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
 from metarun.errors import UserError
 from metarun.network import FROZEN, network_of
@@ -45,14 +47,14 @@ from metarun.types import (
     traits_of,
 )
 from metarun.wiring.backbones import build_network, is_own
+from metarun.wiring.checking import SETTINGS, check_values, largest_key
+from metarun.wiring.estimates import check_copies, check_step
 from metarun.wiring.instantiate import instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
-
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select", "keep")
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,27 @@ def build(typed: Mapping[str, Any]) -> Parts:
 
     typed: the config; `build` does not change it. A config from a checkpoint must pass `metarun.wiring.stored.accepted` first.
     """
-    config: dict[str, Any] = copy.deepcopy(dict(typed))
-    for group in ("task", "algo", "backbone", "device"):
-        if not isinstance(config.get(group), Mapping):
-            raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
+    config: dict[str, Any] = copy.deepcopy(check_values(typed))
     device = choose_device(config["device"])
-    source = build_source(config)
+    lower = f"lower {largest_key(config, ['task'])}"
+    with allocating("the data of the task", lower):
+        source = build_source(config)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
     if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape; this task may have another
         source = fit_images(source, config["input_shape"])
-    episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
+    with allocating("an episode", lower, counted=True):
+        episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
-    algorithm = _build_algorithm(config, source, episodes)
+    lower = f"lower {largest_key(config, ['algo', 'backbone', 'task'])}"
+    with allocating("the algorithm", lower):
+        algorithm = _build_algorithm(config, source, episodes)
+    check_copies(algorithm)
     source = _with_class_numbers(source, algorithm)
     if is_own(config["backbone"]) or is_own(config["algo"]):
         device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
-    work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
+    with allocating("the algorithm", lower, counted=True):
+        work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)
 
 
@@ -125,7 +131,8 @@ def _with_class_numbers(source: TaskSource, algorithm: Algorithm) -> TaskSource:
 
 def start(parts: Parts, settings: Settings) -> tuple[Position, OuterOptimizer]:
     """Return the position before the first step, and the optimizer of its parameters."""
-    params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
+    with allocating("the algorithm", f"lower {largest_key(parts.config, ['algo', 'backbone'])}", counted=True):
+        params, state = parts.algorithm.init(draws.key(settings.seed, "init"))
     if parts.config.get("init_from") is not None:
         params, state = warm_start(params, state, parts.config["init_from"])
     position = Position(0, place(params, settings.device), place(state, settings.device))
@@ -181,6 +188,8 @@ def build_settings(parts: Parts) -> Settings:
     config, device = parts.config, parts.device
     keys = {"_target_": "metarun.engine.training.Settings", **{name: config[name] for name in SETTINGS if name in config}}
     settings: Settings = instantiate(keys, name="train", device=device.name)
+    check_step(parts.shown, settings.tasks_per_step)
+    Selection.of(settings.select, parts.algorithm.objective)
     plan = plan_for(device, parts.work["train"], settings.tasks_per_step, settings.steps)
     # A chunk of the training's size is known to fit into memory. A checkpoint stores the training's plan only. So a validation takes its
     # largest chunk and its kernels from that plan: a resumed run then validates with the same values.

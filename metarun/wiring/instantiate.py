@@ -89,6 +89,9 @@ def _check_arguments(target: Callable[..., Any], path: str, name: str, arguments
     except (TypeError, ValueError):  # some functions written in C have no signature
         return
     named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    for key in arguments:
+        if key in extra:
+            raise UserError(f"{name}.{key} is no key: metarun passes this argument to every {name} itself.")
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
             if key not in named:

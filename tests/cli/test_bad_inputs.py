@@ -74,7 +74,7 @@ ROWS = [
     # files
     ("train --config-dir nowhere", "--config-dir:"),
     ("train --config-dir conf algo=broken", "not YAML"),
-    ("train --config-dir conf algo=pointing", "algo.lr: Interpolation key 'algo.nothing' not found"),
+    ("train --config-dir conf algo=pointing", "algo.lr refers to 'algo.nothing', which does not exist."),
     ("train --config-dir conf algo=absent task=sinusoid backbone=mlp", "no_such_module"),
     ("train hydra.run.dir=garbage.pt/run", "garbage.pt/run"),
     ("train resume=nowhere", "resume=nowhere: there is no such run folder."),
@@ -145,7 +145,7 @@ RUN_ROWS = [
     ("eval checkpoint=run task.shotss=5", "Did you mean 'task.shots'?"),
     ("eval checkpoint=run task.shots=-5", "-5"),
     ("eval checkpoint=run inner_steps=-1", "inner_steps"),
-    ("eval checkpoint=run by_step=some", "by_step=some is unknown"),
+    ("eval checkpoint=run by_step=some", "by_step='some' should be one of all, thin, last"),
     ("eval checkpoint=run norm=bacth", "Did you mean 'batch'?"),
     ("eval checkpoint=run save=nowhere/scores.csv", "nowhere"),
     ("eval checkpoint=run backbone.widths=[7]", "shape"),

@@ -152,9 +152,9 @@ def test_a_run_of_another_experiment_is_refused(command_line: CommandLine, conf:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"published": "many"}, "reproduce.published=many should be a number"),
-        ({"diverged": "-1"}, "reproduce.diverged=-1 should be a number of tasks"),
-        ({"source": "{}\n  sauce: x"}, "`reproduce:` has no key 'sauce'"),
+        ({"published": "many"}, "reproduce.published='many' should be a number"),
+        ({"diverged": "-1"}, "reproduce.diverged=-1 should be a whole number"),
+        ({"source": "{}\n  sauce: x"}, "reproduce.sauce='x' is no key"),
         ({"override /task": "sinusoidd"}, "task has no option 'sinusoidd'"),
     ],
 )
@@ -256,7 +256,7 @@ def test_several_seeds_are_trained_and_their_mean_is_compared(command_line: Comm
 @pytest.mark.parametrize("file", [file for file in SHIPPED if file.stem.startswith("omniglot_")], ids=lambda file: file.stem)
 def test_every_omniglot_experiment_says_what_was_published_as_its_header_does(file: Path) -> None:
     config = composed(f"experiment={file.stem}")
-    claim = claim_of(file.stem, config["reproduce"])
+    claim = claim_of(config["reproduce"])
     header = " ".join(line.lstrip("# ") for line in file.read_text(encoding="utf-8").split("defaults:")[0].splitlines())
     published = header.split("Published")[1]
     assert claim.source

@@ -12,7 +12,7 @@ import torch
 from small import few_shot
 from small_runs import evaluate, image_config
 
-from metarun.commands.evaluate import Request, check_request, sizes_of
+from metarun.commands.evaluate import Request, request_of, sizes_of
 from metarun.commands.train import train
 from metarun.errors import UserError
 from metarun.records import checkpoint
@@ -43,27 +43,12 @@ def test_the_sizes_of_a_regression_episode_are_its_rows_whatever_the_number_of_t
 
 
 def request(**changes: Any) -> Request:
-    return check_request({"split": "test", "episodes": 4, "seed": 0, "save": None, **changes})
+    return request_of({"split": "test", "episodes": 4, "seed": 0, "save": None, **changes})
 
 
 def test_a_request_has_every_inner_step_scored_unless_told_otherwise(tmp_path: Path) -> None:
     assert request() == Request("test", 4, 0, "all", None)
     assert request(by_step="last", save=str(tmp_path / "a.csv")) == Request("test", 4, 0, "last", tmp_path / "a.csv")
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"split": "tset"}, "Did you mean 'test'"),
-        ({"by_step": "lats"}, "it must be all, thin or last.*Did you mean 'last'"),
-        ({"episodes": True}, "episodes=True must be a whole number of at least 1"),
-        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
-        ({"ensemble": "yes"}, "ensemble=yes is unknown; it must be true or false"),
-    ],
-)
-def test_a_bad_request_is_a_sentence(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        request(**changes)
 
 
 # A whole evaluation
@@ -149,14 +134,14 @@ def test_per_episode_scores_go_into_a_csv(maml_run: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "tset"}, "split=tset is unknown.*Did you mean 'test'"),
-        ({"episodes": 0}, "episodes=0 must be a whole number of at least 1"),
-        ({"episodes": 2.5}, r"episodes=2\.5 must be a whole number"),
-        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"split": "tset"}, "split='tset' should be one of train, val, test.*Did you mean 'test'"),
+        ({"episodes": 0}, "episodes=0 should be a whole number from 1 to"),
+        ({"episodes": 2.5}, r"episodes=2\.5 should be a whole number"),
+        ({"seed": -1}, "seed=-1 should be a whole number from 0"),
         ({"task": {"shotss": 3}}, r"there is no key 'task\.shotss'.*Did you mean 'task\.shots'"),
         ({"task": {"ways": 4}}, r"Maml trains a head of 3 outputs|'head\.weight' has shape \(3, \d+\) and this task needs \(4, \d+\)"),
         ({"norm": "runing"}, "Did you mean 'running'"),
-        ({"inner_steps": -1}, r"algo\.test_inner_steps=-1"),
+        ({"inner_steps": -1}, "inner_steps=-1"),
         ({"save": "no/such/folder/scores.csv"}, "there is no folder no/such/folder"),
         ({"trust": []}, r"add trust=\[small\]"),
     ],

@@ -41,10 +41,13 @@ def test_the_hint_names_the_rates_of_a_users_own_algorithm_and_optimizer() -> No
     ("overrides", "words"),
     [
         (
-            (*SINUSOID, "algo.inner_lr=1e30"),
-            r"not finite .*is kept\. Lower algo\.inner_lr or optimizer\.lr, or set optimizer\.clip_norm\.$",
+            (*SINUSOID, "algo.inner_lr=1e9"),
+            r"not finite .*is kept\. Change algo\.inner_lr=1e\+09, which is far from usual values\.$",
         ),
-        (("algo=protonet", "backbone.filters=2", "optimizer.lr=1e38"), r"not finite.*is kept\. Lower optimizer\.lr, or set [\w.]+\.$"),
+        (
+            ("algo=protonet", "backbone.filters=2", "backbone.norm=none", "optimizer.lr=1e9"),
+            r"not finite.*is kept\. Change optimizer\.lr=1e\+09, which is far from usual values\.$",
+        ),
     ],
 )
 def test_a_training_that_is_not_finite_ends_with_the_hint(tmp_path: Path, overrides: tuple[str, ...], words: str) -> None:
@@ -52,3 +55,10 @@ def test_a_training_that_is_not_finite_ends_with_the_hint(tmp_path: Path, overri
     config: dict[str, Any] = composed(*short, *overrides)
     with pytest.raises(UserError, match=words):
         train(config, tmp_path / "run")
+
+
+def test_a_number_far_from_usual_ones_is_the_likely_cause_whatever_its_key() -> None:
+    """A network of weights near 1e9 is not finite at any learning rate."""
+    config = composed("algo=matching", *SINUSOID, "backbone.init_std=1e9", "algo.temperature=1e-20")
+    assert remedies.for_not_finite(config) == " Change algo.temperature=1e-20 or backbone.init_std=1e+09, which is far from usual values."
+    assert remedies.extreme_values(composed("algo=metaprior")) == [], "an inner_lr of 500 is the default"

@@ -44,7 +44,7 @@ def test_a_list_of_runs_is_scored_one_by_one_where_it_is_no_ensemble(maml_run: P
 def test_members_of_an_ensemble_share_algorithm_and_network(maml_run: Path, sinusoid_run: Path, tmp_path: Path):
     with pytest.raises(UserError, match="the members of an ensemble may differ only in their weights"):
         evaluate([maml_run, sinusoid_run], tmp_path)
-    with pytest.raises(UserError, match="names no run"):
+    with pytest.raises(UserError, match="a list of at least 1 entry"):
         evaluate([], tmp_path)
 
 
@@ -104,8 +104,8 @@ def test_a_run_that_kept_fewer_says_so(keeping_run: Path, maml_run: Path, tmp_pa
         (keeping_run, 4, f"best=4 needs a run that was trained with keep=4 or more, and {keeping_run} was trained with keep=3"),
         (maml_run, 2, f"{maml_run} was trained with keep=1"),
         (file, 2, f"best=2 needs a run folder, and {file} is one checkpoint; name the folder of its run"),
-        (keeping_run, 0, "best=0 must be a whole number of at least 1"),
-        (keeping_run, "all", "best=all must be a whole number"),
+        (keeping_run, 0, "best=0 should be a whole number from 1"),
+        (keeping_run, "all", "best='all' should be a whole number"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             evaluate(run, tmp_path / "eval", best=best)

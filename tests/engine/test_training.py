@@ -16,7 +16,7 @@ from torch import Tensor
 from metarun import testing
 from metarun.algorithms.maml import Maml
 from metarun.compute.plan import Plan
-from metarun.engine.training import Settings, gradients_of
+from metarun.engine.training import gradients_of
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.records.tracking import TIME_KEYS
@@ -252,19 +252,3 @@ def test_a_parameter_that_the_loss_does_not_use_has_gradient_zero():
     assert gradients["idle"].tolist() == [0.0, 0.0]
     assert losses.tolist() == [2.0, 2.0, 2.0]
     assert not params["w"].requires_grad
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "least"),
-    [
-        ("steps", -1, 0),
-        ("tasks_per_step", 0, 1),
-        ("eval_every", -1, 0),
-        ("eval_episodes", 0, 1),
-        ("save_every", -5, 0),
-        ("log_every", 0, 1),
-    ],
-)
-def test_a_setting_that_is_too_small_is_a_sentence(key: str, value: int, least: int):
-    with pytest.raises(UserError, match=f"{key}={value} is too small; it must be at least {least}"):
-        Settings(**{key: value})

@@ -167,8 +167,6 @@ def test_more_ways_than_classes_are_refused_with_the_numbers(root: Path) -> None
     [
         ({"root": None}, r"task=folder needs task\.root=DIR"),
         ({"root": "nowhere"}, "there is no folder or zip 'nowhere'"),
-        ({"channels": 4}, r"task\.channels=4 must be 1 \(grey\) or 3 \(colour\)"),
-        ({"image_size": -1}, r"task\.image_size=-1 is too small"),
         ({"split": [0.5, 0.5]}, "must be three positive numbers"),
         ({"split": [0.5, 0.0, 0.5]}, "must be three positive numbers"),
         ({"split": [0.9, 0.2, 0.2]}, r"adds up to 1\.3"),

@@ -75,10 +75,10 @@ def test_values_are_fitted_to_the_annotations_of_the_target() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"inner_lr": "abc"}, "algo.inner_lr='abc' should be a float."),
+        ({"inner_lr": "abc"}, "algo.inner_lr='abc' should be a number."),
         ({"inner_lrr": 0.1}, "algo.inner_lrr is not an argument of"),
         ({"inner_lrr": 0.1}, "Did you mean 'inner_lr'?"),
-        ({"options": {"node": {"_target_": here("needs"), "size": "x"}}}, "algo.options.node.size='x' should be an int."),
+        ({"options": {"node": {"_target_": here("needs"), "size": "x"}}}, "algo.options.node.size='x' should be a whole number."),
     ],
 )
 def test_a_value_that_does_not_fit_is_one_sentence(given: dict[str, Any], words: str) -> None:

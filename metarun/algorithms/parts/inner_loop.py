@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 from torch.func import grad_and_value
@@ -18,8 +18,10 @@ from metarun.layers.norm import Statistics
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Examples, Params, State, constant
+from metarun.values import Names
 
-INNER_LOSSES = ("mean", "sum_over_shot")
+InnerLoss = Literal["mean", "sum_over_shot"]
+INNER_LOSSES = get_args(InnerLoss)
 
 
 class Slope(NamedTuple):
@@ -40,8 +42,8 @@ class InnerLoop:
 
     network: Network
     objective: Objective
-    inner_loss: str = "mean"
-    adapts: Sequence[str] = ("*",)
+    inner_loss: InnerLoss = "mean"
+    adapts: Names = ("*",)
     adapt_norm: bool = False
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from metarun.algorithms.parts.inner_loop import Slope
 from metarun.errors import UserError
 from metarun.types import Params
+from metarun.values import BelowOne, NotNegative, Positive
 
 
 class Moments(NamedTuple):
@@ -33,10 +34,10 @@ class Moments(NamedTuple):
 class Adam:
     """Adam. lr: α. learn_lr: learn α with the initialisation."""
 
-    lr: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    lr: NotNegative = 0.01
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
+    eps: Positive = 1e-8
     learn_lr: bool = False
 
     def __post_init__(self) -> None:

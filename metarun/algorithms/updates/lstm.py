@@ -29,6 +29,7 @@ from metarun.algorithms.parts.inner_loop import Slope
 from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init
 from metarun.errors import UserError
 from metarun.types import Params, part_of, prefixed
+from metarun.values import Finite, Size
 
 CELL, WEIGHT = "cell.", 0.01
 
@@ -49,9 +50,9 @@ class Lstm:
     released code draws both from U[-5, -4] and U[4, 6]. It draws the weights of the gates, as here, from U[-0.01, 0.01].
     """
 
-    units: int = 20
-    rate_bias: float = -4.5
-    keep_bias: float = 5.0
+    units: Size = 20
+    rate_bias: Finite = -4.5
+    keep_bias: Finite = 5.0
 
     def __post_init__(self) -> None:
         if self.units < 1:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metarun.algorithms.parts.inner_loop import Slope
 from metarun.types import Params
+from metarun.values import NotNegative
 
 OUTPUTS, INPUTS, FILTER, FACTORS = "outputs.", "inputs.", "filter.", "factors."
 
@@ -26,7 +27,7 @@ OUTPUTS, INPUTS, FILTER, FACTORS = "outputs.", "inputs.", "filter.", "factors."
 class MetaCurvature:
     """Meta-Curvature. lr: α, which stays fixed."""
 
-    lr: float = 0.4
+    lr: NotNegative = 0.4
 
     def init(self, weights: Params, key: Tensor) -> Params:
         """Return the identity for each tensor."""

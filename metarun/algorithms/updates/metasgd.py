@@ -18,7 +18,9 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.inner_loop import Slope
+from metarun.errors import UserError
 from metarun.types import Params
+from metarun.values import Finite
 
 LR = "lr."
 
@@ -27,8 +29,12 @@ LR = "lr."
 class MetaSgd:
     """Meta-SGD. low, high: α starts as uniform draws between them."""
 
-    low: float = 0.005
-    high: float = 0.1
+    low: Finite = 0.005
+    high: Finite = 0.1
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise UserError(f"algo.update.low={self.low} is above algo.update.high={self.high}; give the smaller rate as low.")
 
     def init(self, weights: Params, key: Tensor) -> Params:
         """Return α."""

@@ -16,14 +16,15 @@ from torch import Tensor
 from metarun.algorithms.parts.inner_loop import Slope
 from metarun.errors import UserError
 from metarun.types import Params
+from metarun.values import BelowOne, NotNegative
 
 
 @dataclass(frozen=True)
 class Momentum:
     """Gradient descent with momentum. lr: α. momentum: μ. learn_lr: learn α and μ with the initialisation."""
 
-    lr: float = 0.1
-    momentum: float = 0.9
+    lr: NotNegative = 0.1
+    momentum: BelowOne = 0.9
     learn_lr: bool = False
 
     def __post_init__(self) -> None:

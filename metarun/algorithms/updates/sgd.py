@@ -12,13 +12,14 @@ from torch import Tensor
 
 from metarun.algorithms.parts.inner_loop import Slope
 from metarun.types import Params
+from metarun.values import NotNegative
 
 
 @dataclass(frozen=True)
 class Sgd:
     """Gradient descent. lr: α, one for all parameters. learn_lr: learn α with the initialisation."""
 
-    lr: float = 0.4
+    lr: NotNegative = 0.4
     learn_lr: bool = False
 
     def init(self, weights: Params, key: Tensor) -> Params:

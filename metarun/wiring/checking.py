@@ -1,0 +1,149 @@
+"""Check every value of a config before anything is built: each key against the annotation of the argument that takes the value.
+
+No object is made here, so the check takes milliseconds and reads no data.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from metarun.backbones.classifier import Classifier
+from metarun.compute.device import DeviceKeys
+from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.training import Settings
+from metarun.errors import UserError, nearest
+from metarun.network import Network
+from metarun.tasks.sampling import FewShot
+from metarun.values import Count, CountOrZero, Keys, NotNegative
+from metarun.wiring.fitting import annotations_of, fit, passes_known_keys
+from metarun.wiring.instantiate import TARGET, instantiate, locate
+
+GROUPS = ("task", "algo", "backbone", "device")
+"""The groups that training and evaluation need."""
+TRAINED = (*GROUPS, "optimizer", "logger")
+"""The groups that training needs."""
+
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select", "keep")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The keys of `recipe` in an algorithm's file: the defaults of other keys. A user's file may have further ones."""
+
+    steps: CountOrZero
+    tasks_per_step: Count
+    lr: NotNegative
+    schedule: Literal["constant", "linear", "cosine", "step"]
+    final_lr: NotNegative
+    norm: Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
+    pooling: Literal["max", "stride"]
+    output: Literal["flatten", "mean"]
+
+
+RECIPE = Annotated[Mapping[str, Any], Keys(Recipe, closed=False)]
+SAMPLED = ("train_ways", "train_shots", "train_queries", "train_labels")
+"""The keys of a recipe that are keys of an image source."""
+
+
+def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) -> dict[str, Any]:
+    """Return the config with the engine's settings converted to their types; raise UserError for the first value that does not fit.
+
+    groups: those that the command needs.
+    """
+    settled = check_keys(config, {name: hint for name, hint in annotations_of(Settings).items() if name in SETTINGS})
+    for group in groups:
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
+    for group in groups:
+        _check_group(config[group], group)
+    return settled
+
+
+def check_keys(config: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the mapping with those keys fitted that `hints` annotates; the other keys stay as they are."""
+    return {**config, **{key: fit(config[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in config}}
+
+
+def _check_group(node: Mapping[str, Any], group: str) -> None:
+    if group == "device":
+        hints = annotations_of(DeviceKeys)
+        for key in node:
+            if key not in hints:
+                raise UserError(f"device.{key} is not a key of the device.{nearest(str(key), hints)}")
+        check_keys(node, hints, "device.")
+        return
+    rest = dict(node)
+    if group == "algo" and "recipe" in rest:
+        _check_recipe(rest.pop("recipe"))
+    if group == "backbone":  # the two keys that every backbone has, for the objects around it
+        around = {"norm": annotations_of(Network)["norm"], "head_init": annotations_of(Classifier)["head_init"]}
+        check_keys({key: rest.pop(key) for key in around if key in rest}, around, "backbone.")
+    if group == "backbone" and rest.get("input_shape", 0) is None:
+        del rest["input_shape"]  # null: the shape of the task
+    _check_node(rest, group)
+    if group == "optimizer" and locate(rest.get(TARGET, "")) is OuterOptimizer:
+        instantiate(rest, name="optimizer", params={}, steps=1)  # torch knows the options of its optimizers
+
+
+def _check_recipe(recipe: Any) -> None:
+    fit(recipe, RECIPE, "algo.recipe")
+    sampled = annotations_of(FewShot)
+    check_keys(recipe, {name: sampled[name] for name in SAMPLED}, "algo.recipe.")
+
+
+class Unbuilt:
+    """Stands for the object of a nested `_target_`. It fits every annotation until the object is made."""
+
+    def __repr__(self) -> str:
+        return "{_target_: …}"
+
+
+def _check_node(node: Mapping[str, Any], name: str) -> Unbuilt:
+    """Check the arguments of a node and of the nodes inside."""
+    if TARGET not in node:
+        raise UserError(f"{name} has no {TARGET}, so there is nothing to build.")
+    path = node[TARGET]
+    target = locate(path)
+    hints = annotations_of(target) if callable(target) else {}
+    closed = callable(target) and passes_known_keys(target)
+    for key, value in node.items():
+        if key == TARGET:
+            continue
+        inside = _check_inside(value, f"{name}.{key}")
+        if closed and key not in hints and key not in inspect.signature(target).parameters:
+            raise UserError(f"{name}.{key} is not an argument of {path}.{nearest(str(key), hints)}")
+        if key in hints and not isinstance(inside, Unbuilt):
+            fit(inside, hints[key], f"{name}.{key}")
+    return Unbuilt()
+
+
+def _check_inside(value: Any, name: str) -> Any:
+    """Check the nodes inside a value, and return the value with an `Unbuilt` for each of them."""
+    if isinstance(value, Mapping):
+        return _check_node(value, name) if TARGET in value else {key: _check_inside(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_check_inside(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    return value
+
+
+def largest_key(config: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the key with the largest whole number in these groups or keys, such as "backbone.filters=3000000000".
+
+    This number is most likely the reason why the memory is too small.
+    """
+    found = [pair for name in names if name in config for pair in _numbers(config[name], name)]
+    key, value = max(found, key=lambda pair: pair[1], default=("the sizes", 0))
+    return f"{key}={value}" if found else key
+
+
+def _numbers(value: Any, name: str) -> list[tuple[str, int]]:
+    if isinstance(value, Mapping):
+        inside = [(item, f"{name}.{key}") for key, item in value.items() if key not in ("recipe", "input_shape")]
+        return [pair for item, key in inside for pair in _numbers(item, key)]
+    if isinstance(value, (list, tuple)):
+        return [(name, pair[1]) for item in value for pair in _numbers(item, name)]
+    word = name.rsplit(".", 1)[-1].rsplit("_", 1)[-1]
+    return [(name, value)] if isinstance(value, int) and not isinstance(value, bool) and word != "seed" else []
