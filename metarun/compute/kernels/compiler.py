@@ -44,6 +44,10 @@ class NoLibraryError(Exception):
     """The library cannot be made here; the message gives the reason in a few words."""
 
 
+class _DeletedError(OSError):
+    """Somebody deleted the cache folder while a compiler worked there."""
+
+
 def load(source: Path) -> ctypes.CDLL:
     """Return the library compiled from a C file, which may include the headers of its folder.
 
@@ -57,7 +61,11 @@ def load(source: Path) -> ctypes.CDLL:
         version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=_SECONDS, check=True).stdout
         texts = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
         digest = hashlib.sha256(b"\0".join([*texts, version, " ".join(command).encode()])).hexdigest()[:16]
-        return _kept(f"{source.stem}-{digest}.library") or _compile(command, source, f"{source.stem}-{digest}.library")
+        name = f"{source.stem}-{digest}.library"
+        try:
+            return _kept(name) or _compile(command, source, name)
+        except _DeletedError:
+            return _compile(command, source, name)
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[0] if lines else f"exit code {error.returncode}")
@@ -132,4 +140,9 @@ def _work_folder() -> Iterator[Path]:
     kept = private_folder(FOLDER)
     parent = kept if kept is not None and os.access(kept, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX, dir=parent) as name:
-        yield Path(name)
+        try:
+            yield Path(name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            if Path(name).exists():
+                raise
+            raise _DeletedError(f"{name} was deleted meanwhile") from error

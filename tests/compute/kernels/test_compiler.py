@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +114,19 @@ def test_without_a_cache_folder_the_library_is_compiled_for_this_run(tmp_path: P
     monkeypatch.setattr(compiler, "private_folder", lambda _: None)
     assert compiler.load(source(tmp_path)).twice(4) == 8
     assert not (tmp_path / "cache").exists()
+
+
+@needs_compiler
+def test_a_cache_that_is_deleted_during_a_compilation_costs_a_second_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, calls = subprocess.run, []
+
+    def deleting(command: list[str], **options: Any) -> Any:
+        calls.append(command)
+        if len(calls) == 2:  # the first call asks for the compiler's version
+            shutil.rmtree(tmp_path / "cache")
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", deleting)
+    assert compiler.load(source(tmp_path)).twice(4) == 8
+    assert len(calls) == 3
+    assert len(kept(tmp_path)) == 1
