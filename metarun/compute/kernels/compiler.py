@@ -65,7 +65,7 @@ def load(source: Path) -> ctypes.CDLL:
         try:
             return _kept(name) or _compile(command, source, name)
         except _DeletedError:
-            return _compile(command, source, name)
+            return _compile(command, source, name, elsewhere=True)
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[0] if lines else f"exit code {error.returncode}")
@@ -110,18 +110,18 @@ def _kept(name: str) -> ctypes.CDLL | None:
         return None
 
 
-def _opened(library: bytes) -> ctypes.CDLL:
+def _opened(library: bytes, elsewhere: bool = False) -> ctypes.CDLL:
     """Load a library from a copy that no other process can change: the system reads a library page by page, as the program needs it."""
-    with _work_folder() as folder:
+    with _work_folder(elsewhere) as folder:
         copy = folder / "library.so"
         copy.write_bytes(library)
         return ctypes.CDLL(str(copy))
 
 
-def _compile(command: list[str], source: Path, name: str) -> ctypes.CDLL:
-    """Compile a library, keep it for later runs where the cache folder allows, and load it."""
+def _compile(command: list[str], source: Path, name: str, elsewhere: bool = False) -> ctypes.CDLL:
+    """Compile a library, keep it for later runs where the cache folder allows, and load it. elsewhere: not in the cache folder."""
     start = time.perf_counter()
-    with _work_folder() as folder:
+    with _work_folder(elsewhere) as folder:
         output = folder / "library.so"
         subprocess.run([*command, "-o", str(output), str(source)], capture_output=True, timeout=_SECONDS, check=True)
         library = output.read_bytes()
@@ -131,13 +131,16 @@ def _compile(command: list[str], source: Path, name: str) -> ctypes.CDLL:
             write_checked(kept / name, library)
         except OSError as error:
             log.info("%s is not kept for later runs: %s", source.name, error.strerror)
-    return _opened(library)
+    return _opened(library, elsewhere)
 
 
 @contextlib.contextmanager
-def _work_folder() -> Iterator[Path]:
-    """Yield an empty folder for the user alone, in the cache folder if that can be written. A killed process may leave the folder there."""
-    kept = private_folder(FOLDER)
+def _work_folder(elsewhere: bool) -> Iterator[Path]:
+    """Yield an empty folder for the user alone, in the cache folder if that can be written. A killed process may leave the folder there.
+
+    elsewhere: in the folder for temporary files.
+    """
+    kept = None if elsewhere else private_folder(FOLDER)
     parent = kept if kept is not None and os.access(kept, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=SUFFIX, dir=parent) as name:
         try:
