@@ -36,6 +36,19 @@ Stage = Callable[[Learner, bool, bool], Any]
 """A part of a run on two tasks. Takes the algorithm, whether it loops over the tasks, and whether it computes in double precision."""
 
 
+_CAUSES = {
+    "calling .item()": "it branches on the value of a tensor, or calls .item()",
+    "data-dependent control flow": "it branches on the value of a tensor",
+    "inplace arithmetic": "it writes values that differ from task to task into a tensor that all tasks share",
+    "match the broadcast shape": "it writes values that differ from task to task into a tensor that all tasks share",
+    "boolean mask": "it takes a boolean mask as an index",
+    "setup_context": "its autograd.Function has no setup_context, which torch.func needs",
+    "does not require grad": "no gradient reaches its parameters, since its forward detaches tensors or runs under torch.no_grad",
+    "saved tensor hooks": "it uses torch.utils.checkpoint, which torch.func cannot differentiate (algo.recompute=true saves memory too)",
+}
+"""Causes by words of torch's messages."""
+
+
 def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Device) -> bool:
     """Return whether training or evaluation needs a loop over tasks in the place of a map.
 
@@ -129,7 +142,7 @@ def _cast(leaf: Tensor, double: bool) -> Tensor:
 
 def _refusal(learner: Learner, name: str, stage: Stage, error: Exception, layer: str | None) -> str:
     """Return the sentence for an error that a loop over tasks does not avoid."""
-    remedy = "replace this operation in the backbone"
+    remedy = "change this in the backbone or in the algorithm"
     if dataclasses.is_dataclass(learner) and getattr(learner, "first_order", None) is False:
         first_order: Any = dataclasses.replace(learner, first_order=True)
         if _attempt(stage, first_order, loop=True)[1] is None:
@@ -139,8 +152,9 @@ def _refusal(learner: Learner, name: str, stage: Stage, error: Exception, layer:
 
 
 def _brief(error: BaseException) -> str:
-    """Return the first sentence of an error's message."""
-    return first_line(error).split(". ")[0].rstrip(".")
+    """Return the cause of an error: in our words where its message is known, else the first sentence of the message."""
+    known = [cause for words, cause in _CAUSES.items() if words in str(error)]
+    return known[0] if known else first_line(error).split(". ")[0].rstrip(".")
 
 
 class _Active:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import own_modules
 import pytest
 import torch
-from small import composed, few_shot
+from small import algorithm_of, composed, few_shot
 from torch import nn
 
 from metarun import draws
 from metarun.algorithms.reptile import Reptile
+from metarun.backbones.classifier import Classifier
+from metarun.engine.evaluation import TaskScores
 from metarun.engine.training import gradients_of
 from metarun.episodes import deal
 from metarun.network import Network
+from metarun.objectives import objective
+from metarun.records import checkpoint
+from metarun.records.checkpoint import Checkpoint
+from metarun.types import traits_of
 from metarun.wiring.backbones import build_network, is_own
+from metarun.wiring.build import warm_start
 
 EPISODES = {split: few_shot(ways=2).episode(split, 0) for split in ("train", "val")}
 
@@ -69,8 +77,6 @@ def test_the_outputs_depend_on_the_state_and_not_on_the_modules_own_tensors(froz
 
 def test_reptile_computes_with_the_fixed_tensors() -> None:
     network = network_of(own_modules.frozen_stem)
-    from metarun.objectives import objective
-
     reptile = Reptile(network, objective("classification"), inner_steps=2, inner_batch=4)
     params, state = reptile.init(draws.key(0))
     batch, keys = deal(few_shot(ways=2), "train", torch.arange(2)), draws.key(0, torch.arange(2))
@@ -116,13 +122,40 @@ def test_a_norm_that_blocks_share_has_the_statistics_of_each_use() -> None:
     ("first", "then"), [(own_modules.Embedding, own_modules.frozen_stem), (own_modules.frozen_stem, own_modules.Embedding)]
 )
 def test_a_run_may_start_from_one_that_froze_other_parameters(first: own_modules.Module, then: own_modules.Module, tmp_path: Any) -> None:
-    from metarun.records import checkpoint
-    from metarun.records.checkpoint import Checkpoint
-    from metarun.wiring.build import warm_start
-
     params, state = network_of(first, seed=3).init()
     checkpoint.save(tmp_path / "last.pt", Checkpoint(1, params, state, config=composed()))
     found, fixed = warm_start(*network_of(then).init(), str(tmp_path / "last.pt"))
     stored, now = {**params, **state}, {**found, **fixed}
     old, new = (next(value for name, value in each.items() if name.endswith("stem.weight")) for each in (stored, now))
     assert torch.equal(old, new)
+
+
+METHODS = ["protonet", "maml", "boil", "reptile", "mamlpp", "imaml", "metasgd", "pmaml", "metaprior", "finetune", "matching", "r2d2"]
+
+
+@pytest.mark.parametrize("option", [*METHODS, "memory", "mann", "scratch"])
+def test_every_method_leaves_frozen_parameters_and_buffers_alone(option: str) -> None:
+    def partly_frozen() -> nn.Module:
+        made = own_modules.Embedding(nn.BatchNorm2d(4, momentum=None), own_modules.Projection(), out_features=6)
+        made.stem.requires_grad_(False)
+        made.parts[0].bias.requires_grad_(False)
+        return made
+
+    algorithm: Any = algorithm_of(option)
+    network = network_of(partly_frozen, head=traits_of(algorithm).head)
+    algorithm = dataclasses.replace(algorithm, network=dataclasses.replace(network, module=_with_ways(network.module, 3)))
+    params, state = algorithm.init(draws.key(0))
+    assert not [name for name in params if "stem" in name or name.endswith("parts.0.bias")]
+    batch, keys = deal(few_shot(), "train", torch.arange(2)), draws.key(0, torch.arange(2))
+    *_, aux = gradients_of(algorithm, params, state, batch, keys, torch.tensor(0))
+    after = algorithm.update_state(state, aux.state)
+    fixed = {name for name in state if name.startswith(("frozen.", "buffer."))}
+    assert len(fixed) == 5
+    assert all(torch.equal(after[name], state[name]) for name in fixed)
+    assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in state.items()}
+    scores = TaskScores(algorithm, "last")((params, after, None), (deal(few_shot(), "val", torch.arange(2)), keys))
+    assert scores["by_step"].isfinite().all()
+
+
+def _with_ways(module: nn.Module, ways: int) -> nn.Module:
+    return Classifier(module.body, ways) if isinstance(module, Classifier) else module

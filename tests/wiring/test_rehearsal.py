@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from typing import Any
 
 import own_modules
@@ -134,3 +135,26 @@ def test_functional_layer_norm_under_second_order_maml_is_looped_and_first_order
     part = own_modules.Call(lambda x, norm: F.layer_norm(own_modules.rows_of(x), (4,), norm.weight, norm.bias).tanh().mean(1), norm)
     assert rehearse(maml(part), EPISODES, CPU)
     assert not rehearse(maml(part, first_order=True), EPISODES, CPU)
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (lambda x: x * 2 if x.sum().item() > 0 else x, r"branches on the value of a tensor, or calls \.item\(\)"),
+        (lambda x: torch.zeros(x.shape).add_(x), "a tensor that all tasks share"),
+        (lambda x: x.masked_fill(x > 0, 0.0) + x[x > 0].sum(), "takes a boolean mask as an index"),
+    ],
+)
+def test_the_reason_for_a_loop_is_in_plain_words_with_its_line(function: Any, cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert rehearse(protonet(function), EPISODES, CPU)
+    assert re.search(rf"slower: it .*{cause} \(test_rehearsal\.py, line \d+\)$", caplog.records[-1].getMessage())
+
+
+def test_a_forward_that_lets_no_gradient_through_is_refused() -> None:
+    with pytest.raises(UserError, match=r"training with ProtoNet fails: no gradient reaches its parameters.*torch\.no_grad"):
+        rehearse(protonet(torch.Tensor.detach), EPISODES, CPU)
+
+
+def protonet(function: Any) -> Any:
+    network = Network(own_modules.Embedding(own_modules.Call(function)))
+    return dataclasses.replace(algorithm_of("protonet"), network=network)  # type: ignore[type-var]
