@@ -136,6 +136,11 @@ def _digest(path: Path) -> None:
     archive(path, pickled({**content(format=checkpoint.FORMAT, data={}), "digest": "0" * 64}))
 
 
+def _shared_record(path: Path) -> None:
+    two = {name: Claim(Storage(), (4,), (1,)) for name in ("v", "w")}
+    archive(path, pickled(content(params=two)), {"data/0": bytes(16)})
+
+
 def _big_note(path: Path) -> None:
     """Note a value under the number 2^31, for which a C unpickler would make room."""
     archive(path, b"\x80\x02}r\xff\xff\xff\x7f.")
@@ -171,7 +176,8 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "lengths that overflow": params(Claim(Storage(numbers=0), (2**40, 2**40), (2**40, 1))),
     "a record that is not there": params(Claim(Storage("7"), (4,), (1,))),
     "a record of another folder": params(Claim(Storage("../data.pkl"), (4,), (1,))),
-    "one record for two tensors": params([Claim(Storage(), (4,), (1,)), Claim(Storage(), (4,), (1,))]),
+    "one record for two tensors": _shared_record,
+    "a storage that claims more than its record": params(Claim(Storage(numbers=8), (4,), (1,))),
     "a storage that is a number": params(Claim(3, (4,), (1,))),
     "a storage without a type": params(Claim(Storage(kind="float"), (4,), (1,))),
     "complex numbers": saved(torch.zeros(2, dtype=torch.complex64)),

@@ -45,7 +45,10 @@ def test_hostile_files_get_no_memory(tmp_path: Path) -> None:
             try:
                 load(path)
             except UserError as error:
-                print(path.stem, error.__cause__ is not None and "MemoryError" in repr(error.__cause__))
+                causes = [error]
+                while causes[-1].__cause__ is not None:
+                    causes.append(causes[-1].__cause__)
+                print(path.stem, any(isinstance(cause, MemoryError) for cause in causes))
     """)
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stderr == ""
