@@ -21,7 +21,7 @@ def described(*words: str, shape: list[int]) -> dict[str, Any]:
     ("words", "shape"),
     [
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[100000,100000]"), [1]),
-        (("backbone=mlp", "task=sinusoid", "backbone.widths=[3000000000]"), [1]),
+        (("backbone=mlp", "task=sinusoid", "backbone.widths=[1000000]"), [1000]),
         (("backbone.filters=30000",), [1, 28, 28]),
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[900]"), [3, 500, 500]),
     ],
@@ -40,7 +40,7 @@ def test_a_network_whose_parameters_the_checkpoint_holds_may_be_large() -> None:
 
 def test_a_network_whose_sizes_overflow_is_a_sentence() -> None:
     with pytest.raises(UserError, match="describes a network that nobody can make"):
-        check_network(described("backbone.filters=3000000000", shape=[1, 28, 28]), {})
+        check_network(described("backbone=mlp", "task=sinusoid", "backbone.widths=[1000000]", shape=[10**6] * 3), {})
 
 
 def test_small_networks_and_those_of_a_user_are_left_alone() -> None:
