@@ -203,13 +203,15 @@ def _composed(*overrides: str) -> dict[str, Any]:
 
 
 def algorithm_of(option: str, kind: str = "classification", norm: str = "batch", outputs: int = 3) -> Algorithm:
-    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with inner loops cut to 2 steps and own layers to 2."""
+    """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with short inner loops, few samples and few layers."""
     node = {key: value for key, value in composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"].items() if key != "recipe"}
     for key, value in node.items():
         if key.endswith("inner_steps") and value is not None:
             node[key] = min(value, 2)
-        if key.endswith("layers"):
+        if key.endswith("layers") or key == "cg_steps":
             node[key] = min(value, 2)
+        if key == "samples":
+            node[key] = min(value, 4)
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
         head = traits_of(locate(node["_target_"])).head
