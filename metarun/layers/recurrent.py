@@ -6,6 +6,7 @@ has the parameters, the arguments and the results of torch's class. For a packed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,13 @@ State = tuple[Tensor, ...]
 
 
 class _Recurrent(nn.RNNBase):
-    """The walk through the sequence, which the three classes share; `_step` is the cell."""
+    """The walk through the sequence, which the three classes share.
+
+    _step: the cell of each class. It returns the next state, from the products of the weights with the input and with h, (B, gates * H)
+    each, and from the state.
+    """
+
+    _step: Callable[[Tensor, Tensor, State], State]
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return the outputs (L, B, D) of input (L, B, F) and the last states, in the forms of torch's class."""
@@ -68,10 +75,6 @@ class _Recurrent(nn.RNNBase):
 
     def _weight(self, name: str, suffix: str) -> Any:
         return getattr(self, name + suffix) if self.bias or not name.startswith("bias") else None
-
-    def _step(self, of_input: Tensor, of_hidden: Tensor, state: State) -> State:
-        """Return the next state, from the products of the weights with the input and with h, (B, gates * H) each."""
-        raise NotImplementedError
 
 
 class RNN(_Recurrent, nn.RNN):
