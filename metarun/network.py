@@ -28,9 +28,10 @@ from metarun.functional import mapped
 from metarun.layers.adopt import adopt_layers
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
-from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormMode, NormPass, Statistics, normalised_as, use_of
+from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, normalised_as, use_of
 from metarun.objectives import CLASSIFICATION, Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of
+from metarun.values import NormMode
 
 RUNNING = "running."
 """Prefix of the running statistics in a `State`."""

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 LARGEST, SMALLEST = 3.4e38, 1.2e-38
 """Bounds of the size of a number, other than 0, that single precision holds without overflow and in full precision."""
@@ -165,5 +165,7 @@ Shares = tuple[Positive, Positive, Positive]
 """Of training, validation and test."""
 Pixels = Annotated[int, Range(least=1, most=10_000)]
 """The side of an image."""
+NormMode = Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
+"""How a network normalises (`metarun.network`)."""
 InputShape = Annotated[Sequence[Size], Length(1, 10)]
 Episodes = Annotated[int, Range(least=1, most=10_000_000)]

@@ -128,7 +128,7 @@ def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Seque
 
 
 def request_of(config: Mapping[str, Any]) -> Request:
-    """Return the request of a config that `check_keys` has checked."""
+    """Return the request of a config that `check_evaluation_keys` has checked."""
     save = config.get("save")
     by_step = config.get("by_step", "all")
     return Request(config["split"], config["episodes"], config["seed"], by_step, None if save is None else expanded(save))

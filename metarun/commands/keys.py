@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from metarun.errors import UserError
-from metarun.values import Episodes, Few, FewOrZero, Keys, Names, NotNegative, Seed, Text
-from metarun.wiring.fitting import annotations_of, fit
+from metarun.values import Episodes, Few, FewOrZero, Keys, Names, NormMode, NotNegative, Seed, Text
+from metarun.wiring.fitting import annotations_of, fit, fit_keys
 
 Overlap = Literal["refuse", "allow"]
-Norm = Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
 
 
 @dataclass(frozen=True)
@@ -61,26 +60,21 @@ class EvalKeys:
     overlap: Overlap
     inner_steps: FewOrZero | None
     by_step: Literal["all", "thin", "last"]
-    norm: Norm | None
+    norm: NormMode | None
     save: Text | None
     trust: Sequence[Text]
 
 
-def check_keys(config: Mapping[str, Any], record: type) -> dict[str, Any]:
-    """Return the config with the keys of a record fitted to their types; UserError for the first value that does not fit."""
-    return {**config, **{key: fit(config[key], hint, key) for key, hint in annotations_of(record).items() if key in config}}
-
-
 def check_train(config: Mapping[str, Any]) -> None:
     """Check the keys of `metarun train` that no constructor takes; of a resumed run, those that the user typed."""
-    typed = check_keys({**config, **config.get("overrides", {})}, TrainKeys)
+    typed = fit_keys({**config, **config.get("overrides", {})}, annotations_of(TrainKeys))
     claim_of(typed.get("reproduce") or {})
 
 
 def check_evaluation_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of an evaluation with its keys checked; refuse overrides that it does not read (`check_typed`)."""
     check_typed(config.get("typed", ()))
-    return check_keys(config, EvalKeys)
+    return fit_keys(config, annotations_of(EvalKeys))
 
 
 def check_typed(typed: Collection[str]) -> None:

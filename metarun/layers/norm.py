@@ -12,17 +12,17 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from metarun.layers.normalise import Normalise, affine, scaled
+from metarun.values import NormMode
 
 Statistics = dict[str, Tensor]
 """Mean and variance (biased) per channel by layer: `<layer>.mean` (C,), `<layer>.var` (C,)."""
 
-NormMode = Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
 MODES = get_args(NormMode)
 PER_EXAMPLE = ("layer", "instance", "none")
 

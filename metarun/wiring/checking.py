@@ -8,17 +8,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from metarun.backbones.classifier import Classifier
+from metarun.backbones.conv4 import Output, Pooling
 from metarun.compute.device import DeviceKeys
-from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.optimizer import OuterOptimizer, Schedule
 from metarun.engine.training import Settings
 from metarun.errors import UserError, nearest
 from metarun.network import Network
 from metarun.tasks.sampling import FewShot
-from metarun.values import Count, CountOrZero, Keys, NotNegative
-from metarun.wiring.fitting import annotations_of, fit, passes_known_keys
+from metarun.values import Count, CountOrZero, Keys, NormMode, NotNegative
+from metarun.wiring.fitting import annotations_of, fit, fit_keys, passes_known_keys
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 
 GROUPS = ("task", "algo", "backbone", "device")
@@ -36,11 +37,11 @@ class Recipe:
     steps: CountOrZero
     tasks_per_step: Count
     lr: NotNegative
-    schedule: Literal["constant", "linear", "cosine", "step"]
+    schedule: Schedule
     final_lr: NotNegative
-    norm: Literal["batch", "support", "running", "reptile", "layer", "instance", "none"]
-    pooling: Literal["max", "stride"]
-    output: Literal["flatten", "mean"]
+    norm: NormMode
+    pooling: Pooling
+    output: Output
 
 
 RECIPE = Annotated[Mapping[str, Any], Keys(Recipe, closed=False)]
@@ -53,7 +54,7 @@ def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) ->
 
     groups: those that the command needs.
     """
-    settled = check_keys(config, {name: hint for name, hint in annotations_of(Settings).items() if name in SETTINGS})
+    settled = fit_keys(config, {name: hint for name, hint in annotations_of(Settings).items() if name in SETTINGS})
     for group in groups:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
@@ -62,25 +63,20 @@ def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) ->
     return settled
 
 
-def check_keys(config: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the mapping with those keys fitted that `hints` annotates; the other keys stay as they are."""
-    return {**config, **{key: fit(config[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in config}}
-
-
 def _check_group(node: Mapping[str, Any], group: str) -> None:
     if group == "device":
         hints = annotations_of(DeviceKeys)
         for key in node:
             if key not in hints:
                 raise UserError(f"device.{key} is not a key of the device.{nearest(str(key), hints)}")
-        check_keys(node, hints, "device.")
+        fit_keys(node, hints, "device.")
         return
     rest = dict(node)
     if group == "algo" and "recipe" in rest:
         _check_recipe(rest.pop("recipe"))
     if group == "backbone":  # the two keys that every backbone has, for the objects around it
         around = {"norm": annotations_of(Network)["norm"], "head_init": annotations_of(Classifier)["head_init"]}
-        check_keys({key: rest.pop(key) for key in around if key in rest}, around, "backbone.")
+        fit_keys({key: rest.pop(key) for key in around if key in rest}, around, "backbone.")
     if group == "backbone" and rest.get("input_shape", 0) is None:
         del rest["input_shape"]  # null: the shape of the task
     _check_node(rest, group)
@@ -91,7 +87,7 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
 def _check_recipe(recipe: Any) -> None:
     fit(recipe, RECIPE, "algo.recipe")
     sampled = annotations_of(FewShot)
-    check_keys(recipe, {name: sampled[name] for name in SAMPLED}, "algo.recipe.")
+    fit_keys(recipe, {name: sampled[name] for name in SAMPLED}, "algo.recipe.")
 
 
 class Unbuilt:

@@ -93,6 +93,11 @@ def fit(value: Any, hint: Any, name: str) -> Any:
         raise UserError(f"{name}{misfit.path}={shown(wrong)} {words}.{_suggest(wrong, hint)}") from None
 
 
+def fit_keys(config: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the config with those keys fitted that `hints` annotates; the other keys stay as they are. prefix: of the keys in messages."""
+    return {**config, **{key: fit(config[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in config}}
+
+
 def shown(value: Any) -> str:
     """Return a value for a message: as YAML has it, on one line, and cut where it is long."""
     if value is None or isinstance(value, bool):
@@ -137,11 +142,11 @@ def _fit_marked(value: Any, kind: Any, *marks: Any) -> Any:
             raise _MisfitError(mark.described(kind, fitted))
     for mark in marks:
         if isinstance(mark, Keys) and isinstance(fitted, Mapping):
-            fitted = _fit_keys(fitted, mark)
+            fitted = _fit_marked_keys(fitted, mark)
     return fitted
 
 
-def _fit_keys(value: Mapping[str, Any], mark: Keys) -> dict[str, Any]:
+def _fit_marked_keys(value: Mapping[str, Any], mark: Keys) -> dict[str, Any]:
     known = keys_of(mark)
     for key in value:
         if mark.closed and key not in known:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from metarun.commands.keys import EvalKeys, check_keys, check_train, check_typed, claim_of
+from metarun.commands.keys import check_evaluation_keys, check_train, check_typed, claim_of
 from metarun.errors import UserError
 
 
@@ -32,7 +32,7 @@ from metarun.errors import UserError
 )
 def test_a_bad_key_of_an_evaluation_is_a_sentence(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_keys(changes, EvalKeys)
+        check_evaluation_keys(changes)
     assert words in str(caught.value)
 
 
