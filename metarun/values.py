@@ -37,7 +37,7 @@ class Range:
     def holds(self, value: Any) -> bool:
         """Return whether a number is in the range."""
         return (
-            math.isfinite(value)
+            _is_finite(value)
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
@@ -125,6 +125,10 @@ class Keys:
     holder: Any
     hidden: tuple[str, ...] = ()
     closed: bool = True
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # an integer may be too large for a float
 
 
 def number(value: float | None) -> str:

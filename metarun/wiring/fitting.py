@@ -209,9 +209,9 @@ def _fit_scalar(value: Any, hint: Any) -> Any:
     if hint is int:
         return _fit_int(value)
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(number := _as_float(value)):
             raise _MisfitError("a number")
-        return _as_float(value)
+        return number
     if hint is str and not isinstance(value, str):
         raise _MisfitError("text (put it in quotes)" if isinstance(value, (int, float)) else "text")
     if hint is type(None) and value is not None:

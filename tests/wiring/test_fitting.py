@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from metarun.errors import UserError
+from metarun.values import Count, Positive, Sizes
 from metarun.wiring.fitting import annotations_of, fit
 
 Mean = Literal["mean", "sum_over_shot"]
@@ -59,6 +61,15 @@ def test_a_value_that_does_not_fit_is_one_sentence(value: Any, hint: Any, words:
         fit(value, hint, "algo.key")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize(("hint", "words"), [(Count, "a whole number from 1"), (Positive, "a number above 0"), (Sizes, "a list")])
+def test_an_integer_that_no_float_holds_is_one_sentence(digits: int, hint: Any, words: str) -> None:
+    value = [10**digits] if hint is Sizes else 10**digits
+    with pytest.raises(UserError, match=rf"^steps=.{{1,60}} should be {words}"):
+        fit(value, hint, "steps")
+    assert fit(10**digits, float, "steps") == math.inf
 
 
 def test_an_unknown_annotation_lets_every_value_pass() -> None:
