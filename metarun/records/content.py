@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError
-from metarun.records.untrusted import INSTRUCTIONS, STORAGES, is_dense
+from metarun.records.untrusted import DEPTH, INSTRUCTIONS, STORAGES, is_dense, is_scalar
 
 SCALARS = (bool, int, float, str, type(None))
 _VALUE, _TENSOR = 4, 40
@@ -28,25 +28,28 @@ class Copier:
         self._taken: set[int] = set()
         self._instructions = 0
 
-    def __call__(self, value: Any, where: str) -> Any:
+    def __call__(self, value: Any, where: str, depth: int = DEPTH - 1) -> Any:
         """Return the copy of a value; raise TypeError, with its place, where the value or a part is neither plain nor a dense tensor.
 
-        Raises UserError where the values are so many that a reader would refuse the file.
+        depth: the levels of containers that may follow. Raises UserError where a reader would refuse the file: for too many values, too
+        many levels, or a number or a text that no checkpoint may hold (`is_scalar`).
         """
         self._instructions += _TENSOR if isinstance(value, Tensor) else _VALUE
         if self._instructions > INSTRUCTIONS:
             raise UserError(f"{where} has too many entries for a checkpoint, which holds at most {INSTRUCTIONS // _VALUE:,} values.")
+        if depth < 0:
+            raise UserError(f"{where[:100]}… is nested too deep for a checkpoint, which holds at most {DEPTH} levels.")
         if type(value) in SCALARS:
-            return value
+            return _storable(value, where)
         if isinstance(value, Tensor):
             return self._tensor(value, where)
         if type(value) is dict:
             wrong = [key for key in value if type(key) not in (str, int)]
             if wrong:
                 raise TypeError(f"{where} has the key {wrong[0]!r}; keys are strings or integers")
-            return {key: self(item, f"{where}.{key}") for key, item in value.items()}
+            return {_storable(key, where): self(item, f"{where}.{key}", depth - 1) for key, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(self(item, f"{where}[{i}]") for i, item in enumerate(value))
+            return type(value)(self(item, f"{where}[{i}]", depth - 1) for i, item in enumerate(value))
         raise TypeError(
             f"{where} is a {type(value).__module__}.{type(value).__qualname__}; a checkpoint holds plain values and tensors only"
         )
@@ -65,6 +68,14 @@ class Copier:
         if whole and memory.nbytes():
             self._taken.add(memory.data_ptr())
         return tensor if whole else tensor.clone()
+
+
+def _storable(value: Any, where: str) -> Any:
+    """Return a plain value; UserError, with its place, for one that a reader would refuse."""
+    if not is_scalar(value):
+        rule = "whole numbers of at most 64 bits" if type(value) is int else "text without NUL and half characters"
+        raise UserError(f"{where} holds {ascii(value)[:100]}, and a checkpoint holds {rule} only.")
+    return value
 
 
 def digest(content: Any) -> str:

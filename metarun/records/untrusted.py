@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import pickletools
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ _PLAIN = frozenset(
 """The pickle instructions that make plain values. A tensor needs two more, GLOBAL and REDUCE."""
 _CODE = frozenset("STACK_GLOBAL INST OBJ NEWOBJ NEWOBJ_EX BUILD EXT1 EXT2 EXT4".split())
 """The other instructions that name or call code."""
+_NO_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 _REBUILD, _HOOKS = ("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict")
 
 
@@ -103,7 +105,7 @@ class _Content:
             return {self._build(key, depth): self._build(item, depth - 1) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self._build(item, depth - 1) for item in value)
-        if not _is_scalar(value):
+        if not is_scalar(value):
             raise StrangeError
         return value
 
@@ -165,15 +167,14 @@ def _is_known(module: str, name: str) -> bool:
     return (module, name) in (_REBUILD, _HOOKS) or (module == "torch" and name in STORAGES)
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Return whether a checkpoint may hold a plain value: None, a bool, a float, a whole number of 64 bits, or text.
+
+    Text has no NUL and no half characters, apart from those that stand for bytes in the name of a file.
+    """
     if type(value) is int:
         return -(2**63) <= value < 2**63
-    return _is_text(value) if type(value) is str else type(value) in (bool, float, type(None))
-
-
-def _is_text(value: str) -> bool:
-    """Return whether text has no NUL and no half characters, apart from those that stand for bytes in the name of a file."""
-    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff" for letter in value)
+    return _NO_TEXT.search(value) is None if type(value) is str else type(value) in (bool, float, type(None))
 
 
 def is_dense(shape: Any, strides: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from metarun.errors import UserError
 from metarun.records.content import Copier, digest
-from metarun.records.untrusted import is_dense
+from metarun.records.untrusted import DEPTH, is_dense, read
 
 
 def test_tensors_of_one_memory_get_a_memory_each() -> None:
@@ -47,6 +48,36 @@ def test_more_values_than_a_reader_takes_are_refused_when_they_are_saved() -> No
     torch.save(value, buffer)
     pickled = zipfile.ZipFile(buffer).read("archive/data.pkl")
     assert sum(1 for _ in pickletools.genops(pickled)) <= 4 * 201 + 10
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (2**63, r"x\.a\[0\] holds 9223372036854775808, and a checkpoint holds whole numbers of at most 64 bits only"),
+        (-(2**63) - 1, "64 bits"),
+        ("a\0b", r"x\.a\[0\] holds 'a\\x00b', and a checkpoint holds text without NUL and half characters only"),
+        ("\ud800", "half characters"),
+        ({2**63: 1}, "64 bits"),
+        ({"a\0b": 1}, "NUL"),
+    ],
+)
+def test_a_value_that_a_reader_refuses_is_refused_when_it_is_saved(value: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Copier()({"a": [value]}, "x")
+
+
+def test_containers_are_nested_as_deep_as_a_reader_takes_them(tmp_path: Path) -> None:
+    def nested(levels: int) -> Any:
+        value: Any = "\udcff"
+        for _ in range(levels):
+            value = [value]
+        return value
+
+    content = {"x": Copier()(nested(DEPTH - 1), "x")}
+    torch.save(content, tmp_path / "file")
+    assert read(tmp_path / "file") == content
+    with pytest.raises(UserError, match="is nested too deep"):
+        Copier()(nested(DEPTH), "x")
 
 
 DIFFERENT: list[Any] = [
