@@ -393,7 +393,22 @@ class Wide(Embedding):
         super().__init__(out_features=7)
 
 
+def of_complex_numbers() -> nn.Module:
+    made = Embedding(Call(lambda x: x))
+    made.phase = nn.Parameter(torch.ones((), dtype=torch.complex64))
+    made.parts[0].function = lambda x: (x * made.phase).real
+    return made
+
+
+def sparse_buffer() -> nn.Module:
+    made = Embedding(nn.Flatten(), nn.Linear(64, 4))
+    made.register_buffer("graph", torch.eye(4).to_sparse())
+    return made
+
+
 REFUSED: list[tuple[Module, str]] = [
+    (of_complex_numbers, r"its tensor 'phase' has the type torch\.complex64, which a checkpoint does not hold"),
+    (sparse_buffer, r"its tensor 'graph' is not a dense tensor"),
     (Counting, r"changes its tensor 'count' in its forward.*remove the line"),
     (Replacing, r"changes its tensor 'count' in its forward.*remove the line"),
     (PythonCounter, r"two different outputs for the same inputs.*remove the random numbers or the counters"),

@@ -15,7 +15,8 @@ from metarun.network import Network
 from metarun.types import Episode
 from metarun.wiring.checking import largest_key
 from metarun.wiring.instantiate import TARGET, instantiate
-from metarun.wiring.module_checks import Torchs, check_adopted, check_saved, examine, materialise, sample_of
+from metarun.wiring.lazy import materialise
+from metarun.wiring.module_checks import Torchs, check_adopted, check_saved, examine, sample_of
 
 
 def is_own(node: Any) -> bool:
@@ -60,9 +61,9 @@ def _backbone(node: Mapping[str, Any], episode: Episode) -> nn.Module:
     """Return the backbone, with its lazy layers made for the episode's inputs."""
     with allocating(f"backbone {node[TARGET]}", f"lower {largest_key({'backbone': node}, ['backbone'])}", counted=True):
         backbone = instantiate(node, name="backbone")
-    if not isinstance(backbone, nn.Module):
-        raise UserError(f"{node[TARGET]} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
-    materialise(backbone, sample_of(episode))
+        if not isinstance(backbone, nn.Module):
+            raise UserError(f"{node[TARGET]} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
+        materialise(backbone, sample_of(episode), node[TARGET])
     return backbone
 
 

@@ -19,6 +19,7 @@ from metarun import draws
 from metarun.errors import UserError, first_line
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
+from metarun.records.content import Copier
 from metarun.types import Episode
 
 ROWS = 4
@@ -49,29 +50,15 @@ def sample_of(episode: Episode) -> Tensor:
     return x + draws.uniform(draws.key(0, "sample"), *x.shape, high=0.01, dtype=x.dtype) if x.is_floating_point() else x
 
 
-def materialise(module: nn.Module, x: Tensor) -> None:
-    """Give lazy layers their shapes by one pass of x; other buffers, and new running statistics, stay as they were."""
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    lazy = {name for name, value in tensors if nn.parameter.is_lazy(value)}
-    if not lazy:
-        return
-    before = {name: value.clone() for name, value in module.named_buffers() if name not in lazy}
-    with torch.no_grad():
-        module(x)
-    module.load_state_dict(before, strict=False)
-    for name, layer in module.named_modules():
-        if f"{name}.running_mean".removeprefix(".") in lazy:
-            layer.reset_running_stats()
-
-
 def examine(module: nn.Module, x: Tensor, name: str) -> Torchs:
     """Return what torch computes with the module on x.
 
-    Raises UserError where the module fails, draws random numbers, returns something else than one vector per example, or learns a parameter
-    that is not registered. name: of the module in messages.
+    Raises UserError where the module fails, draws random numbers, returns something else than one vector per example, has a tensor
+    that no checkpoint holds, or learns a parameter that is not registered. name: of the module in messages.
     """
     if isinstance(module, torch.jit.ScriptModule) or any("_orig_mod" in path.split(".") for path, _ in module.named_modules()):
         raise UserError(f"backbone {name} is compiled by torch, and metarun needs its Python code; give the module without torch.compile.")
+    _check_storable(module, name)
     drawing, before = _DrawingLayers(module), torch.get_rng_state()
     with drawing:
         found = _attempt(module, x, name)
@@ -138,8 +125,12 @@ def _attempt(module: nn.Module, x: Tensor, name: str) -> Torchs:
         except UserError:
             raise
         except Exception as error:
-            cause = f"{first_line(error)}{place_of(error)}"
-            raise UserError(f"backbone {name} cannot take this task's inputs of shape {tuple(x.shape[1:])}: {cause}") from error
+            raise unfit(x, name, error) from error
+
+
+def unfit(x: Tensor, name: str, error: Exception) -> UserError:
+    """Return the sentence for an error of a module's forward on x."""
+    return UserError(f"backbone {name} cannot take this task's inputs of shape {tuple(x.shape[1:])}: {first_line(error)}{place_of(error)}")
 
 
 def _compute(module: nn.Module, x: Tensor, dtype: torch.dtype, name: str) -> Torchs:
@@ -169,6 +160,15 @@ def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
+
+
+def _check_storable(module: nn.Module, name: str) -> None:
+    """Raise UserError for a parameter or a buffer that a checkpoint does not hold."""
+    for path, value in _tensors_of(module).items():
+        try:
+            Copier()(value, f"backbone {name}: its tensor '{path}'")
+        except TypeError as error:
+            raise UserError(f"{error}; keep it as a dense tensor of real numbers.") from error
 
 
 def _check_outputs(module: nn.Module, found: Torchs, name: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from metarun.errors import UserError
 from metarun.layers.adopt import adopt_layers
 from metarun.types import Episode
-from metarun.wiring.module_checks import check_adopted, check_saved, examine, materialise, place_of, sample_of
+from metarun.wiring.module_checks import check_adopted, check_saved, examine, place_of, sample_of
 
 EPISODE = few_shot().episode("train", 0)
 X = sample_of(EPISODE)
@@ -73,16 +73,6 @@ def test_a_module_of_another_structure_under_another_seed_is_refused() -> None:
     torchs = examine(module, X, "Mine")
     with pytest.raises(UserError, match="draws random numbers in its __init__"):
         check_saved(Embedding(nn.Conv2d(4, 4, 1)), module, torchs, "Mine")
-
-
-def test_lazy_layers_get_their_shapes_and_other_buffers_stay() -> None:
-    plain, lazy = nn.BatchNorm2d(4), nn.LazyBatchNorm2d()
-    module = Embedding(plain, lazy, nn.LazyConv2d(3, 1))
-    materialise(module, X)
-    assert module.parts[2].weight.shape == (3, 4, 1, 1)
-    for norm in (plain, lazy):
-        assert torch.equal(norm.running_mean, torch.zeros(4))
-        assert int(norm.num_batches_tracked) == 0
 
 
 def test_a_module_that_makes_tensors_of_single_precision_is_checked_in_it() -> None:
