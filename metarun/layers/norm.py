@@ -17,7 +17,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from metarun.layers.normalise import Normalise, affine, scaled
+from metarun.layers.normalise import Normalise, affine, scaled, standardised
 from metarun.values import NormMode
 
 Statistics = dict[str, Tensor]
@@ -88,7 +88,7 @@ class Norm(nn.Module):
     def _normalised(self, x: Tensor, how: str, mean: Tensor | None, var: Tensor | None) -> Tensor:
         """Normalise by these statistics, or as a mode of `PER_EXAMPLE` says."""
         if how == "layer" or (how == "instance" and x.dim() > 2):
-            return self._per_example(x, over=list(range(1 if how == "layer" else 2, x.dim())))
+            return scaled(standardised(x, list(range(1 if how == "layer" else 2, x.dim())), self.eps), self.weight, self.bias)
         if how in PER_EXAMPLE:  # "none", and "instance" for examples with one value per channel, which have no spread
             mean, var = x.new_zeros(self.num_features), x.new_ones(self.num_features)
         assert mean is not None and var is not None
@@ -105,11 +105,6 @@ class Norm(nn.Module):
             var = (inverse.detach().square().reciprocal() - self.eps).clamp(min=0.0)
             now.collected |= {f"{use}.mean": mean.detach(), f"{use}.var": var}
         return out
-
-    def _per_example(self, x: Tensor, over: list[int]) -> Tensor:
-        """Normalise each example by the mean and variance of its values over these axes."""
-        var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
-        return scaled((x - mean) * (var + self.eps).rsqrt(), self.weight, self.bias)
 
     def _scale(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Return (x - mean) / sqrt(var + eps) * weight + bias, in one pass over x."""

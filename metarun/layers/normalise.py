@@ -146,6 +146,12 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))  # one pass over x; a product and a sum take two
 
 
+def standardised(x: Tensor, over: list[int], eps: float) -> Tensor:
+    """Return x with mean 0 and biased variance 1 over these axes."""
+    var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
+    return (x - mean) * (var + eps).rsqrt()
+
+
 def scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Return x (B, C, ...) * weight (C,) + bias (C,), each left out where it is None."""
     if weight is not None and bias is not None:

@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from metarun.layers.normalise import scaled
-
-
-def standardised(x: Tensor, over: list[int], eps: float) -> Tensor:
-    """Return x with mean 0 and biased variance 1 over these axes."""
-    var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
-    return (x - mean) * (var + eps).rsqrt()
+from metarun.layers.normalise import scaled, standardised
 
 
 class GroupNorm(nn.GroupNorm):
