@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError, first_line
-from metarun.wiring.instantiate import TARGET, instantiate
+from metarun.wiring.fitting import annotations_of, fit_keys
+from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.places import groups
 
 SMALL = 50_000_000
@@ -26,7 +27,11 @@ def check_network(config: Mapping[str, Any], params: Mapping[str, Tensor]) -> No
     """
     node = {key: value for key, value in config["backbone"].items() if key not in ("norm", "head_init")}
     shape = node.pop("input_shape", None) or config.get("input_shape") or [1]
-    if node.get(TARGET) not in groups()["backbone"].targets or bound(node, shape) <= SMALL:
+    if node.get(TARGET) not in groups()["backbone"].targets:
+        return
+    node = fit_keys({**node, "input_shape": shape}, annotations_of(locate(node[TARGET])), "backbone.")  # 1e6 is a whole number too
+    shape = node.pop("input_shape")
+    if bound(node, shape) <= SMALL:
         return
     held = sum(value.numel() for value in params.values())
     try:
@@ -53,6 +58,6 @@ def _numbers(value: Any) -> Iterator[int]:
     """Yield the whole numbers in a node."""
     if isinstance(value, int):
         yield value
-    if isinstance(value, (list, Mapping)):
+    if isinstance(value, (list, tuple, Mapping)):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _numbers(item)

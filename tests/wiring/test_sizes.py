@@ -23,6 +23,8 @@ def described(*words: str, shape: list[int]) -> dict[str, Any]:
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[100000,100000]"), [1]),
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[1000000]"), [1000]),
         (("backbone.filters=30000",), [1, 28, 28]),
+        (("backbone.filters=3e4",), [1, 28, 28]),
+        (("backbone=mlp", "task=sinusoid", "backbone.widths=[1e5,1e5]"), [1]),
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[900]"), [3, 500, 500]),
     ],
 )
@@ -41,6 +43,13 @@ def test_a_network_whose_parameters_the_checkpoint_holds_may_be_large() -> None:
 def test_a_network_whose_sizes_overflow_is_a_sentence() -> None:
     with pytest.raises(UserError, match="describes a network that nobody can make"):
         check_network(described("backbone=mlp", "task=sinusoid", "backbone.widths=[1000000]", shape=[10**6] * 3), {})
+
+
+@pytest.mark.parametrize("shape", ["abc", {"a": 1}, [[3]], [1.5], [-5]])
+def test_an_input_shape_that_is_none_is_a_sentence(shape: Any) -> None:
+    config = described("backbone=mlp", "task=sinusoid", shape=[1])
+    with pytest.raises(UserError, match=r"^backbone\.input_shape=.* should be a list"):
+        check_network({**config, "backbone": {**config["backbone"], "input_shape": shape}}, {})
 
 
 def test_small_networks_and_those_of_a_user_are_left_alone() -> None:
