@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from metarun.compute.memory import check_fits
+from metarun.network import network_of
 from metarun.types import Algorithm, Episode, WithTrajectory
 
 STEPS = ("inner_steps", "test_inner_steps", "max_inner_steps")
@@ -36,5 +37,5 @@ def check_copies(algorithm: Algorithm) -> None:
 
 def _numbers_of(algorithm: Algorithm) -> int:
     """Return the number of the parameters of the network; 0 for an algorithm that makes its own."""
-    network = getattr(algorithm, "network", None)
+    network = network_of(algorithm)
     return 0 if network is None else sum(math.prod(parameter.shape) for parameter in network.module.parameters())

@@ -147,7 +147,7 @@ def _is_trusted(target: Any, trust: Sequence[str]) -> bool:
 
 def _refusal(target: Any, place: Place, trust: Sequence[str], known: bool) -> str:
     """Return the sentence about a target. known: whether the place may hold no target at all, even where it is trusted."""
-    named = f"the config in the checkpoint names {_shown(target)}"
+    named = f"the config in the checkpoint names {quoted(target)}"
     root = target.split(".")[0] if is_dotted(target) else ""
     if isinstance(target, str) and any(target in group.targets for group in groups().values()):
         return f"{named} in {printable('.'.join(place))}, which is no place for it; nothing was run."
@@ -160,6 +160,7 @@ def _refusal(target: Any, place: Place, trust: Sequence[str], known: bool) -> st
     return f"{named}, which is not defined in the trusted package '{root}'; nothing was run."
 
 
-def _shown(target: Any) -> str:
-    text = repr(target)
+def quoted(value: Any) -> str:
+    """Return a value of a stranger's config for a message, cut where it is long."""
+    text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"

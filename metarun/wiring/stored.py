@@ -10,7 +10,7 @@ from typing import Any
 
 from metarun.errors import UserError, printable
 from metarun.wiring.instantiate import TARGET
-from metarun.wiring.places import check_targets
+from metarun.wiring.places import check_targets, quoted
 
 GROUPS = ("task", "algo", "backbone", "device", "optimizer", "logger")
 """The groups that every run has."""
@@ -62,14 +62,14 @@ def check_form(config: Mapping[str, Any]) -> None:
             _require(config, key, kind, words)
     shape = config.get("input_shape")
     if shape is not None and not (isinstance(shape, list) and all(_is_whole(n) and n > 0 for n in shape) and math.prod(shape) <= LARGEST):
-        raise UserError(f"the config in the checkpoint has {_shown(shape)} as input_shape; it must be a list of sizes.")
+        raise UserError(f"the config in the checkpoint has {quoted(shape)} as input_shape; it must be a list of sizes.")
 
 
 def _require(config: Mapping[str, Any], key: str, kind: type, words: str) -> None:
     if key not in config:
         raise UserError(f"the config in the checkpoint has no '{key}', so the run cannot be built again; take another checkpoint.")
     if not isinstance(config[key], kind) or isinstance(config[key], bool):
-        raise UserError(f"the config in the checkpoint has {_shown(config[key])} as {key}, which must be {words}; take another checkpoint.")
+        raise UserError(f"the config in the checkpoint has {quoted(config[key])} as {key}, which must be {words}; take another checkpoint.")
 
 
 def _is_whole(value: Any) -> bool:
@@ -84,7 +84,7 @@ def _check_keys(value: Any, place: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise UserError(f"the config in the checkpoint has the key {_shown(key)} in {printable(place)}; a key is text.")
+                raise UserError(f"the config in the checkpoint has the key {quoted(key)} in {printable(place)}; a key is text.")
             _check_keys(item, f"{place}.{key}")
 
 
@@ -114,7 +114,7 @@ def _check_file(text: str) -> None:
         return
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise UserError(
-            f"the config in the checkpoint names {_shown(text)} as data, which is neither a file nor a folder; nothing was read."
+            f"the config in the checkpoint names {quoted(text)} as data, which is neither a file nor a folder; nothing was read."
         )
 
 
@@ -124,8 +124,3 @@ def _without_download(node: Any) -> Any:
         return node
     own = str(node.get(TARGET, "")).startswith("metarun.")
     return {key: False if own and key == "download" else _without_download(value) for key, value in node.items()}
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
