@@ -17,6 +17,7 @@ from torch import Tensor
 import metarun
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded, word
+from metarun.files.run_folder import CHECKPOINTS
 from metarun.files.writing import keep_as, own_folder, replacing
 from metarun.records.archive import DamagedError, is_whole
 from metarun.records.content import Copier, digest
@@ -119,7 +120,7 @@ def find(path: str | Path, default: str = BEST) -> Found:
 
     Raises UserError as `resolve` and `load` do.
     """
-    file = _named(path, default)
+    file = resolve(path, default)
     try:
         return Found(file, _load(file))
     except DamagedError as error:
@@ -129,44 +130,31 @@ def find(path: str | Path, default: str = BEST) -> Found:
         try:
             kept = _load(previous)
         except DamagedError as second:
-            raise UserError(f"{error} {second}") from error
+            raise UserError(f"{error} {second}{_remedy(file)}") from error
         return Found(previous, kept, f"{error} {PREVIOUS} (step {kept.step}) takes its place.")
 
 
 def resolve(path: str | Path, default: str = BEST) -> Path:
     """Return the checkpoint at a path: the path itself if it is a file, else the file named `default` in the folder or its `checkpoints`.
 
-    Raises UserError where that file does not exist; the message names checkpoints or runs that exist.
+    A `last.pt` that is missing beside `previous.pt` counts as damaged: its path is returned too. Raises UserError where the file does not
+    exist otherwise; the message names checkpoints or runs that exist.
     """
     path = expanded(path)
     if path.is_file():
         return path
     if not path.exists():
         raise UserError(f"there is no checkpoint or run folder '{path}'.")
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    if (folder / default).is_file():
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    if (folder / default).is_file() or (default == LAST and (folder / PREVIOUS).is_file()):
         return folder / default
     others = [name for name in (BEST, LAST, PREVIOUS) if (folder / name).is_file()]
     if others:
         raise UserError(f"the run '{path}' has no {default}, but it has {' and '.join(others)}; name the file: {folder / others[0]}.")
-    runs = sorted({file.parent.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/checkpoints/{default}")})
+    runs = sorted({file.parent.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{CHECKPOINTS}/{default}")})
     if runs:
         raise UserError(f"'{path}' is not a run folder, but it holds {len(runs)} run folders; name one, such as {runs[-1]}.")
     raise UserError(f"the folder '{path}' has no checkpoint in it; a run saves its first checkpoint before its first step.")
-
-
-def run_folder(path: str | Path) -> Path:
-    """Return the run folder of a checkpoint file."""
-    folder = Path(path).absolute().parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
-def _named(path: str | Path, default: str) -> Path:
-    """Return the file that a path names, as `resolve` does, or the place of a `last.pt` that is missing beside `previous.pt`."""
-    folder = Path(path).expanduser()
-    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    lost = default == LAST and folder.is_dir() and not (folder / LAST).is_file() and (folder / PREVIOUS).is_file()
-    return folder / LAST if lost else resolve(path, default)
 
 
 def _content(checkpoint: Checkpoint, *, copy: bool = False) -> dict[str, Any]:

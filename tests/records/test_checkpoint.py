@@ -20,7 +20,7 @@ from hostile_files import digest_of
 
 from metarun.errors import UserError
 from metarun.records import checkpoint
-from metarun.records.checkpoint import Checkpoint, load, resolve, run_folder, save, snapshot
+from metarun.records.checkpoint import Checkpoint, load, resolve, save, snapshot
 from metarun.records.content import digest
 
 
@@ -387,6 +387,9 @@ def test_where_both_are_damaged_both_are_named(tmp_path: Path) -> None:
     text = sentence(checkpoint.find, tmp_path / "last.pt")
     assert "last.pt is damaged" in text
     assert "previous.pt is not a checkpoint" in text
+    assert "Intact" not in text
+    save(tmp_path / "best.pt", make(1))
+    assert "Intact in the same folder: best.pt (step 1)" in sentence(checkpoint.find, tmp_path / "last.pt")
 
 
 def test_nothing_takes_the_place_of_a_file_that_could_run_code_or_is_newer(tmp_path: Path) -> None:
@@ -484,12 +487,8 @@ def test_a_run_folder_means_its_best_and_for_resuming_its_last(tmp_path: Path) -
 
 def test_a_path_without_a_checkpoint_is_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     assert "there is no checkpoint or run folder" in sentence(resolve, tmp_path / "nowhere")
+    assert "there is no checkpoint or run folder" in sentence(checkpoint.find, "~nobody-has-this-name/run")
     assert "has no checkpoint in it" in sentence(resolve, tmp_path)
     save(tmp_path / "task-algo" / "run" / "checkpoints" / "last.pt", make())
     assert "no best.pt, but it has last.pt" in sentence(resolve, tmp_path / "task-algo" / "run")
     assert f"such as {tmp_path / 'task-algo' / 'run'}" in sentence(resolve, tmp_path, "last.pt")
-
-
-def test_the_run_folder_of_a_checkpoint_is_above_checkpoints(tmp_path: Path) -> None:
-    assert run_folder(tmp_path / "run" / "checkpoints" / "last.pt") == tmp_path / "run"
-    assert run_folder(tmp_path / "shared.pt") == tmp_path
