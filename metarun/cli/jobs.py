@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 # At import: a child process of a sweep's launcher imports this module and no more.
 OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
+logging.raiseExceptions = False  # a log that cannot be written prints no traceback
 
 
 def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig], float]:

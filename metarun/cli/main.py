@@ -5,14 +5,12 @@ This module imports nothing slow: help, version and list run without Hydra, and 
 
 from __future__ import annotations
 
-import logging
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from metarun import __version__
-from metarun.cli.arguments import INSPECTING
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, nearest
 
@@ -130,11 +128,17 @@ def terminate(*_: object) -> None:
     raise Terminated
 
 
+def writes_files(words: Sequence[str]) -> bool:
+    """Return whether the words of a command line ask for a result in files, not for text alone."""
+    if not words or words[0] not in ("train", "eval", "reproduce"):
+        return False
+    from metarun.cli.arguments import INSPECTING
+
+    return not set(words) & set(INSPECTING)
+
+
 def entry() -> None:
     """Run as the console script."""
     make_steady()
-    logging.raiseExceptions = False  # a log that cannot be written does not print tracebacks
     signal.signal(signal.SIGTERM, terminate)
-    words = sys.argv[1:]
-    writes_files = bool(words) and words[0] in ("train", "eval", "reproduce") and not set(words) & set(INSPECTING)
-    sys.exit(exit_code(main(), printed_only=not writes_files))
+    sys.exit(exit_code(main(), printed_only=not writes_files(sys.argv[1:])))
