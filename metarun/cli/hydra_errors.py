@@ -22,7 +22,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, first_line, nearest
 
 JOB_NOTE = "The run folder is "
 """Start of the note on an exception that a job raised. The note marks a bug of metarun, which is not bad input."""
@@ -174,11 +174,6 @@ def raised_by_hydra(error: BaseException) -> bool:
     """Return whether Hydra itself raised an exception; it may also pass on the exception of a job in another process."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and "hydra" in frames[-1].filename.replace("\\", "/").split("/") and frames[-1].name != "return_value"
-
-
-def first_line(error: BaseException) -> str:
-    """Return an OmegaConf message without its lines `full_key: …` and `object_type=…`."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def one_line(text: str) -> str:

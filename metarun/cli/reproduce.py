@@ -19,7 +19,6 @@ from metarun.cli.paths import typed_paths
 from metarun.commands.keys import Claim, claim_of
 from metarun.errors import Stopped, UserError, printable
 from metarun.files.paths import quoted, word
-from metarun.files.writing import write_text
 
 if TYPE_CHECKING:
     from metarun.cli.folders import RunFolders
@@ -56,6 +55,7 @@ def main(arguments: list[str]) -> int:
     experiment = claim_of(config.get("reproduce") or {})
     from metarun.cli import jobs
     from metarun.cli.folders import RunFolders
+    from metarun.commands.report_files import write_json
     from metarun.records import checkpoint
     from metarun.wiring.stored import check_form
 
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     file = folders.last / "report.json"
     report = json.loads(file.read_text(encoding="utf-8"))
     result = compare(experiment, report, differences)
-    write_text(file, json.dumps({**report, "reproduction": result}, indent=2) + "\n")
+    write_json(file, {**report, "reproduction": result})
     print("\n".join(map(printable, lines(asked.name, experiment, result))), flush=True)
     return 1 if result["reproduced"] is False else 0
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from metarun.errors import UserError
+from metarun.errors import UserError, printable
 
 NAME = ".metarun.lock"
 BEAT, SILENCE = 15.0, 120.0
@@ -152,8 +152,7 @@ def _clock(folder: Path) -> float:
 
 
 def _refusal(folder: Path, owner: dict[str, Any]) -> str:
-    named = [str(owner.get(key, "")) for key in ("pid", "host", "started")]
-    pid, host, started = ("".join(letter for letter in text if letter.isprintable())[:100] for text in named)
+    pid, host, started = (printable(owner.get(key, ""))[:100] for key in ("pid", "host", "started"))
     who = f" (process {pid} on {host}, since {started})" if pid and host else ""
     dead = "" if owner.get("system") == _system() else f" An owner on another computer counts as dead after {SILENCE:.0f} s without a sign."
     return f"another metarun writes into {folder}{who}; wait until it ends, or stop it.{dead}"
