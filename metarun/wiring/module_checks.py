@@ -19,8 +19,8 @@ from metarun import draws
 from metarun.errors import UserError, first_line
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
-from metarun.records.content import Copier
 from metarun.types import Episode
+from metarun.wiring.tensors import check_storable
 
 ROWS = 4
 """Examples that the checks pass through a module."""
@@ -58,7 +58,7 @@ def examine(module: nn.Module, x: Tensor, name: str) -> Torchs:
     """
     if isinstance(module, torch.jit.ScriptModule) or any("_orig_mod" in path.split(".") for path, _ in module.named_modules()):
         raise UserError(f"backbone {name} is compiled by torch, and metarun needs its Python code; give the module without torch.compile.")
-    _check_storable(module, name)
+    check_storable(_tensors_of(module), f"backbone {name}")
     drawing, before = _DrawingLayers(module), torch.get_rng_state()
     with drawing:
         found = _attempt(module, x, name)
@@ -160,15 +160,6 @@ def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
-
-
-def _check_storable(module: nn.Module, name: str) -> None:
-    """Raise UserError for a parameter or a buffer that a checkpoint does not hold."""
-    for path, value in _tensors_of(module).items():
-        try:
-            Copier()(value, f"backbone {name}: its tensor '{path}'")
-        except TypeError as error:
-            raise UserError(f"{error}; keep it as a dense tensor of real numbers.") from error
 
 
 def _check_outputs(module: nn.Module, found: Torchs, name: str) -> None:

@@ -27,8 +27,9 @@ from metarun.engine.training import TaskGradients
 from metarun.episodes import stack
 from metarun.errors import UserError, first_line
 from metarun.network import network_of
-from metarun.types import Algorithm, Episode, Learner, Params, State
+from metarun.types import Algorithm, Aux, Episode, Learner, Params, State
 from metarun.wiring.module_checks import place_of
+from metarun.wiring.tensors import check_storable, is_alike
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ Stage = Callable[[Learner, bool, bool], Any]
 _CAUSES = {
     "calling .item()": "it branches on the value of a tensor, or calls .item()",
     "data-dependent control flow": "it branches on the value of a tensor",
+    "randomness error mode": "it draws random numbers from torch's global generator",
     "inplace arithmetic": "it writes values that differ from task to task into a tensor that all tasks share",
     "match the broadcast shape": "it writes values that differ from task to task into a tensor that all tasks share",
     "boolean mask": "it takes a boolean mask as an index",
@@ -54,7 +56,7 @@ def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Devi
 
     episodes: one of "train" and one of "val". Logs the reason for a loop. Raises UserError where the loop fails too.
     """
-    params, state = algorithm.init(draws.key(0, "init"))
+    params, state = _initial(algorithm)
     tensors = place(params, device.name), place(state, device.name)
     stages: dict[str, Stage] = {
         "training": partial(_train, tensors, episodes["train"], device),
@@ -66,6 +68,17 @@ def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Devi
 def rehearse_scores(learner: Learner, params: Params, state: State, episode: Episode, device: Device) -> bool:
     """Return whether the evaluation of a trained model, such as an ensemble, needs a loop in the place of its maps; as `rehearse`."""
     return _needs_loop(learner, {"evaluation": partial(_score, (params, state), episode, device)})
+
+
+def _initial(algorithm: Algorithm) -> tuple[Params, State]:
+    """Return the parameters and the state at the start; UserError where a checkpoint cannot hold them."""
+    made: Any = algorithm.init(draws.key(0, "init"))
+    method = f"{type(algorithm).__name__}.init"
+    if not (isinstance(made, tuple) and len(made) == 2 and all(isinstance(part, dict) for part in made)):
+        raise UserError(f"{method} returns {type(made).__name__}; it must return two dictionaries of tensors: parameters and state.")
+    for part in made:
+        check_storable(part, method)
+    return made
 
 
 def _needs_loop(learner: Learner, stages: Mapping[str, Stage]) -> bool:
@@ -114,8 +127,19 @@ def _differs(stage: Stage, learner: Learner) -> bool:
 def _train(tensors: tuple[Params, State], episode: Episode, device: Device, learner: Learner, loop: bool, double: bool) -> Any:
     assert isinstance(learner, Algorithm)
     shared = (*tensors, torch.zeros((), dtype=torch.long, device=device.name))
-    gradients, losses, _ = _run(TaskGradients(learner), shared, episode, device, loop, double)
+    gradients, losses, aux = _run(TaskGradients(learner), shared, episode, device, loop, double)
+    if not isinstance(aux, Aux) or losses.dim() != 1:
+        raise UserError(f"{type(learner).__name__}.loss must return two values for a task: the loss, which is a scalar, and an Aux.")
+    if not double:
+        _check_state(learner, tensors[1], aux)
     return gradients, losses
+
+
+def _check_state(algorithm: Algorithm, state: State, aux: Aux) -> None:
+    """Raise UserError where a step changes the names, shapes or types of the state, so that the run could not be resumed."""
+    after = algorithm.update_state(state, aux.state)
+    if after.keys() != state.keys() or not all(is_alike(after[name], value) for name, value in state.items()):
+        raise UserError(f"{type(algorithm).__name__}.update_state must return the state of init: the same names, shapes and types.")
 
 
 def _score(tensors: tuple[Params, State], episode: Episode, device: Device, learner: Learner, loop: bool, double: bool) -> Any:

@@ -1,12 +1,14 @@
-"""Compare the tensors of a checkpoint with those that its config needs, before any kernel reads them."""
+"""Checks of tensors: those that a checkpoint can hold, and those of a checkpoint beside the ones that its config needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from metarun.errors import UserError, printable
+from metarun.records.content import Copier
 
 
 def check_tensors(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], kind: str) -> None:
@@ -16,6 +18,17 @@ def check_tensors(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
             raise UserError(f"the checkpoint has no {kind} '{name}', which its config needs; take another checkpoint.")
         check_shape(name, stored[name], value)
         check_type(name, stored[name], value)
+
+
+def check_storable(tensors: Mapping[str, Any], owner: str) -> None:
+    """Raise UserError for a value that is no tensor, or a tensor that no checkpoint holds. owner: such as "backbone mine.Net"."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{owner}: its '{name}' has the type {type(value).__name__}, and must be a tensor.")
+        try:
+            Copier()(value, f"{owner}: its tensor '{name}'")
+        except TypeError as error:
+            raise UserError(f"{error}; keep it as a dense tensor of real numbers.") from error
 
 
 def is_alike(stored: Tensor, expected: Tensor) -> bool:

@@ -142,12 +142,39 @@ def test_functional_layer_norm_under_second_order_maml_is_looped_and_first_order
     [
         (lambda x: x * 2 if x.sum().item() > 0 else x, r"branches on the value of a tensor, or calls \.item\(\)"),
         (lambda x: torch.zeros(x.shape).add_(x), "a tensor that all tasks share"),
+        (lambda x: x + 0.0 * torch.rand_like(x), "draws random numbers from torch's global generator"),
         (lambda x: x.masked_fill(x > 0, 0.0) + x[x > 0].sum(), "takes a boolean mask as an index"),
     ],
 )
 def test_the_reason_for_a_loop_is_in_plain_words_with_its_line(function: Any, cause: str, caplog: pytest.LogCaptureFixture) -> None:
     assert rehearse(protonet(function), EPISODES, CPU)
     assert re.search(rf"slower: it .*{cause} \(test_rehearsal\.py, line \d+\)$", caplog.records[-1].getMessage())
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (lambda init, loss: {"init": lambda self, key: None}, "Mine.init returns NoneType; it must return two dictionaries"),
+        (
+            lambda init, loss: {"init": lambda self, key: ({"rate": 0.1}, {})},
+            "Mine.init: its 'rate' has the type float, and must be a tensor",
+        ),
+        (
+            lambda init, loss: {"init": lambda self, key: ({**init(self, key)[0], "w": torch.ones(2, dtype=torch.complex64)}, {})},
+            "Mine.init: its tensor 'w' has the type torch.complex64, which a checkpoint does not hold",
+        ),
+        (
+            lambda init, loss: {"update_state": lambda self, state, aux: {**state, "count": torch.ones(())}},
+            "Mine.update_state must return the state of init",
+        ),
+        (lambda init, loss: {"loss": lambda *args: loss(*args)[0]}, "Mine.loss must return two values for a task: the loss, which is"),
+        (lambda init, loss: {"loss": lambda *args: (loss(*args)[0][None], loss(*args)[1])}, "Mine.loss must return two values"),
+    ],
+)
+def test_a_method_of_the_users_that_returns_something_else_is_a_sentence(method: Any, words: str) -> None:
+    kind = type("Mine", (Maml,), method(Maml.init, Maml.loss))
+    with pytest.raises(UserError, match=f"^{words}"):
+        rehearse(maml(kind=kind), EPISODES, CPU)
 
 
 def test_a_forward_that_lets_no_gradient_through_is_refused() -> None:

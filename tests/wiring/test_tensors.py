@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metarun.errors import UserError
-from metarun.wiring.tensors import check_no_others, check_tensors, is_alike
+from metarun.wiring.tensors import check_no_others, check_storable, check_tensors, is_alike
 
 WANTED = {"w": torch.zeros(2, 3), "count": torch.tensor(0)}
 
@@ -36,3 +36,20 @@ def test_another_shape_or_type_is_a_sentence(stored: dict[str, torch.Tensor], wo
 def test_a_tensor_that_nobody_needs_is_named_without_control_characters() -> None:
     with pytest.raises(UserError, match=r"has the parameter '\\x1b\[2J', which its config does not need"):
         check_no_others({**WANTED, "\x1b[2J": torch.zeros(1)}, WANTED, "parameter")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.1, "Mine: its 'w' has the type float, and must be a tensor"),
+        (
+            torch.ones(2, dtype=torch.complex64),
+            "Mine: its tensor 'w' has the type torch.complex64, which a checkpoint does not hold; keep it",
+        ),
+        (torch.eye(2).to_sparse(), "Mine: its tensor 'w' is not a dense tensor; keep it"),
+    ],
+)
+def test_what_no_checkpoint_holds_is_named(value: object, words: str) -> None:
+    check_storable(WANTED, "Mine")
+    with pytest.raises(UserError, match=f"^{words}"):
+        check_storable({**WANTED, "w": value}, "Mine")
