@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from metarun.errors import UserError
 from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
-from metarun.files.run_folder import refuse_links, refuse_run
+from metarun.files.run_folder import check_places, refuse_run
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
@@ -147,11 +147,11 @@ def _missing_parents(folder: Path) -> list[Path]:
 def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:
     """Raise UserError where Hydra must not write into a folder that the user typed. kind: "run" or "sweep".
 
-    The folder of a run must not hold planted links, another run, or the run of a process that is alive.
+    The folder of a run must not hold planted links or pipes, another run, or the run of a process that is alive.
     """
     if not folder.is_dir():
         return
-    refuse_links(folder, sweep=kind == "sweep")
+    check_places(folder, sweep=kind == "sweep")
     if kind == "run":
         with FolderLock(folder):
             if not resumed:

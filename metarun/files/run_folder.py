@@ -6,23 +6,23 @@ from pathlib import Path
 
 from metarun.errors import UserError
 from metarun.files.paths import word
-from metarun.files.writing import refuse_link
+from metarun.files.writing import check_place
 
 METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
 _WRITTEN = (".hydra", "metarun.log", "multirun.yaml", "failed.jsonl", METRICS, CHECKPOINTS, TENSORBOARD)
 """Files that Hydra, TensorBoard and metarun open under their own names, without a rename, and the folders that they write to."""
 
 
-def refuse_links(folder: Path, *, sweep: bool = False) -> None:
-    """Raise UserError where a link stands in the place of a file or folder that a run opens for writing.
+def check_places(folder: Path, *, sweep: bool = False) -> None:
+    """Raise UserError where a link, a pipe or a device stands in the place of a file or folder that a run opens for writing.
 
     sweep: whether the folder is that of a sweep, which holds the folders of its jobs.
     """
     for base in [folder, *(folder.iterdir() if sweep else ())]:
         for name in _WRITTEN:
-            refuse_link(base / name)
+            check_place(base / name)
         for path in base.glob(".hydra/*"):
-            refuse_link(path)
+            check_place(path)
 
 
 def refuse_run(folder: Path) -> None:

@@ -123,13 +123,19 @@ def _regular(descriptor: int, path: Path) -> int:
 def own_folder(folder: Path) -> None:
     """Make a folder inside a run folder. Raises UserError where a link stands in its place: metarun would write outside of the run."""
     folder.mkdir(parents=True, exist_ok=True)
-    refuse_link(folder)
+    check_place(folder)
 
 
-def refuse_link(path: Path) -> None:
-    """Raise UserError where a link stands in the place of a file or folder that metarun writes."""
-    if path.is_symlink():
+def check_place(path: Path) -> None:
+    """Raise UserError where a link, a pipe or a device stands in the place of a file or folder that metarun writes."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISLNK(mode):
         raise UserError(f"{path} is a link, and metarun would write to the place that it names; remove the link.")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is a pipe or a device, and metarun would wait for its reader or write to the device; remove it.")
 
 
 def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from metarun.errors import UserError
 from metarun.files.paths import word
 from metarun.files.run_folder import METRICS, TENSORBOARD
-from metarun.files.writing import open_to_append, open_to_read, refuse_link, write_whole
+from metarun.files.writing import check_place, open_to_append, open_to_read, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ class Tracker:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            refuse_link(self.folder / TENSORBOARD)
+            check_place(self.folder / TENSORBOARD)
             kept = _cut_back(self.folder / METRICS, resume_step)
             self._file = open_to_append(self.folder / METRICS)
         except OSError as error:
@@ -178,7 +178,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _cut_back(path: Path, resume_step: int | None) -> float:
     """Drop the lines after `resume_step` in one rename, and return the time in the last line kept."""
-    refuse_link(path)
+    check_place(path)
     if not path.exists():
         return 0.0
     with open_to_read(path) as file:

@@ -1,13 +1,14 @@
-"""A folder with a run is not overwritten, and no planted link is written through."""
+"""A folder with a run is not overwritten, and nothing is written through a planted link or pipe."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from metarun.errors import UserError
-from metarun.files.run_folder import refuse_links, refuse_run
+from metarun.files.run_folder import check_places, refuse_run
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_a_folder_without_results_is_free(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").touch()
     refuse_run(tmp_path)
     refuse_run(tmp_path / "nowhere")
-    refuse_links(tmp_path)
+    check_places(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,18 @@ def test_a_planted_link_is_refused(tmp_path: Path, name: str) -> None:
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=f"{name} is a link"):
-        refuse_links(tmp_path / "sweep/0_job")
+        check_places(tmp_path / "sweep/0_job")
     with pytest.raises(UserError, match=f"{name} is a link"):
-        refuse_links(tmp_path / "sweep", sweep=True)
+        check_places(tmp_path / "sweep", sweep=True)
+
+
+@pytest.mark.parametrize("name", [".hydra/config.yaml", "metarun.log", "metrics.jsonl", "checkpoints", "failed.jsonl", "multirun.yaml"])
+def test_a_planted_pipe_is_refused(tmp_path: Path, name: str) -> None:
+    """Else a command that opens it to write waits for a reader without end."""
+    pipe = tmp_path / "sweep/0_job" / name
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=f"{name} is a pipe or a device"):
+        check_places(tmp_path / "sweep/0_job")
+    with pytest.raises(UserError, match=f"{name} is a pipe or a device"):
+        check_places(tmp_path / "sweep", sweep=True)
