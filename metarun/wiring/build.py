@@ -48,8 +48,9 @@ from metarun.types import (
 )
 from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.checking import SETTINGS, check_values, largest_key
+from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
-from metarun.wiring.instantiate import instantiate, locate
+from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.tensors import check_type, is_alike
@@ -87,6 +88,7 @@ def build(typed: Mapping[str, Any]) -> Parts:
         source = fit_images(source, config["input_shape"])
     with allocating("an episode", lower, counted=True):
         episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
+    check_episodes(episodes, config["task"][TARGET])
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     lower = f"lower {largest_key(config, ['algo', 'backbone', 'task'])}"
     with allocating("the algorithm", lower):
