@@ -127,7 +127,10 @@ def _runs(words: list[str]) -> list[str]:
         raise UserError("checkpoint= may occur once; give several runs as checkpoint=[RUN,RUN].")
     if not named:
         return []
-    return typed_paths(named[0])
+    runs = typed_paths(named[0])
+    if not runs or not all(runs):
+        raise UserError("checkpoint= names no run; give one or several runs, or leave it out to train them.")
+    return runs
 
 
 def _seeds(words: list[str]) -> int | None:
@@ -146,7 +149,7 @@ def config_of(name: str, flags: list[str]) -> dict[str, Any]:
 
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        jobs.run("train", [f"experiment='{name}'", *flags, "--cfg", "job", "--resolve"])  # in quotes, so that `null` is a name
+        jobs.run("train", [f"experiment={quoted(name)}", *flags, "--cfg", "job", "--resolve"])  # in quotes, so that `null` is a name
     config: dict[str, Any] = yaml.safe_load(shown.getvalue())
     return config
 
