@@ -20,12 +20,12 @@ from metarun.errors import UserError, first_line
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
 from metarun.types import Episode
-from metarun.wiring.tensors import check_storable
+from metarun.wiring.tensors import are_close, check_storable
 
 ROWS = 4
 """Examples that the checks pass through a module."""
 TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-3}
-"""The largest difference of two equal results, as a share of the largest value."""
+"""The largest difference of two equal results, as in `are_close`."""
 
 
 @dataclass(frozen=True)
@@ -233,12 +233,8 @@ def _remedy(module: nn.Module, path: str) -> str:
 
 
 def _alike(mine: list[Tensor], theirs: list[Tensor]) -> bool:
-    """Return whether two lists of tensors are equal, but for rounding. NaN equals NaN."""
-    largest = max((float(value.detach().nan_to_num().abs().max()) for value in theirs if value.numel()), default=1.0)
-    return len(mine) == len(theirs) and all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=0.0, atol=TOLERANCES.get(b.dtype, 1e-2) * largest, equal_nan=True)
-        for a, b in zip(mine, theirs, strict=True)
-    )
+    """Return whether two lists of tensors of one type are equal, but for rounding."""
+    return are_close(mine, theirs, TOLERANCES.get(theirs[0].dtype, 1e-2) if theirs else 0.0)
 
 
 class _DrawingLayers:

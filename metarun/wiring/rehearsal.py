@@ -29,7 +29,7 @@ from metarun.errors import UserError, first_line
 from metarun.network import network_of
 from metarun.types import Algorithm, Aux, Episode, Learner, Params, State
 from metarun.wiring.module_checks import place_of
-from metarun.wiring.tensors import check_storable, is_alike
+from metarun.wiring.tensors import are_close, check_storable, is_alike
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +116,7 @@ def _differs(stage: Stage, learner: Learner) -> bool:
         if failed is None and wrong is None:
             if mapped is None or looped is None:
                 return False
-            pairs = list(zip(tree_leaves(mapped), tree_leaves(looped), strict=True))
-            largest = max((float(b.double().nan_to_num().abs().max()) for _, b in pairs if b.numel()), default=0.0)
-            return not all(
-                torch.allclose(a.double(), b.double(), rtol=tolerance, atol=tolerance * largest, equal_nan=True) for a, b in pairs
-            )
+            return not are_close(tree_leaves(mapped), tree_leaves(looped), tolerance)
     return False
 
 

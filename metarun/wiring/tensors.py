@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metarun.errors import UserError, printable
@@ -34,6 +35,19 @@ def check_storable(tensors: Mapping[str, Any], owner: str) -> None:
 def is_alike(stored: Tensor, expected: Tensor) -> bool:
     """Return whether shape and type agree."""
     return stored.shape == expected.shape and stored.dtype == expected.dtype
+
+
+def are_close(mine: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> bool:
+    """Return whether two lists of tensors are equal, but for rounding. NaN equals NaN.
+
+    tolerance: the largest difference of two equal values, as a share of the largest value in `theirs`.
+    """
+    mine, theirs = ([value.detach().double() for value in values] for values in (mine, theirs))
+    largest = max((float(value.nan_to_num().abs().max()) for value in theirs if value.numel()), default=0.0)
+    return len(mine) == len(theirs) and all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0.0, atol=tolerance * largest, equal_nan=True)
+        for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 def check_shape(name: str, stored: Tensor, expected: Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metarun.errors import UserError
-from metarun.wiring.tensors import check_no_others, check_storable, check_tensors, is_alike
+from metarun.wiring.tensors import are_close, check_no_others, check_storable, check_tensors, is_alike
 
 WANTED = {"w": torch.zeros(2, 3), "count": torch.tensor(0)}
 
@@ -53,3 +53,13 @@ def test_what_no_checkpoint_holds_is_named(value: object, words: str) -> None:
     check_storable(WANTED, "Mine")
     with pytest.raises(UserError, match=f"^{words}"):
         check_storable({**WANTED, "w": value}, "Mine")
+
+
+def test_close_tensors_differ_by_a_share_of_the_largest_value_of_all() -> None:
+    theirs = [torch.tensor([1.0, float("nan")]), torch.tensor([100.0])]
+    assert are_close([torch.tensor([1.9, float("nan")]), torch.tensor([99.1])], theirs, 0.01)
+    assert not are_close([torch.tensor([2.1, float("nan")]), torch.tensor([100.0])], theirs, 0.01)
+    assert not are_close([torch.tensor([1.0, 1.0]), torch.tensor([100.0])], theirs, 0.01)
+    assert not are_close(theirs[:1], theirs, 0.01)
+    assert not are_close([theirs[0][None], theirs[1]], theirs, 0.01)
+    assert are_close([], [], 0.0)
