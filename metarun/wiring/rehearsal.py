@@ -1,4 +1,4 @@
-"""The first check: an episode goes through what a run will do with it, before the first step.
+"""The rehearsal of a run: before the first step, an episode goes through training and evaluation.
 
 A rehearsal maps the training loss over two tasks and differentiates it, and then maps the scores of a validation over two tasks. torch
 cannot map every operation over tasks, and maps some to a wrong second derivative without an error. So the rehearsal compares the results
@@ -40,7 +40,6 @@ Stage = Callable[[Learner, bool, bool], Any]
 _CAUSES = {
     "calling .item()": "it branches on the value of a tensor, or calls .item()",
     "data-dependent control flow": "it branches on the value of a tensor",
-    "randomness error mode": "it draws random numbers from torch's global generator",
     "inplace arithmetic": "it writes values that differ from task to task into a tensor that all tasks share",
     "match the broadcast shape": "it writes values that differ from task to task into a tensor that all tasks share",
     "boolean mask": "it takes a boolean mask as an index",
@@ -54,7 +53,8 @@ _CAUSES = {
 def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Device) -> bool:
     """Return whether training or evaluation needs a loop over tasks in the place of a map.
 
-    episodes: one of "train" and one of "val". Logs the reason for a loop. Raises UserError where the loop fails too.
+    episodes: one of "train" and one of "val". Logs the reason for a loop. Raises UserError where the loop fails too, and
+    where the algorithm draws from torch's global generator.
     """
     params, state = _initial(algorithm)
     tensors = place(params, device.name), place(state, device.name)
@@ -88,6 +88,11 @@ def _needs_loop(learner: Learner, stages: Mapping[str, Stage]) -> bool:
         if error is None:
             reasons += ["torch maps one of its operations to another result"] if _differs(stage, learner) else []
             continue
+        if "randomness error mode" in str(error):
+            raise UserError(
+                f"{name} with {type(learner).__name__} draws random numbers from torch's global generator{place_of(error)}, and metarun "
+                "cannot repeat them; draw with metarun.draws and the argument `key`."
+            ) from error
         with _Active(learner) as active:
             _, final = _attempt(stage, learner, loop=True)
         if final is not None:

@@ -142,7 +142,6 @@ def test_functional_layer_norm_under_second_order_maml_is_looped_and_first_order
     [
         (lambda x: x * 2 if x.sum().item() > 0 else x, r"branches on the value of a tensor, or calls \.item\(\)"),
         (lambda x: torch.zeros(x.shape).add_(x), "a tensor that all tasks share"),
-        (lambda x: x + 0.0 * torch.rand_like(x), "draws random numbers from torch's global generator"),
         (lambda x: x.masked_fill(x > 0, 0.0) + x[x > 0].sum(), "takes a boolean mask as an index"),
     ],
 )
@@ -175,6 +174,11 @@ def test_a_method_of_the_users_that_returns_something_else_is_a_sentence(method:
     kind = type("Mine", (Maml,), method(Maml.init, Maml.loss))
     with pytest.raises(UserError, match=f"^{words}"):
         rehearse(maml(kind=kind), EPISODES, CPU)
+
+
+def test_draws_from_the_global_generator_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^training with ProtoNet draws .* generator \(test_rehearsal\.py, line \d+\), and metarun cannot"):
+        rehearse(protonet(lambda x: x + 0.0 * torch.rand_like(x)), EPISODES, CPU)
 
 
 def test_a_forward_that_lets_no_gradient_through_is_refused() -> None:
