@@ -93,7 +93,7 @@ class Network:
 
     @cached_property
     def fixed(self) -> dict[str, Tensor]:
-        """The tensors that no step changes, under their names in a `State`: frozen parameters, and buffers but running statistics."""
+        """The tensors that no step changes, under their names in a `State`: frozen parameters, and buffers except running statistics."""
         running = {id(value) for layer in self.norms for value in (layer.running_mean, layer.running_var, layer.num_batches_tracked)}
         frozen = {FROZEN + name: value for name, value in self.module.named_parameters() if not value.requires_grad}
         return frozen | {BUFFER + name: value for name, value in self.module.named_buffers() if id(value) not in running}

@@ -13,7 +13,7 @@ from metarun.types import Algorithm, Episode, WithTrajectory
 
 STEPS = ("inner_steps", "test_inner_steps", "max_inner_steps")
 SAMPLES = ("samples", "train_samples")
-"""Fields of an algorithm that count the networks of one task that exist at once, where it shows each inner step or samples."""
+"""Fields of an algorithm with a number of networks that one task holds at once: one for each inner step, or one for each sample."""
 
 TRAINED = 4
 """Copies of the parameters in a training with Adam: the parameters, the gradient and two moments."""
