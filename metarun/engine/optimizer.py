@@ -31,7 +31,7 @@ Pair = tuple[Positive, Positive]
 class Options(TypedDict, total=False):
     """Options of torch's optimizers. An option that is not here takes what torch takes."""
 
-    betas: tuple[BelowOne, BelowOne] | tuple[BelowOne, BelowOne, BelowOne]
+    betas: tuple[BelowOne, BelowOne]
     eps: NotNegative | tuple[NotNegative | None, NotNegative]
     weight_decay: NotNegative
     momentum: BelowOne
@@ -174,7 +174,7 @@ def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[s
     known = set(inspect.signature(make).parameters) - {"params", "lr"}
     for key in options:
         if key not in known:
-            raise UserError(f"optimizer.options.{key} is not an option of {same[0]}.{nearest(key, known)}")
+            raise UserError(f"optimizer.options.{key} is not an option of {same[0]}.{nearest(str(key), known)}")
     try:
         # torch refuses an empty list, and the options of an algorithm without parameters are checked too.
         optimizer = make(params or [torch.zeros(())], lr=lr, **_fused(params, known, options), **options)

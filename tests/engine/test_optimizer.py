@@ -116,6 +116,7 @@ def test_an_algorithm_without_parameters_needs_no_optimizer() -> None:
         ({"name": "LBFGS"}, "no optimizer 'LBFGS' that metarun can use"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'?"),
         ({"options": {"beta": [0.9, 0.9]}}, "optimizer.options.beta is not an option of Adam. Did you mean 'betas'?"),
+        ({"options": {1: 2}}, "optimizer.options.1 is not an option of Adam"),
         ({"options": {"betas": [0.9, 2.0]}}, "optimizer.options do not suit Adam"),
         ({"options": {"weight_decay": "x"}}, "optimizer.options do not suit Adam"),
         ({"lr": -1.0}, "optimizer.lr=-1.0 is too small; it must be at least 0"),

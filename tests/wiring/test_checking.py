@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import yaml
 from small import composed
 
 from metarun.commands.keys import check_train
 from metarun.errors import UserError
-from metarun.wiring.checking import check_values
+from metarun.wiring.checking import TRAINED, check_values
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ACCEPTED = yaml.safe_load((Path(__file__).parents[1] / "data/accepted_values.yaml").read_text(encoding="utf-8"))
@@ -159,3 +160,11 @@ def test_every_row_of_the_table_has_a_reason_and_every_pattern_a_key() -> None:
     assert all(len(row["why"]) > 10 for row in ACCEPTED)
     unused = [pattern for row in ACCEPTED for pattern in row["keys"] if not any(fnmatchcase(place, pattern) for place in places)]
     assert not unused
+
+
+@pytest.mark.parametrize("betas", [[0.9], [0.9, 0.99, 0.9]])
+def test_an_optimizer_has_two_betas(betas: list[float]) -> None:
+    config = composed()
+    config["optimizer"]["options"] = {"betas": betas}
+    with pytest.raises(UserError, match=r"^optimizer\.options\.betas=.* should be a list of 2\.$"):
+        check_values(config, TRAINED)
