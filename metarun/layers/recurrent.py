@@ -55,7 +55,7 @@ class _Recurrent(nn.RNNBase):
         if hx is None:
             sizes = (self.proj_size or self.hidden_size, self.hidden_size) if self.mode == "LSTM" else (self.hidden_size,)
             return [tuple(x.new_zeros(x.shape[1], size) for size in sizes)] * count
-        parts = hx if isinstance(hx, tuple) else (hx,)
+        parts = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         parts = tuple(part if part.dim() == 3 else part.unsqueeze(1) for part in parts)
         return [tuple(part[place] for part in parts) for place in range(count)]
 

@@ -56,6 +56,14 @@ def results(layer: Any, x: Tensor, state: Any) -> Any:
     return out, last, torch.autograd.grad(out.pow(3).sum() + sum(part.sum() for part in last), leaves)
 
 
+def test_the_first_state_of_an_lstm_may_be_a_list() -> None:
+    layer = nn.LSTM(3, 4).double()
+    x, state = random(5, 2, 3), first_state(layer, 2)
+    expected = layer(x, list(state))
+    adopt_layers(layer)
+    torch.testing.assert_close(layer(x, list(state)), expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_it_is_mapped_over_tasks_and_differentiated_twice(name: str) -> None:
     layer, x = LAYERS[name]().double(), random(3, 5, 2, 3)
