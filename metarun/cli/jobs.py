@@ -86,7 +86,7 @@ def train_job(cfg: DictConfig, folder: Path) -> float:
     from metarun.commands.keys import check_train
     from metarun.commands.train import train
 
-    config = plain(cfg) if cfg.resume is None else resume_config(cfg)
+    config = plain(cfg) if cfg.get("resume") is None else resume_config(cfg)
     check_train(config)
     config.pop("reproduce", None)
 
@@ -101,7 +101,7 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     for group in ("algo", "task", "backbone"):
         config.setdefault(group, {})
     config["typed"] = list(typed_keys())
-    config["options"] = {group: config["options"][group] for group in ("algo", "task", "backbone", "device")}
+    config["options"] = {group: config["options"].get(group) for group in ("algo", "task", "backbone", "device")}
     from metarun.commands.evaluate import evaluate
     from metarun.objectives import error
 

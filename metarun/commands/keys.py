@@ -74,7 +74,10 @@ def check_train(config: Mapping[str, Any]) -> None:
 def check_evaluation_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of an evaluation with its keys checked; refuse overrides that it does not read (`check_typed`)."""
     check_typed(config.get("typed", ()))
-    return fit_keys(config, annotations_of(EvalKeys))
+    fitted = fit_keys(config, annotations_of(EvalKeys))
+    if missing := [key for key in ("checkpoint", "split", "episodes", "seed") if key not in config]:
+        raise UserError(f"the config has no key '{missing[0]}'; `metarun eval` needs the keys of its own eval.yaml.")
+    return fitted
 
 
 def check_typed(typed: Collection[str]) -> None:

@@ -41,6 +41,7 @@ def belongings(tmp_path: Path) -> Path:
     (tmp_path / "garbage.pt").write_bytes(b"PK no checkpoint")
     (tmp_path / "norun").mkdir()
     (tmp_path / "conf/algo").mkdir(parents=True)
+    (tmp_path / "conf/root.yaml").write_text("a: 1\n")
     (tmp_path / "conf/algo/broken.yaml").write_text("_target_: [unclosed\n")
     (tmp_path / "conf/algo/absent.yaml").write_text("_target_: no_such_module.Thing\n")
     (tmp_path / "conf/algo/pointing.yaml").write_text("_target_: x.Y\nlr: ${algo.nothing}\n")
@@ -131,6 +132,13 @@ def assert_refused(answer: Answer, said: str) -> None:
 def test_a_bad_input_is_refused_with_a_sentence(command_line: CommandLine, belongings: Path, words: str, said: str) -> None:
     assert_refused(command_line(*words.split(" ")), said)
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(("command", "said"), [("train", "the config has no task"), ("eval", "the config has no key 'checkpoint'")])
+def test_a_root_config_without_the_keys_of_its_command_is_refused(
+    command_line: CommandLine, belongings: Path, command: str, said: str
+) -> None:
+    assert_refused(command_line(command, "--config-dir", "conf", "--config-name", "root"), said)
 
 
 def test_an_outputs_folder_that_cannot_be_made_is_refused(command_line: CommandLine, tmp_path: Path) -> None:
