@@ -152,7 +152,7 @@ def table(
     features: Names | None = None,
     categorical: Sequence[Text] = (),
     delimiter: Delimiter | None = None,
-    decimal: Literal[".", ","] | None = None,
+    decimal: Literal["point", "comma", ".", ","] | None = None,
     split: Shares = (0.7, 0.15, 0.15),
     split_seed: Seed = 0,
     tasks: Mapping[str, Listed] | None = None,

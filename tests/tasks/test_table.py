@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import composed
 
 from metarun.errors import UserError
 from metarun.tasks import table as module
 from metarun.tasks.table import table
+from metarun.wiring.checking import check_values
 
 HOUSES = {f"h{house}": [(rooms, 10 * house + rooms) for rooms in range(6)] for house in range(7)}
 
@@ -284,3 +286,9 @@ def test_a_column_of_too_many_words_is_refused_with_the_numbers(tmp_path: Path, 
     with pytest.raises(UserError, match=r"task\.categorical names 'x', which has 19 words in the training tasks; .* for 58 rows"):
         rows_of(tmp_path, {}, categorical=["x"])
     rows_of(tmp_path, {})
+
+
+@pytest.mark.parametrize("sign", ["decimal=point", "decimal=comma", "decimal='.'", "delimiter=semicolon", "delimiter=';'"])
+def test_the_words_and_characters_that_the_messages_name_are_accepted(sign: str):
+    config = composed("task=table", "task.path=x", "task.task_column=a", "task.target=b", f"task.{sign}")
+    assert check_values({"task": config["task"]}, ["task"])
