@@ -1,6 +1,6 @@
 """Any layout of folders, links and zips: episodes of distinct files, or one sentence; never another exception, a hang or a foreign file.
 
-The suite tries few layouts, always the same. METARUN_FUZZ_EXAMPLES=20000 tries that many new ones.
+`fuzz` says how many of them the suite tries.
 """
 
 from __future__ import annotations
@@ -21,22 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from fuzz import fuzz
+from hypothesis import event, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks.folder import class_split, folder
 from metarun.tasks.image_files import find_images
-
-EXAMPLES = int(os.environ.get("METARUN_FUZZ_EXAMPLES", "0"))
-FUZZ = settings(
-    max_examples=EXAMPLES or 30,
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 KINDS = [
     "png",
@@ -328,7 +320,7 @@ LAYOUTS = {
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo") or not hasattr(signal, "SIGALRM"), reason="this system has no pipes or no alarms")
-@FUZZ
+@fuzz(30)
 @given(**LAYOUTS)
 def test_any_folder_deals_episodes_of_distinct_files_or_is_refused(
     classes: int, images: int, kinds: list[str], changes: list[Change], top: str
@@ -351,7 +343,7 @@ NAMES = {
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarms")
-@FUZZ
+@fuzz(30)
 @given(
     **LAYOUTS,
     spelling=st.sampled_from(list(NAMES)),

@@ -1,6 +1,6 @@
 """Any table: standardised numbers that are those of the file, or one sentence; never another exception.
 
-The suite tries few tables, always the same. METARUN_FUZZ_EXAMPLES=20000 tries that many new ones.
+`fuzz` says how many of them the suite tries.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ import os
 import tempfile
 
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from fuzz import fuzz
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from metarun.errors import UserError
 from metarun.tasks.table import table
-
-EXAMPLES = int(os.environ.get("METARUN_FUZZ_EXAMPLES", "0"))
-FUZZ = settings(
-    max_examples=EXAMPLES or 40,
-    derandomize=not EXAMPLES,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 WORDS = ["a", "b", "c", "NA", "None", " d ", "e f", "1_0", "é", "日本", "x;y", "x,y", 'q"q', "two\nlines", "\u202e", "?"]
 ODD = [
@@ -68,7 +60,7 @@ def written(rows: list[list[str]], delimiter: str, end: str, quoting: int) -> st
     return text.getvalue()
 
 
-@FUZZ
+@fuzz(40)
 @given(
     header=HEADERS,
     rows=ROWS,
