@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -54,7 +55,8 @@ def of_images(files: ImageFiles) -> Fingerprint:
         read += int(sizes[place])
         if read > READ:
             break
-        sample.append([int(numbers[place]), _checksum(files, place)])
+        with suppress(OSError):  # `read_images` names a file that cannot be read, unless the cache has its image
+            sample.append([int(numbers[place]), _checksum(files, place)])
     found = {"kind": "images", "count": len(names), "sample": torch.tensor(sample, dtype=torch.int64).reshape(-1, 2)}
     listed = torch.stack([numbers[order], sizes[order]], dim=1)
     if len(names) <= LISTED:

@@ -94,6 +94,15 @@ def test_a_sample_reads_no_more_than_its_limit(root: Path, monkeypatch: pytest.M
     assert len(of_images(find_images(root))["sample"]) == 3
 
 
+def test_a_file_that_cannot_be_read_is_not_in_the_sample(root: Path) -> None:
+    files = find_images(root)
+    before = of_images(files)
+    (root / "c0/0.bmp").unlink()
+    now = of_images(files)
+    assert len(now["sample"]) == 17
+    assert differences(before, now) == []
+
+
 def a_table(path: Path, factor: float = 1.0, rows: int = 4, tasks: int = 4) -> dict[str, Any]:
     lines = [f"t{task},{row},{factor * task * row}" for task in range(tasks) for row in range(rows)]
     path.write_text("\n".join(["task,x,y", *lines]))
