@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from small import composed, kinds_of
 from metarun import testing
 from metarun.commands.train import train
 from metarun.errors import UserError
-from metarun.tasks import omniglot
+from metarun.tasks import named_splits, omniglot
+from metarun.tasks.published import published
 from metarun.wiring.build import build, build_optimizer, build_settings, build_source, start
 from metarun.wiring.instantiate import instantiate
 
@@ -89,14 +91,29 @@ def small_folder(folder: Path) -> list[str]:
     return [f"task.root={folder / 'pictures'}", "task.image_size=6", *LEAST_PICTURES]
 
 
+def small_copy(folder: Path, name: str) -> list[str]:
+    """Write a copy of a published set with two empty images of each class, or CIFAR-100 with two images of each class."""
+    if name in ("cifar_fs", "fc100"):
+        for part in ("train.bin", "test.bin"):
+            (folder / part).write_bytes(b"".join(bytes([0, number]) + 3072 * bytes([number]) for number in range(100)))
+        return [f"task.root={folder}", *LEAST_PICTURES]
+    for cls in published(name).classes:
+        (folder / cls).mkdir()
+        for picture in range(2):
+            (folder / f"{cls}/{picture}.png").touch()
+    return [f"task.root={folder}", "task.image_size=6", *LEAST_PICTURES]
+
+
 @pytest.mark.parametrize("option", options("task"))
-def test_every_task_deals_numbered_episodes(option: str, tmp_path: Path, request: pytest.FixtureRequest):
+def test_every_task_deals_numbered_episodes(option: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     if option == "omniglot":
         request.getfixturevalue("omniglot_root")
+    monkeypatch.setattr(named_splits, "read_images", lambda files, **_: torch.randint(256, (len(files.names), 3, 6, 6), dtype=torch.uint8))
     words = {
         "table": lambda: small_table(tmp_path),
         "folder": lambda: small_folder(tmp_path),
         "glyphs": lambda: ["task.samples=2", *LEAST_PICTURES],
+        **{name: partial(small_copy, tmp_path, name) for name in ("mini_imagenet", "tiered_imagenet", "cub", "cifar_fs", "fc100")},
     }.get(option, list)()
     config = composed(f"task={option}", *words)
     testing.check_source(build_source(config))
