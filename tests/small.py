@@ -211,7 +211,7 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
         if key.endswith("layers") or key == "cg_steps":
             node[key] = min(value, 2)
         if key == "samples":
-            node[key] = min(value, 4)
+            node[key] = min(value, 2)
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
         head = traits_of(locate(node["_target_"])).head

@@ -28,6 +28,8 @@ DIFFERENT = [norm for norm in MODES if norm not in PER_EXAMPLE[1:]]
 OTHER = [norm for norm in DIFFERENT if norm != "batch"]
 """Those that `test_the_contract_holds` does not have."""
 SOURCES = {"classification": few_shot(), "regression": Lines()}
+SHORT = {"classification": few_shot(shots=1, queries=1), "regression": Lines(shots=3, queries=2)}
+"""Few examples, for what takes time with each example that a recurrent network reads."""
 
 
 def test_the_folder_was_found():
@@ -54,7 +56,7 @@ def test_programs_of_training_and_evaluation_give_the_same_bits_as_the_functions
 
         return map_tasks(one, *part)
 
-    shared, part = testing.start(algorithm), testing.first_episodes(SOURCES[kind], 2)
+    shared, part = testing.start(algorithm), testing.first_episodes(SHORT[kind], 2)
     for function in (train, score):
         with caplog.at_level(logging.INFO), torch.set_grad_enabled(function is train):
             found, expected = Recorded(function).program(shared, part).call(shared, part), function(shared, part)
