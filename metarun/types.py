@@ -91,9 +91,7 @@ Adapted = Any
 
 @dataclass(frozen=True)
 class Traits:
-    """Facts that metarun needs before it builds or runs an algorithm.
-
-    Declare them in the algorithm's class: `traits: ClassVar[Traits] = Traits(head=False)`.
+    """Facts that metarun needs before it builds or runs an algorithm, in its class: `traits: ClassVar[Traits] = Traits(head=False)`.
 
     head: the network is backbone + linear head (True), or the bare backbone (False).
     sequential: the algorithm reads examples one after the other in many small operations, as a recurrent network does.
@@ -283,6 +281,14 @@ class WithClassNumbers(Protocol):
 
     def numbered(self) -> TaskSource:
         """Return the same source, with class numbers in its episodes (`Examples.classes`)."""
+
+
+@runtime_checkable
+class WithUnits(Protocol):
+    """A source of regression with standardised targets, whose errors can be told in the targets' own units."""
+
+    def units(self) -> Mapping[str, float]:
+        """Return target -> the size of one standardised unit in its own unit, in the order of the columns of y."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from typing import Any
 
 from metarun.commands.overlap import described
 from metarun.engine.report import Report
+from metarun.engine.units import SHOWN_TARGETS, Errors
 from metarun.files.writing import write_text
 
 
@@ -19,7 +20,7 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     """Return the result as one line for a person."""
     interval = f"95 % interval over {report.episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {report.diverged} diverged" if report.diverged else ""
-    return f"{_score(report)}{_more(report)}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
+    return f"{_score(report)}{targets_told(report.by_target)}{_more(report)}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
 
 
 def protocol(metric: str, facts: Mapping[str, Any]) -> str:
@@ -79,6 +80,21 @@ def with_interval(metric: str, value: float | None, ci95: float | None, digits: 
     return f"{metric} {scale * value:.{digits}f}{unit}" + (f" ± {scale * ci95:.{digits}f}" if known and ci95 is not None else "")
 
 
+def targets_told(errors: Errors | None) -> str:
+    """Return the errors of the first targets in their own units, such as "; price: RMSE 12.3 (11.2 to 13.4), MAE 9.1 ± 0.8"."""
+    parts = []
+    for target, each in list((errors or {}).items())[:SHOWN_TARGETS]:
+        low, high, half = (each.get(name, math.nan) for name in ("rmse_low", "rmse_high", "mae_ci95"))
+        rmse = f" ({low:.4g} to {high:.4g})" if math.isfinite(low) and math.isfinite(high) else _plus_minus(each.get("rmse_ci95"))
+        parts.append(f"; {target}: RMSE {each['rmse']:.4g}{rmse}, MAE {each['mae']:.4g}{_plus_minus(half)}")
+    more = len(errors or {}) - len(parts)
+    return "".join(parts) + (f"; {more} more targets in report.json" if more else "")
+
+
+def _plus_minus(half: float | None) -> str:
+    return f" ± {half:.2g}" if half is not None and math.isfinite(half) else ""
+
+
 def _more(report: Report) -> str:
     """Return the other scores: accuracy by presentation for readers of sequences, likelihood and coverage for regression."""
     if report.by_presentation is not None:
@@ -128,7 +144,7 @@ def write_scores(path: Path, report: Report) -> None:
     """Write the score of each episode as CSV, and its negative log-likelihoods where the report has them."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    columns = {report.metric: report.scores}
+    columns = {report.metric: report.scores, **(report.target_errors or {})}
     columns |= {name: each for name, each in (("nll", report.nlls), ("joint_nll", report.joint_nlls)) if each}
     writer.writerow(["episode", *columns])
     writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))

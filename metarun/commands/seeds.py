@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from metarun.commands.overrides import NO_CHANGE, leaves
-from metarun.commands.report_files import bound, origin, protocol, with_interval
+from metarun.commands.report_files import bound, origin, protocol, targets_told, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
 from metarun.engine.report import Report
+from metarun.engine.units import over_runs as targets_over_runs
 from metarun.errors import UserError
 from metarun.records.checkpoint import Checkpoint
 
@@ -62,6 +63,7 @@ def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
         "diverged": sum(report.diverged for report in reports),
         "not_finite": sum(report.not_finite for report in reports),
         "bayes": reports[0].bayes,
+        "by_target": targets_over_runs([report.by_target for report in reports]),
     }
 
 
@@ -76,5 +78,6 @@ def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mappi
     middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
     episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
-    total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}{bound(reports[0])}"
+    beside = f"{targets_told(figures.get('by_target'))}{bound(reports[0])}"
+    total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}{beside}"
     return [*text, f"{total}  [95 % interval over {len(reports)} training seeds, each on {episodes}, {protocol(metric, facts)}{diverged}]"]

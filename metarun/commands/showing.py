@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from metarun import draws
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
+from metarun.engine.units import Errors
 from metarun.episodes import deal
 from metarun.functional import without_map
 from metarun.records.pictures import curve_figure, episode_figure
@@ -30,7 +31,7 @@ CURVE_POINTS = 200
 
 
 class Showing:
-    """Notes and draws validations; `last` is the summary of the latest one.
+    """Notes and draws validations; `last` is the summary of the latest one, and `by_target` has the errors in units of each step.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
     steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. Without
@@ -40,11 +41,14 @@ class Showing:
     def __init__(self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings) -> None:
         self.algorithm, self.source, self.tracker, self.settings = algorithm, source, tracker, settings
         self.last: dict[str, Any] | None = None
+        self.by_target: dict[int, Errors] = {}
         self._drawn = -PAUSE
 
     def show(self, position: Position, report: Report) -> None:
         """Note the report, and draw it unless the last picture is too recent. The last step is always drawn."""
         self.last = report.summary()
+        if report.by_target is not None:
+            self.by_target[position.step] = report.by_target
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
             return

@@ -13,7 +13,7 @@ import torch
 from metarun.commands import remedies
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, resume_config
-from metarun.commands.report_files import write_json, write_splits
+from metarun.commands.report_files import targets_told, write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
@@ -126,9 +126,11 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             raise Stopped
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
+        best = {**best, **({"by_target": known} if (known := showing.by_target.get(best["step"])) else {})}
         chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
-    print(f"{printable(told(selection, end.best, [described(each) for each in overlaps]))}; run folder {folder}")
+    errors = targets_told(showing.by_target.get(best["step"]))
+    print(f"{printable(told(selection, end.best, [described(each) for each in overlaps], errors))}; run folder {folder}")
     print("\n".join(next_commands(folder, end.best)))
     return selection.error(best["score"])
 
@@ -142,14 +144,14 @@ def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = ()) -> str:
-    """Return the best validation of a run as one line for a person."""
+def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = (), errors: str = "") -> str:
+    """Return the best validation of a run as one line for a person. errors: in the units of the targets, as of `targets_told`."""
     if best is None:
         return "no checkpoint is the best one, since at every validation a task was not finite"
     beside = f", mean {selection.objective.metric} {best['mean']:.4f}" if selection.statistic != "mean" else ""
     noted = f"; it was trained on {' and '.join(overlaps)}" if overlaps else ""
     score = f"best validation {selection.name} {best['score']:.4f} at step {best['step']}"
-    return f"{score} (chosen by the {selection}{beside}){noted}"
+    return f"{score} (chosen by the {selection}{beside}){errors}{noted}"
 
 
 def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer) -> Checkpoint:

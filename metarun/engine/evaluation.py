@@ -14,6 +14,7 @@ from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
 from metarun.engine.report import Report, summarise
+from metarun.engine.units import errors_by_target, units_of
 from metarun.episodes import deal
 from metarun.errors import UserError
 from metarun.functional import map_tasks
@@ -63,9 +64,10 @@ def evaluate(
     """
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
-    score = TaskScores(algorithm, by_step, inner_step)
+    units = units_of(source)
+    score = TaskScores(algorithm, by_step, inner_step, units is not None)
     scored = episodes_of.map(score, (params, state, observations), runner or Runner(Plan()), runs, progress)
-    return summarise(algorithm.objective, scored, variance)
+    return summarise(algorithm.objective, scored, variance, units)
 
 
 def observation_variance(
@@ -107,16 +109,16 @@ def observation_variance(
 class TaskScores:
     """`score_episode` over a chunk of episodes. Objects with the same algorithm and steps are equal, so a runner records one."""
 
-    def __init__(self, algorithm: Learner, by_step: str, inner_step: int | None = None) -> None:
-        self.algorithm, self.asked = algorithm, (by_step, inner_step)
+    def __init__(self, algorithm: Learner, by_step: str, inner_step: int | None = None, by_target: bool = False) -> None:
+        self.algorithm = algorithm
+        self.asked: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "by_target": by_target}
 
     def __call__(self, shared: tuple[Params, State, Tensor | None], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the scores of a chunk. shared: params, state and the variance of the observations. chunk: episodes and keys."""
         params, state, variance = shared
 
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            by_step, inner_step = self.asked
-            return score_episode(self.algorithm, params, state, episode, key, by_step=by_step, inner_step=inner_step, variance=variance)
+            return score_episode(self.algorithm, params, state, episode, key, **self.asked, variance=variance)
 
         scores: dict[str, Tensor] = map_tasks(one, *chunk)
         return scores
@@ -125,7 +127,7 @@ class TaskScores:
         return isinstance(other, TaskScores) and self.algorithm is other.algorithm and self.asked == other.asked
 
     def __hash__(self) -> int:
-        return hash((id(self.algorithm), self.asked))
+        return hash((id(self.algorithm), *self.asked.values()))
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def score_episode(
     by_step: str = "all",
     inner_step: int | None = None,
     variance: Tensor | None = None,
+    by_target: bool = False,
 ) -> dict[str, Tensor]:
     """Return, by name, the tensors of one episode that `summarise` combines.
 
@@ -194,6 +197,7 @@ def score_episode(
     if algorithm.objective.kind == "classification":
         return scored | _of_classification(algorithm.objective, outputs[-1], query)
     scored["baseline"] = _baseline(algorithm.objective, support, query)
+    scored |= errors_by_target(outputs[-1], query) if by_target else {}
     return scored | regression_figures(algorithm, path[-1], query, outputs[-1], variance)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metarun.engine.averages import interval, mean, median, std, worst
+from metarun.engine.units import Errors, in_units
 from metarun.objectives import Objective
 
 DIVERGED_RATIO = 10.0
@@ -46,6 +48,8 @@ class Report:
     on validation episodes, else None.
     by_presentation: accuracy at the n-th presentation of a class, n = 1 …, over all episodes, for an algorithm that reads sequences.
     by_presentation_ci95: as ci95, over the accuracies of the episodes. Both are None for other algorithms.
+    by_target: in regression, the errors of each target in its own unit (`metarun.engine.units`), after the last inner step; None where
+    the source does not know the units. target_errors: the same by episode.
     """
 
     metric: str
@@ -77,16 +81,21 @@ class Report:
     own_nll: float | None = None
     own_nll_ci95: float | None = None
     bayes: dict[str, float] | None = None
+    by_target: Errors | None = None
+    target_errors: dict[str, list[float]] = field(repr=False, default_factory=dict)
     nlls: list[float] = field(repr=False, default_factory=list)
     joint_nlls: list[float] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """Return all figures except those of single episodes."""
-        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls", "joint_nlls")}
+        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls", "joint_nlls", "target_errors")}
 
 
-def summarise(objective: Objective, scored: dict[str, Tensor], variance: float | None = None) -> Report:
-    """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted."""
+def summarise(
+    objective: Objective, scored: dict[str, Tensor], variance: float | None = None, units: Mapping[str, float] | None = None
+) -> Report:
+    """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted. units: as of `units_of`."""
+    by_target, target_errors = in_units(scored, units) if units else (None, {})
     by_step = worst(scored["by_step"]) if objective.kind == "regression" else scored["by_step"].double()
     last = by_step[:, -1]
     return Report(
@@ -103,6 +112,8 @@ def summarise(objective: Objective, scored: dict[str, Tensor], variance: float |
         **_by_objective(objective, scored, last),
         spread=mean(scored["spread"]) if "spread" in scored else None,
         variance=variance,
+        by_target=by_target,
+        target_errors=target_errors,
         **_by_presentation(scored),
         **{"nll": None} | _likelihoods(scored),
     )

@@ -29,6 +29,7 @@ from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
 from metarun.engine.selection import Selected, Selection
+from metarun.engine.units import SHOWN_TARGETS
 from metarun.engine.validation import Validation, judged, values_to_log
 from metarun.errors import NotFiniteError
 from metarun.functional import map_tasks, without_map
@@ -238,7 +239,8 @@ def _validate_and_track(
         if on_evaluation is not None:
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
-    progress.update(position.step, **{f"val {report.metric}": report.mean})
+    errors = {f"val rmse {target}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
+    progress.update(position.step, **{f"val {report.metric}": report.mean, **errors})
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
     for name in names:
         save(position, name)

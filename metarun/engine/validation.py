@@ -66,6 +66,8 @@ def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
     values = {f"val/{report.metric}": report.mean, "val/ci95": report.ci95}
     if report.metric != "accuracy":
         values |= {f"val/{report.metric}_median": report.median, "val/diverged": float(report.diverged)}
+    for target, errors in (report.by_target or {}).items():
+        values |= {f"val/{name}/{target}": errors[name] for name in ("rmse", "mae")}
     if len(report.by_step) > 1:
         values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
     score = selection.score(report)

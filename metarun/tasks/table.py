@@ -66,6 +66,7 @@ class TableTasks:
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
     data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
+    target_names: the columns of y; () where they have no names.
     """
 
     x: Tensor
@@ -78,6 +79,7 @@ class TableTasks:
     skip_small: bool = False
     objective: str = "regression"
     data: str = ""
+    target_names: Sequence[str] = ()
     files: Fingerprint = field(default_factory=dict, repr=False, compare=False)
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
@@ -119,6 +121,10 @@ class TableTasks:
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the file."""
         return {**self.files, "name": self.data} if self.files else {}
+
+    def units(self) -> dict[str, float]:
+        """Return target -> the standard deviation that standardises it."""
+        return dict(zip(self.target_names, self.targets.std.tolist(), strict=False))
 
     def population(self, split: str) -> int:
         """Return the number of tasks of a split."""
@@ -179,10 +185,10 @@ def table(
     splits = _split(sorted(named.known), split, split_seed) if tasks is None else _checked(tasks, named.known)
     order = np.argsort(named.codes, kind="stable")  # the rows of one task next to each other, tasks as they first occur
     train = np.isin(named.codes, [code for code, name in enumerate(named.known) if name in set(splits["train"])])
-    x, encoder = _standardised(columns, order, train, inputs, "feature")
-    y, decoder = _standardised(columns, order, train, targets, "target")
+    (x, encoder), (y, decoder) = (_standardised(columns, order, train, *each) for each in ((inputs, "feature"), (targets, "target")))
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
-    facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": of_table(expanded(path), len(order), len(counts))}
+    known = of_table(expanded(path), len(order), len(counts))
+    facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": known, "target_names": targets}
     return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
 
 

@@ -104,6 +104,27 @@ def test_a_sentence_has_the_joint_likelihood_and_the_bound_of_the_task() -> None
     assert "mse 2.0300, its mean as a point prediction: nll 1.770  [" in text
 
 
+def test_a_sentence_has_the_errors_in_the_units_of_the_first_targets() -> None:
+    errors = {"rmse": 12.34, "rmse_low": 11.2, "rmse_high": 13.4, "mae": 9.06, "mae_ci95": 0.83, "unit": 30.0}
+    regressed = {"median": 0.9, "baseline": 3.0}
+    said = report_files.sentence(report_of("mse", 1.0, 0.1, **regressed, by_target={"price": errors}), REGRESSED)
+    assert "mean predictor 3.0000); price: RMSE 12.34 (11.2 to 13.4), MAE 9.06 ± 0.83  [" in said
+    one_episode = {"rmse": 2.0, "rmse_low": math.nan, "rmse_high": math.nan, "mae": 1.0, "mae_ci95": math.nan, "unit": 1.0}
+    assert report_files.targets_told({"a": one_episode}) == "; a: RMSE 2, MAE 1"
+    assert (
+        report_files.targets_told({"a": {"rmse": 2.0, "rmse_ci95": 0.5, "mae": 1.0, "mae_ci95": 0.25}}) == "; a: RMSE 2 ± 0.5, MAE 1 ± 0.25"
+    )
+    assert report_files.targets_told(dict.fromkeys("abcde", errors)).endswith("; 2 more targets in report.json")
+    assert report_files.targets_told(None) == ""
+
+
+def test_each_targets_errors_by_episode_have_columns(tmp_path: Path) -> None:
+    report = report_of("mse", 1.0, 0.1, scores=[1.0, 2.0], target_errors={"rmse a": [3.0, 4.0], "mae a": [5.0, 6.0]})
+    report_files.write_scores(tmp_path / "scores.csv", report)
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert rows == [["episode", "mse", "rmse a", "mae a"], ["0", "1.0", "3.0", "5.0"], ["1", "2.0", "4.0", "6.0"]]
+
+
 def test_a_likelihood_that_is_not_finite_has_no_interval_and_an_equal_joint_one_is_left_out() -> None:
     text = report_files.sentence(dataclasses.replace(regression(joint_nll=math.inf), nll=math.inf, nll_ci95=math.inf), REGRESSED)
     assert "; nll inf, 90 % interval covers" in text

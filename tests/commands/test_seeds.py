@@ -55,6 +55,15 @@ def test_the_bound_of_the_task_stands_beside_the_mean_over_runs() -> None:
     assert "; Bayes nll 1.000, joint 0.250, mse 2.0000" in lines(reports, [run(0), run(1)], facts, figures)[-1]
 
 
+def test_errors_in_units_have_an_interval_over_the_runs() -> None:
+    errors = [{"price": {"rmse": value, "mae": 2.0, "unit": 3.0}} for value in (10.0, 12.0)]
+    reports = [dataclasses.replace(report(1.0, metric="mse"), by_target=each) for each in errors]
+    facts = {"ways": None, "shots": 2, "queries": 100, "norm": None, "inner_steps": 3, "split": "test", "seed": 0}
+    figures = over_runs(reports)
+    assert figures["by_target"]["price"]["rmse"] == 11.0
+    assert "; price: RMSE 11 ± 13, MAE 2 ± 0" in lines(reports, [run(0), run(1)], facts, figures)[-1]
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,21 @@ def test_a_checkpoint_is_judged_by_the_selection(select: str, score: float) -> N
     assert judged(checked.selection, report, 7, before) == (before, [])
     assert judged(checked.selection, report, 7, before, keep=2)[1] == ["step_7.pt"]
     assert values_to_log(checked.selection, report)["val/selected"] == pytest.approx(score)
+
+
+class InUnits(Numbered):
+    def units(self) -> dict[str, float]:
+        return {"price": 5.0}
+
+
+def test_errors_in_the_unit_of_the_target_are_logged_beside_the_standardised_one() -> None:
+    """After step 2 the errors are 0, 1 and 3: mse 10/3, mae 4/3, in units of 5."""
+    checked = validation(Offset(ERRORS), "mean")
+    report = dataclasses.replace(checked, source=InUnits()).run({}, {"scale": torch.tensor(1.0)})[1]
+    logged = values_to_log(checked.selection, report)
+    assert logged["val/rmse/price"] == pytest.approx(5.0 * math.sqrt(10 / 3))
+    assert logged["val/mae/price"] == pytest.approx(5.0 * 4 / 3)
+    assert logged["val/mse"] == pytest.approx(10 / 3)
 
 
 def test_an_inner_step_that_thin_scores_leave_out_is_scored_where_it_is_selected() -> None:

@@ -116,6 +116,14 @@ def test_several_targets_and_chosen_features(tmp_path: Path):
     torch.testing.assert_close(query.y[:, 0], -query.y[:, 1])
 
 
+def test_the_unit_of_a_target_is_its_deviation_over_the_training_rows(tmp_path: Path):
+    """Training rows (1, 10), (3, 30) of y and z: deviations 1 and 10."""
+    text = "t,x,y,z\na,0,1,10\na,1,3,30\nb,2,9,90\nb,3,9,90\nc,4,5,50\nc,5,5,50\n"
+    split = {"train": ["a"], "val": ["b"], "test": ["c"]}
+    source = table(path=write(tmp_path, text), task_column="t", target=["z", "y"], tasks=split, shots=1, queries=1)
+    assert source.units() == {"z": 10.0, "y": 1.0}
+
+
 def test_a_batch_is_its_episodes(tmp_path: Path):
     source, indices = houses(tmp_path), torch.tensor([5, 0, 99])
     for place, index in enumerate(indices.tolist()):
