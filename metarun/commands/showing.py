@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
+from metarun.compute.running import Runner
+from metarun.engine.evaluation import observation_variance
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
 from metarun.engine.units import Errors
@@ -31,17 +33,22 @@ CURVE_POINTS = 200
 
 
 class Showing:
-    """Notes and draws validations; `last` is the summary of the latest one, and `by_target` has the errors in units of each step.
+    """Notes and draws validations.
+
+    last: the summary of the latest one. variance: of a regression's observations in it. by_target: the errors in units of each step.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
     steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. Without
     figures in the tracker (`Tracker.draws_figures`), there are no pictures.
     """
 
-    def __init__(self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings) -> None:
+    def __init__(
+        self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings, variance: float | None = None
+    ) -> None:
         self.algorithm, self.source, self.tracker, self.settings = algorithm, source, tracker, settings
         self.last: dict[str, Any] | None = None
         self.by_target: dict[int, Errors] = {}
+        self.variance = variance
         self._drawn = -PAUSE
 
     def show(self, position: Position, report: Report) -> None:
@@ -49,6 +56,9 @@ class Showing:
         self.last = report.summary()
         if report.by_target is not None:
             self.by_target[position.step] = report.by_target
+        with Runner(self.settings.eval_plan) as runner:
+            same: dict[str, Any] = {"episodes": self.settings.eval_episodes, "runner": runner, "device": self.settings.device}
+            self.variance = observation_variance(self.algorithm, position.params, position.state, self.source, **same)
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
             return

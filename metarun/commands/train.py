@@ -31,10 +31,12 @@ from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
-from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
+from metarun.tasks.fingerprint import fingerprint_of
+from metarun.tasks.preparation import preparation_by
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
 from metarun.wiring.checking import TRAINED, check_values
 from metarun.wiring.instantiate import instantiate
+from metarun.wiring.shapes import Shapes
 
 
 def train(config: dict[str, Any], folder: Path) -> float:
@@ -53,7 +55,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     settings = build_settings(parts)
     origins = training_origins(parts.source, check_start(parts.config, parts.source))
     position, optimizer = start(parts, settings)
-    return _run(Run(parts, settings, folder, origins, fingerprint_of(parts.source)), position, optimizer)
+    return _run(Run(parts, settings, folder, origins, use_of(parts)), position, optimizer)
 
 
 def _resume(config: dict[str, Any], folder: Path) -> float:
@@ -78,21 +80,23 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     position = Position(stored.step, params, state, stored.best, dict(stored.window))
-    return _run(Run(parts, settings, folder, stored.origins, fingerprint_of(parts.source), stored.step), position, optimizer)
+    return _run(Run(parts, settings, folder, stored.origins, use_of(parts), stored.step, stored.variance), position, optimizer)
 
 
 class Run(NamedTuple):
     """The parts of a run that its steps leave as they are.
 
-    origins, data: see `Checkpoint`. resume_step: None for a new run.
+    origins: see `Checkpoint`. resume_step: None for a new run.
+    use: the entries `data`, `preparation` and `shapes` of `Checkpoint`. variance: see `Checkpoint`; of the stopped run.
     """
 
     parts: Parts
     settings: Settings
     folder: Path
     origins: list[str]
-    data: Fingerprint
+    use: Mapping[str, Any]
     resume_step: int | None = None
+    variance: float | None = None
 
 
 def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
@@ -107,10 +111,10 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             # Not earlier: a run that is killed goes on from an older last.pt, which names other files.
             pruned = name == checkpoint.LAST and settings.keep > 1
             then = partial(remove_others, checkpoints, STEP_FILES, kept_files(position.best)) if pruned else None
-            saver.save(checkpoints / name, _checkpoint(run, position, optimizer), then)
+            saver.save(checkpoints / name, _checkpoint(run, position, optimizer, showing.variance), then)
 
         write_splits(parts.config, folder)
-        showing = Showing(parts.algorithm, parts.source, tracker, settings)
+        showing = Showing(parts.algorithm, parts.source, tracker, settings, run.variance)
         hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
         try:
             with allocating("a step", "lower device.task_chunk, tasks_per_step or the sizes of the task"):
@@ -154,7 +158,7 @@ def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequenc
     return f"{score} (chosen by the {selection}{beside}){errors}{noted}"
 
 
-def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer) -> Checkpoint:
+def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer, variance: float | None) -> Checkpoint:
     return Checkpoint(
         step=position.step,
         params=position.params,
@@ -165,8 +169,19 @@ def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer) -> Chec
         config=run.parts.config,
         execution=execution(run.parts, run.settings),
         origins=run.origins,
-        data=run.data,
+        variance=variance,
+        **run.use,
     )
+
+
+def use_of(parts: Parts) -> dict[str, Any]:
+    """Return the entries of a checkpoint that describe its data, so that it can be used without them."""
+    preparation = preparation_by(parts.source)
+    return {
+        "data": fingerprint_of(parts.source),
+        "preparation": {} if preparation is None else preparation.stored(),
+        "shapes": Shapes.of(parts.source).stored(),
+    }
 
 
 def execution(parts: Parts, settings: Settings) -> dict[str, Any]:

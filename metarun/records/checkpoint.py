@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,10 +24,11 @@ from metarun.records.archive import DamagedError, is_whole
 from metarun.records.content import Copier, digest
 from metarun.records.untrusted import read
 
-FORMAT = 3
+FORMAT = 4
 """Version of the file format. Add one when older versions of metarun cannot read the new files."""
-READABLE = (2, FORMAT)
-"""The formats that `load` reads. Files of format 2 have no digest and no description of their data."""
+READABLE = (2, 3, FORMAT)
+"""The formats that `load` reads. Files of format 2 have no digest and no description of their data. Files before format 4 do not say how
+their inputs are prepared."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
@@ -41,7 +43,10 @@ class Checkpoint:
     window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
-    (`metarun.tasks.fingerprint`); {} where they are unknown. version: of the metarun that wrote the file. format: of the file.
+    (`metarun.tasks.fingerprint`); {} where they are unknown. preparation: how raw inputs become those of the run
+    (`metarun.tasks.preparation`); {} where they are taken as they are. shapes: of inputs and outputs (`metarun.wiring.shapes`); {} in the
+    file of an earlier metarun. variance: of a regression's observations around the predictions on validation tasks; None where the
+    algorithm has a distribution of its own. version: of the metarun that wrote the file. format: of the file.
     """
 
     step: int
@@ -54,6 +59,9 @@ class Checkpoint:
     execution: dict[str, Any] = field(default_factory=dict)
     origins: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, Any] = field(default_factory=dict)
+    variance: float | None = None
     version: str = metarun.__version__
     format: int = FORMAT
 
@@ -191,16 +199,18 @@ def _load(path: Path) -> Checkpoint:
 
 
 def _well_typed(checkpoint: Checkpoint) -> bool:
-    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.config, checkpoint.execution, checkpoint.data)
+    plain = (checkpoint.config, checkpoint.execution, checkpoint.preparation, checkpoint.shapes)
+    mappings = (checkpoint.optimizer, checkpoint.window, checkpoint.data, *plain)
     tensors = (checkpoint.params, checkpoint.state)
     return (
         _is_count(checkpoint.step)
         and all(type(mapping) is dict for mapping in mappings + tensors)
-        and all(type(name) is str for mapping in (*tensors, checkpoint.window, checkpoint.config, checkpoint.execution) for name in mapping)
+        and all(type(name) is str for mapping in (*tensors, checkpoint.window, *plain) for name in mapping)
         and all(isinstance(value, Tensor) for mapping in tensors for value in mapping.values())
         and all(type(value) in (int, float) for value in checkpoint.window.values())
         and (not checkpoint.window or checkpoint.window.get("steps", 0) > 0)
-        and not _holds_tensor([checkpoint.config, checkpoint.execution])
+        and not _holds_tensor(plain)
+        and (checkpoint.variance is None or (type(checkpoint.variance) is float and 0 < checkpoint.variance < math.inf))
         and (checkpoint.best is None or _is_best(checkpoint.best))
         and type(checkpoint.origins) is list
         and all(type(name) is str for name in checkpoint.origins)

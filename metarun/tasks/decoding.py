@@ -136,18 +136,22 @@ def decode(data: bytes, *, size: int, channels: int, name: str = "", depths: lis
     ending = PurePosixPath(name).suffix.lower()
     if ending in _RAW:
         raise UnreadableError(f"a raw photograph ({ending}); develop it to JPEG or TIFF")
-    mode = "L" if channels == 1 else "RGB"
     with _open(data, ending) as opened:
-        whole = math.prod(opened.size)
-        opened.draft(opened.mode, (2 * size, 2 * size))  # the JPEG decoder then skips detail that the resizing would drop
-        # A progressive JPEG is held whole, as coefficients, whatever the size of the result.
-        pixels = whole if opened.info.get("progressive") else math.prod(opened.size)
-        if pixels > MOST_PIXELS:
-            raise UnreadableError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS // 10**6} million; make it smaller")
-        with _PIXELS.hold(pixels):
-            depth = _depth(opened)
-            factor = max(1, min(opened.size) // (4 * size)) if pixels > _LARGE else 1
-            image = _upright(opened, _reduced(opened, depth, mode, factor, depths))
+        return shaped(opened, size=size, channels=channels, depths=depths)
+
+
+def shaped(opened: Image.Image, *, size: int, channels: int, depths: list[Depth] | None = None) -> np.ndarray:
+    """Return an image of Pillow's as `decode` returns a file: uint8 (size, size, channels). Pixels in memory stay as they are."""
+    mode, whole = "L" if channels == 1 else "RGB", math.prod(opened.size)
+    opened.draft(opened.mode, (2 * size, 2 * size))  # the JPEG decoder then skips detail that the resizing would drop
+    # A progressive JPEG is held whole, as coefficients, whatever the size of the result.
+    pixels = whole if opened.info.get("progressive") else math.prod(opened.size)
+    if pixels > MOST_PIXELS:
+        raise UnreadableError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS // 10**6} million; make it smaller")
+    with _PIXELS.hold(pixels):
+        depth = _depth(opened)
+        factor = max(1, min(opened.size) // (4 * size)) if pixels > _LARGE else 1
+        image = _upright(opened, _reduced(opened, depth, mode, factor, depths))
     image = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(size, size, channels)
 

@@ -98,14 +98,15 @@ def reader(files: ImageFiles) -> Iterator[Callable[[str], bytes]]:
     The function raises UnreadableError or OSError where the file cannot be read.
     """
     if files.root.is_dir():
-        yield lambda name: _read(files.root / name)
+        yield lambda name: read_file(files.root / name)
     else:
         with zipfile.ZipFile(files.root) as archive:
             entries = _entries(archive)
             yield lambda name: _unpack(archive, entries[name])
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file. Raises UnreadableError for another kind of file or too many bytes, and OSError."""
     # Should a pipe have taken the file's place since the listing, O_NONBLOCK keeps `open` from waiting for its writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:

@@ -22,6 +22,7 @@ from metarun.tasks.fingerprint import Fingerprint, fingerprint_of, joined
 from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
+from metarun.tasks.preparation import Preparation, preparation_by
 from metarun.types import Episode, Examples, TaskSource, WithClassNumbers, WithOrigins
 from metarun.values import Built, Count, NotNegative, Seed
 
@@ -104,6 +105,11 @@ class Mixture:
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprints of the sources that read files."""
         return joined({name: fingerprint_of(source) for name, source in self.sources.items()})
+
+    def preparation(self) -> Preparation | None:
+        """Return the preparation of the sources; None where they differ."""
+        first, *others = (preparation_by(source) for source in self.sources.values())
+        return first if all(each == first for each in others) else None
 
     def population(self, split: str) -> int | None:
         """Return the number of classes or tasks of all sources together; None where a source has no data set."""

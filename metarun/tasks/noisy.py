@@ -13,6 +13,7 @@ from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError
 from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
+from metarun.tasks.preparation import Preparation, preparation_by
 from metarun.types import Episode, TaskSource, WithOrigins
 
 
@@ -65,6 +66,10 @@ class Noisy:
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the source."""
         return fingerprint_of(self.source)
+
+    def preparation(self) -> Preparation | None:
+        """Return the preparation of the source."""
+        return preparation_by(self.source)
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the function of episode `index` without noise, (B, D'), at x (B, D); raises AttributeError where the source has none."""

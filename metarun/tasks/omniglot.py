@@ -90,7 +90,9 @@ def omniglot(
     images, parts, known = _read(folder, image_size, ink)
     classes = _divide(split, folder, parts, split_seed, turned)
     _refuse_overlap(split, classes)
-    return FewShot({name: _pool(images, chosen) for name, chosen in classes.items()}, data="omniglot", files=known, **sampling)
+    return FewShot(
+        {name: _pool(images, chosen, inverted=bool(ink)) for name, chosen in classes.items()}, data="omniglot", files=known, **sampling
+    )
 
 
 def _locate(root: str | None, download: bool) -> Path:
@@ -228,7 +230,7 @@ def _refuse_overlap(split: str, classes: Mapping[str, Sequence[Character]]) -> N
                 )
 
 
-def _pool(images: Tensor, classes: Sequence[Character]) -> ClassPool:
+def _pool(images: Tensor, classes: Sequence[Character], *, inverted: bool) -> ClassPool:
     """Copy the drawings of the classes, and turn them by the classes' turns; upright alphabets come first, each in one piece."""
     classes = sorted(classes, key=lambda character: (character.turns, character.alphabet, character.name))
     rows = torch.tensor([character.row for character in classes])[:, None] + torch.arange(DRAWINGS)
@@ -240,4 +242,5 @@ def _pool(images: Tensor, classes: Sequence[Character]) -> ClassPool:
         names=[character.label for character in classes],
         groups=[character.group for character in classes],
         origins=[f"{character.alphabet}/{character.name}" for character in classes],
+        inverted=inverted,
     )

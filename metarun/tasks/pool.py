@@ -23,6 +23,7 @@ class ClassPool:
     names: one name per class, for error messages.
     groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None without groups.
     origins: for each class, the name of the class that it is a copy of (a turned character: the upright one); None where none is a copy.
+    inverted: whether the images are those of the files with black and white exchanged.
     rows: (M,) the index in `images` of each of the M images, class by class; None where `images` holds exactly these M images.
     """
 
@@ -32,6 +33,7 @@ class ClassPool:
     groups: Sequence[str] | None = None
     rows: Tensor | None = None
     origins: Sequence[str] | None = None
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         size = len(self.images if self.rows is None else self.rows)

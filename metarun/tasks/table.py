@@ -27,6 +27,7 @@ from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
 from metarun.tasks.fingerprint import Fingerprint, of_table
 from metarun.tasks.points import Points, PointSampling, divide
 from metarun.tasks.pool import SPLITS
+from metarun.tasks.table_preparation import TablePreparation, prepared
 from metarun.types import Episode
 from metarun.values import Form, Listed, Names, Seed, Shares, Text
 
@@ -67,6 +68,7 @@ class TableTasks:
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
     data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
     target_names: the columns of y; () where they have no names.
+    prepared: how raw rows become `x` and `y`; None where that is unknown.
     """
 
     x: Tensor
@@ -81,6 +83,7 @@ class TableTasks:
     data: str = ""
     target_names: Sequence[str] = ()
     files: Fingerprint = field(default_factory=dict, repr=False, compare=False)
+    prepared: TablePreparation | None = field(default=None, repr=False, compare=False)
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
 
@@ -125,6 +128,10 @@ class TableTasks:
     def units(self) -> dict[str, float]:
         """Return target -> the standard deviation that standardises it."""
         return dict(zip(self.target_names, self.targets.std.tolist(), strict=False))
+
+    def preparation(self) -> TablePreparation | None:
+        """Return how raw rows become inputs and targets."""
+        return self.prepared
 
     def population(self, split: str) -> int:
         """Return the number of tasks of a split."""
@@ -187,8 +194,8 @@ def table(
     train = np.isin(named.codes, [code for code, name in enumerate(named.known) if name in set(splits["train"])])
     (x, encoder), (y, decoder) = (_standardised(columns, order, train, *each) for each in ((inputs, "feature"), (targets, "target")))
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
-    known = of_table(expanded(path), len(order), len(counts))
-    facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": known, "target_names": targets}
+    facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": of_table(expanded(path), len(order), len(counts))}
+    facts |= {"target_names": targets, "prepared": prepared(columns, train, (inputs, targets), (encoder, decoder))}
     return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
 
 

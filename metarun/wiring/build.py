@@ -53,6 +53,7 @@ from metarun.wiring.estimates import check_copies, check_step
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
+from metarun.wiring.shapes import Shapes
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,21 @@ def build(typed: Mapping[str, Any]) -> Parts:
         source = source.to(device.name)
     if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape; this task may have another
         source = fit_images(source, config["input_shape"])
+    return _built(config, source, device)
+
+
+def build_without_data(typed: Mapping[str, Any], shapes: Shapes) -> Parts:
+    """Build the network and the algorithm of a checkpoint's config for examples of these shapes; the task source stays unbuilt.
+
+    The `source` of the result deals episodes that only have the shapes. typed, errors: as in `build`.
+    """
+    config = copy.deepcopy(check_values(typed, ("algo", "backbone", "device")))
+    return _built(config, shapes, choose_device(config["device"]))
+
+
+def _built(config: dict[str, Any], source: TaskSource, device: Device) -> Parts:
+    """Build the algorithm for the first episodes of a source."""
+    lower = f"lower {largest_key(config, ['task'])}"
     with allocating("an episode", lower, counted=True):
         episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
     check_episodes(episodes, config["task"][TARGET])

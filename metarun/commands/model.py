@@ -1,0 +1,272 @@
+"""A trained model without its data: load a run, adapt it to examples of a user's, and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.commands.overrides import check_data
+from metarun.commands.trained import Trained, assemble, load_members
+from metarun.compute.device import place
+from metarun.compute.memory import allocating
+from metarun.engine.likelihood import predictive_of
+from metarun.errors import UserError, printable
+from metarun.functional import without_map
+from metarun.network import network_of
+from metarun.predictive import quantile
+from metarun.records.checkpoint import Checkpoint
+from metarun.tasks.preparation import Preparation, preparation_by, preparation_of
+from metarun.types import Adapted, Examples, traits_of
+from metarun.wiring.build import Parts, build, build_without_data
+from metarun.wiring.shapes import Shapes, shapes_of
+
+VALUES = 1 << 21
+"""Numbers of the queries that go through a network at once, where the outputs of a query do not depend on the other queries."""
+ANY_WAYS = ("protonet", "matching", "r2d2", "finetune", "memory", "nearest")
+"""The algorithms that take any number of classes, for messages."""
+
+
+def load(run: Any, trust: Any = (), device: str = "auto", best: int = 1) -> Model:
+    """Load a trained model; its data are not needed.
+
+    run: a run folder or a checkpoint, or a list of them, which form an ensemble. trust: the packages besides metarun that the run's config
+    may name. device: auto, cpu or cuda. best: how many of its best checkpoints a run contributes.
+
+    Raises UserError for files that cannot be used. The checkpoint of an earlier metarun does not say how its inputs are prepared, so its
+    data must be in their place.
+    """
+    paths, members = load_members(run, best, trust)
+    first = members[0]
+    config = {**first.config, "device": {**first.config["device"], "name": device}}
+    if first.shapes:
+        shapes = shapes_of(first.shapes, {**first.params, **first.state})
+        columns = shapes.columns["val"] if shapes.objective == "regression" else 0
+        preparation = preparation_of(first.preparation, shapes.inputs, columns)
+        parts = build_without_data(config, shapes)
+    else:
+        parts, shapes, preparation = _from_data(config, first, paths[0])
+    trained = assemble(parts, members)
+    name = parts.device.name
+    trained = trained._replace(params=place(trained.params, name), state=place(trained.state, name))
+    known = [member.variance for member in members]
+    variance = None if None in known else float(np.mean(known))  # type: ignore[arg-type]
+    return Model(trained, parts, shapes, preparation, variance, tuple(paths), tuple(members))
+
+
+def _from_data(config: Mapping[str, Any], stored: Checkpoint, path: Path) -> tuple[Parts, Shapes, Preparation]:
+    """Return the parts, the shapes and the preparation of a checkpoint that does not have them, from its data."""
+    try:
+        check_data(config, stored.config)
+        parts = build(config)
+    except UserError as error:
+        raise UserError(
+            f"an earlier metarun ({printable(stored.version)}) wrote {path}, which does not say how its inputs are prepared, and its data "
+            f"cannot be read: {str(error).rstrip('.')}. Put the data back, or train the run again."
+        ) from error
+    shapes, found = Shapes.of(parts.source), preparation_by(parts.source)
+    columns = shapes.columns["val"] if shapes.objective == "regression" else 0
+    return parts, shapes, preparation_of({}, shapes.inputs, columns) if found is None else found
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    trained: the algorithm with its tensors on the device. parts: the objects of the config. preparation: turns raw examples into inputs.
+    variance: of a regression's observations, None where it is unknown or not needed. paths, members: the checkpoints.
+    """
+
+    trained: Trained
+    parts: Parts
+    shapes: Shapes
+    preparation: Preparation
+    variance: float | None
+    paths: tuple[Path, ...]
+    members: tuple[Checkpoint, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of task: "classification" or "regression"."""
+        return self.shapes.objective
+
+    @property
+    def ways(self) -> int | None:
+        """The most classes that the model tells apart; None where it takes any number of classes."""
+        algorithm = self.parts.algorithm
+        traits = traits_of(algorithm)
+        fixed = traits.takes_sizes or (traits.head and network_of(algorithm) is not None)
+        return self.shapes.columns["val"] if fixed and self.kind == "classification" else None
+
+    def adapt(self, x: Any, y: Any, seed: int = 0) -> Predictor:
+        """Adapt to labelled examples, the support set, and return a predictor; the model stays as it is.
+
+        x: B inputs in their raw form, as the preparation takes them (`ImagePreparation.inputs`, `TablePreparation.inputs`).
+        y: B labels, any hashable values, of any number of classes with any numbers of examples; in regression B targets in their own unit.
+        seed: of the algorithm's draws. Equal examples and seeds give equal predictions; the draws are those of the first test episode of
+        `metarun eval seed=…`.
+
+        Raises UserError for examples that cannot be read, and for more classes than the head of the model has.
+        """
+        classes, targets, flat = self._labels(y)
+        inputs = self.preparation.inputs(x)
+        if len(inputs) != len(targets):
+            raise UserError(f"x has {len(inputs)} examples and y has {len(targets)}; they must have one label or target for each example.")
+        mask, numbers = None, None
+        if self.kind == "classification":
+            # Where the head has columns without a class, the mask tells the algorithm that they are absent.
+            mask = torch.ones(len(inputs), dtype=torch.bool) if targets.shape[1] > len(classes) else None
+            numbers = torch.full((targets.shape[1],), -1) if traits_of(self.parts.algorithm).class_numbers else None
+        support = self._placed(Examples(inputs, targets, mask, numbers))
+        key = draws.key(seed, "evaluate", "test", 0).to(self.parts.device.name)
+        with self._computing(f"the adaptation to {len(inputs)} examples", "give fewer examples"):
+            adapted = self.trained.algorithm.adapt(self.trained.params, self.trained.state, support, key)
+        return Predictor(self, adapted, classes, flat)
+
+    def _labels(self, y: Any) -> tuple[list[Hashable], Tensor, bool]:
+        """Return the classes, y as the algorithm takes it, (B, N) or (B, D), and whether the targets have no axis D."""
+        if self.kind == "regression":
+            targets = self.preparation.targets(y)
+            named = isinstance(y, Mapping) or hasattr(y, "columns")
+            return [], targets, targets.shape[1] == 1 and not named and np.ndim(y) == 1
+        labels = _plain_labels(y)
+        classes = list(dict.fromkeys(labels))
+        if self.ways is not None and len(classes) > self.ways:
+            raise UserError(
+                f"y has {len(classes)} classes, and this model ({_name(self)}) has a head for {self.ways}; give fewer classes, or "
+                f"train an algorithm that takes any number: {', '.join(ANY_WAYS)}."
+            )
+        place_of = {label: column for column, label in enumerate(classes)}
+        columns = torch.eye(self.ways or len(classes))
+        return classes, columns[torch.tensor([place_of[label] for label in labels])], False
+
+    def _placed(self, examples: Examples) -> Examples:
+        device = self.parts.device.name
+        return Examples(*(None if each is None else each.to(device) for each in examples))  # type: ignore[arg-type]
+
+    @contextmanager
+    def _computing(self, what: str, remedy: str) -> Iterator[None]:
+        """Compute as an evaluation does: without gradients, in the precision of the run."""
+        device = self.parts.device
+        cast = torch.autocast(device.name.split(":")[0], torch.bfloat16) if device.precision == "bf16" else nullcontext()
+        with torch.no_grad(), without_map(device.loop), cast, allocating(what, remedy):
+            yield
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that has adapted to a support set.
+
+    classes: the labels, in the order in which the support set first has them; the columns of probabilities have this order. flat: whether
+    the targets of a regression are single numbers.
+
+    A network with norm=batch normalises the queries by their own statistics, so there a prediction depends on the other queries of the
+    call, as in `metarun eval`: give all queries together. Elsewhere each query stands alone, and large calls are computed in parts.
+    """
+
+    model: Model
+    adapted: Adapted
+    classes: list[Hashable]
+    flat: bool = False
+
+    def predict(self, x: Any) -> list[Hashable] | np.ndarray:
+        """Return a label for each input; in regression the targets in their own unit, (B,), or (B, D) where `adapt` got several."""
+        outputs = self.outputs(x)
+        if self.model.kind == "regression":
+            return self._in_units(outputs)
+        return [self.classes[place] for place in outputs.argmax(dim=1).tolist()]
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Return the probabilities (B, N) of the classes, in the order of `classes`; UserError in regression."""
+        if self.model.kind == "regression":
+            raise UserError("a regression has no classes, and so no probabilities; `interval` gives ranges of the targets.")
+        probabilities: np.ndarray = self.outputs(x).double().softmax(dim=1).numpy()
+        return probabilities
+
+    def outputs(self, x: Any) -> Tensor:
+        """Return the logits (B, N) of the classes, or the outputs (B, D) as the network was trained to give them."""
+        outputs = torch.cat([self._outputs(part) for part in self._parts(x)])
+        return outputs[:, : len(self.classes)] if self.model.kind == "classification" else outputs
+
+    def interval(self, x: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the ends of the central interval that holds a target with probability `level`, in the unit of the targets.
+
+        None in classification, and where the model has no distribution: an algorithm without one needs the variance of the observations,
+        which a checkpoint has after its first validation.
+        """
+        if not 0 < level < 1:
+            raise UserError(f"level={level} must lie between 0 and 1.")
+        if self.model.kind == "classification":
+            return None
+        ends = [self._ends(part, level) for part in self._parts(x)]
+        if None in ends:
+            return None
+        low, high = (self._in_units(torch.cat(each)) for each in zip(*ends, strict=True))
+        return low, high
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        with self.model._computing(f"a prediction for {len(inputs)} inputs", "give fewer inputs at once"):
+            outputs = self.model.trained.algorithm.predict(self.adapted, inputs.to(self.model.parts.device.name))
+        return outputs.float().cpu()
+
+    def _ends(self, inputs: Tensor, level: float) -> tuple[Tensor, Tensor] | None:
+        """Return the ends of the intervals of some inputs, (B, D) each, in the unit of the outputs."""
+        model, device = self.model, self.model.parts.device.name
+        variance = None if model.variance is None else torch.tensor(model.variance, device=device)
+        query = model._placed(Examples(inputs, torch.zeros(len(inputs), model.shapes.columns["val"])))
+        with model._computing(f"a prediction for {len(inputs)} inputs", "give fewer inputs at once"):
+            found = predictive_of(model.trained.algorithm, self.adapted, query, variance)
+            if found is None:
+                return None
+            return quantile(found, 0.5 * (1 - level)).cpu(), quantile(found, 0.5 * (1 + level)).cpu()
+
+    def _in_units(self, outputs: Tensor) -> np.ndarray:
+        values: np.ndarray = self.model.preparation.in_units(outputs).numpy()
+        return values[:, 0] if self.flat else values
+
+    def _parts(self, x: Any) -> Iterator[Tensor]:
+        """Yield the prepared inputs in parts that fit into memory; in one part where the outputs depend on all inputs."""
+        size = max(1, VALUES // int(np.prod(self.model.shapes.inputs)))
+        if not stands_alone(self.model):
+            yield self.model.preparation.inputs(x)
+        elif isinstance(x, (list, tuple)) and len(x) > size:
+            for start in range(0, len(x), size):
+                yield self.model.preparation.inputs(x[start : start + size])
+        else:
+            yield from self.model.preparation.inputs(x).split(size)
+
+
+def stands_alone(model: Model) -> bool:
+    """Return whether the outputs of a query do not depend on the other queries, as far as metarun knows the algorithm."""
+    algorithm = model.parts.algorithm
+    network = network_of(algorithm)
+    own = type(algorithm).__module__.startswith("metarun.")
+    return own and (network is None or not network.norms or network.norm != "batch")
+
+
+def _plain_labels(y: Any) -> list[Hashable]:
+    """Return labels as hashable values; UserError for other values."""
+    if isinstance(y, (str, bytes, Mapping)) or not hasattr(y, "__iter__"):
+        raise UserError(f"y is a {type(y).__name__}; give a list or an array with a label for each example.")
+    labels = y.tolist() if isinstance(y, (np.ndarray, Tensor)) else list(y)
+    labels = [label.item() if isinstance(label, (np.generic, Tensor)) and label.ndim == 0 else label for label in labels]
+    for number, label in enumerate(labels):
+        try:
+            hash(label)
+        except TypeError:
+            raise UserError(f"label {number} of y is a {type(label).__name__}; a label must be a hashable value, such as a name.") from None
+    if not labels:
+        raise UserError("y has no labels; give at least one example.")
+    return labels
+
+
+def _name(model: Model) -> str:
+    options = model.members[0].config.get("options") or {}
+    return printable(str(options.get("algo") or type(model.parts.algorithm).__name__))
