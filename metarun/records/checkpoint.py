@@ -181,10 +181,10 @@ def _load(path: Path) -> Checkpoint:
     if not (isinstance(content, dict) and type(content.get("format")) is int and type(content.get("version")) is str):
         raise strange
     if content["format"] not in READABLE:
-        known = " and ".join(map(str, READABLE))
+        known = f"{READABLE[0]} to {READABLE[-1]}"
         raise UserError(
             f"{path} was written by metarun {printable(content['version'])} in format {content['format']}; "
-            f"this is metarun {metarun.__version__}, which reads format {known}: use the metarun that wrote the file."
+            f"this is metarun {metarun.__version__}, which reads the formats {known}: use the metarun that wrote the file."
         )
     stored = content.pop("digest", None)
     try:

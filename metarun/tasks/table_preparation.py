@@ -157,9 +157,7 @@ def _columns_of(x: Any, names: Sequence[str]) -> dict[str, Sequence[Any]]:
         rows = [row.tolist() if isinstance(row, (np.ndarray, Tensor)) else row for row in rows]
         if not rows or not all(isinstance(row, (list, tuple)) and len(row) == len(names) for row in rows):
             shown = printable(", ".join(names))
-            raise UserError(
-                f"x must have one or more rows with {len(names)} values each, those of the columns {shown}; or give the columns by name."
-            )
+            raise UserError(f"x must have rows of {len(names)} values each, those of the columns {shown}; or give columns by name.")
         return dict(zip(names, zip(*rows, strict=True), strict=True))
     known = list(x[0]) if isinstance(x, (list, tuple)) else [str(name) for name in getattr(x, "columns", x)]
     columns: dict[str, Sequence[Any]] = {}
