@@ -30,7 +30,7 @@ from metarun.wiring.shapes import Shapes, shapes_of
 
 VALUES = 1 << 21
 """Numbers of the queries that go through a network at once, where the outputs of a query do not depend on the other queries."""
-ANY_WAYS = ("protonet", "matching", "r2d2", "finetune", "memory", "nearest")
+ANY_WAYS = ("protonet", "simpleshot", "matching", "r2d2", "finetune", "memory", "nearest")
 """The algorithms that take any number of classes, for messages."""
 
 

@@ -100,7 +100,7 @@ def test_a_head_refuses_more_classes_than_it_has_and_names_algorithms_without_on
     model = on_images(tmp_path, "algo=maml")
     x = few_shot(ways=4).episode("test", 0).support
     assert model.ways == 3
-    with pytest.raises(UserError, match=r"4 classes, and this model .* has a head for 3; .*protonet, matching, r2d2") as caught:
+    with pytest.raises(UserError, match=r"4 classes, and this model .* has a head for 3; .*protonet, simpleshot, matching") as caught:
         model.adapt(x.x, labels(x))
     assert "\n" not in str(caught.value)
 
