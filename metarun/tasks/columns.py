@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,7 +48,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table, all of M rows. lines: (M,) the line of each row in the file."""
+    """Columns of a table, all of M rows. lines: (M,) the line of each row in the file. A missing number is NaN, a missing word is ""."""
 
     path: str
     lines: np.ndarray
@@ -58,21 +60,25 @@ class _DecimalCommaError(Exception):
     """A number has a decimal comma."""
 
 
-def read_columns(file: CsvFile, words: Sequence[str], numbers: Mapping[str, str], decimal: str | None = None) -> Columns:
+def read_columns(
+    file: CsvFile, words: Mapping[str, str], numbers: Mapping[str, str], decimal: str | None = None, may_miss: Collection[str] = ()
+) -> Columns:
     """Read columns by their names.
 
-    numbers: the columns of numbers, with "feature" or "target" for messages.
+    words, numbers: the columns of words and of numbers, with "task", "feature" or "target" for messages.
     decimal: "point", "comma" or the character; None takes the point, or the comma where numbers have one and none has a point.
-    Raises UserError for a field that is empty or no finite number, and where decimal commas could be commas between thousands.
+    may_miss: the columns whose fields may lack a value.
+    Raises UserError for another field that lacks a value, for one that is no finite number, and where decimal commas could be commas
+    between thousands.
     """
     if decimal is not None:
         decimal = {"point": ".", "comma": ","}.get(decimal, decimal) if isinstance(decimal, str) else ""
         if decimal not in (".", ","):
             raise UserError("task.decimal must be point or comma.")
     try:
-        return _read(file, words, numbers, decimal or ".", decimal is None)
+        return _read(file, words, numbers, decimal or ".", decimal is None, may_miss)
     except _DecimalCommaError:
-        return _read(file, words, numbers, ",", True)
+        return _read(file, words, numbers, ",", True, may_miss)
 
 
 def check_range(values: np.ndarray, lines: np.ndarray, column: str, role: str, path: str) -> None:
@@ -100,22 +106,25 @@ def check_range(values: np.ndarray, lines: np.ndarray, column: str, role: str, p
         log.warning("%s, which is %.0f times as far from the median as the next value; is it right?", where, jump)
 
 
-def _read(file: CsvFile, words: Sequence[str], numbers: Mapping[str, str], decimal: str, unsure: bool) -> Columns:
+def _read(
+    file: CsvFile, words: Mapping[str, str], numbers: Mapping[str, str], decimal: str, unsure: bool, may_miss: Collection[str]
+) -> Columns:
     place = {name: place for place, name in enumerate(file.header)}
     codes, known = {name: array("q") for name in words}, {name: dict[str, int]() for name in words}
     values, lines = {name: array("d") for name in numbers}, array("q")
     comma = _Commas(unsure and decimal == ",")
     for starts, fields in _blocks(file):
         lines.extend(starts)
-        for name in words:
+        for name, role in words.items():
             named = [text.strip() for text in fields[place[name]]]
-            if "" in named:
-                raise _missing(file, starts[named.index("")], name, "")
+            if "" in named and name not in may_miss:
+                raise _missing(file, starts[named.index("")], name, "", role)
             seen = known[name]
             codes[name].extend([seen.setdefault(text, len(seen)) for text in named])
         for name, role in numbers.items():
             texts = comma.with_points(file, starts, fields[place[name]], name) if decimal == "," else fields[place[name]]
-            values[name].extend(_floats(file, starts, texts, name, role, unsure and decimal == "."))
+            read = _Field(file, name, role, unsure and decimal == ".", name in may_miss)
+            values[name].extend(_floats(starts, texts, read))
     if not lines:
         raise UserError(f"task.path={file.path} has no rows below its header line.")
     comma.check(file)
@@ -132,7 +141,21 @@ def _blocks(file: CsvFile) -> Iterator[tuple[tuple[int, ...], list[tuple[str, ..
         yield lines, list(zip(*fields, strict=True))
 
 
-def _floats(file: CsvFile, lines: Sequence[int], texts: Sequence[str], column: str, role: str, look_for_commas: bool) -> list[float]:
+class _Field(NamedTuple):
+    """A column of numbers that is being read.
+
+    look_for_commas: whether a decimal comma ends the reading, as the file may have commas in all columns. may_miss: whether a field may
+    lack a value.
+    """
+
+    file: CsvFile
+    column: str
+    role: str
+    look_for_commas: bool
+    may_miss: bool
+
+
+def _floats(lines: Sequence[int], texts: Sequence[str], field: _Field) -> list[float]:
     if _PLAIN.fullmatch("\n".join(texts)):
         try:
             values = list(map(float, texts))
@@ -141,17 +164,20 @@ def _floats(file: CsvFile, lines: Sequence[int], texts: Sequence[str], column: s
         else:
             if np.isfinite(values).all():
                 return values
-    return [_number(file, line, text.strip(), column, role, look_for_commas) for line, text in zip(lines, texts, strict=True)]
+    return [_number(line, text.strip(), field) for line, text in zip(lines, texts, strict=True)]
 
 
-def _number(file: CsvFile, line: int, text: str, column: str, role: str, look_for_commas: bool) -> float:
+def _number(line: int, text: str, field: _Field) -> float:
+    file, column, role = field[:3]
     if text.lower() in MISSING:
-        raise _missing(file, line, column, text)
+        if field.may_miss:
+            return math.nan
+        raise _missing(file, line, column, text, role)
     if _NUMBER.fullmatch(text):
         if np.isfinite(value := float(text)):
             return value
         raise UserError(f"line {line} of {file.path} has {text} in the {role} column '{printable(column)}', which is too large.")
-    if look_for_commas and _COMMA.fullmatch(text):
+    if field.look_for_commas and _COMMA.fullmatch(text):
         raise _DecimalCommaError
     remedy = "name it in task.categorical, or leave it out of task.features" if role == "feature" else "use a numeric target"
     shown = printable(text if len(text) <= 60 else text[:60] + "…")
@@ -159,9 +185,16 @@ def _number(file: CsvFile, line: int, text: str, column: str, role: str, look_fo
     raise UserError(f"{where}, which is not a number; correct it, {remedy}.")
 
 
-def _missing(file: CsvFile, line: int, column: str, text: str) -> UserError:
+_REMEDIES = {
+    "feature": ", or set task.missing=mean (median, zero) to fill missing inputs, or task.missing=drop to leave such rows out",
+    "target": ", or leave rows without a target out with task.missing_target=drop",
+}
+
+
+def _missing(file: CsvFile, line: int, column: str, text: str, role: str) -> UserError:
     shown = f" ('{text}')" if text else ""
-    return UserError(f"line {line} of {file.path} has no value{shown} in column '{printable(column)}'; fill it in or remove the row.")
+    remedy = f"fill it in or remove the row{_REMEDIES.get(role, '')}"
+    return UserError(f"line {line} of {file.path} has no value{shown} in column '{printable(column)}'; {remedy}.")
 
 
 class _Commas:

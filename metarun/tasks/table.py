@@ -22,38 +22,18 @@ from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest, printable
 from metarun.files.paths import expanded
-from metarun.tasks.columns import Columns, Words, check_range, read_columns
+from metarun.tasks.columns import Columns, Words, read_columns
 from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
 from metarun.tasks.fingerprint import Fingerprint, of_table
+from metarun.tasks.missing import Missing, fill_gaps, without_gaps
 from metarun.tasks.points import Points, PointSampling, divide
 from metarun.tasks.pool import SPLITS
+from metarun.tasks.standardising import Standard, standardised
 from metarun.tasks.table_preparation import TablePreparation, prepared
 from metarun.types import Episode
 from metarun.values import Form, Listed, Names, Seed, Shares, Text
 
 log = logging.getLogger(__name__)
-
-_MOST_BYTES = 8 << 30
-"""The most that the inputs of a table may need in RAM where words make some of them."""
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Standardises columns: (raw - mean) / std; constant columns have std 1."""
-
-    mean: Tensor
-    std: Tensor
-
-    @staticmethod
-    def of(rows: Tensor) -> Standard:
-        """Return the mean and standard deviation of each column of `rows` (M, D)."""
-        std, mean = torch.std_mean(rows, dim=0, correction=0)
-        constant = rows.amin(dim=0) == rows.amax(dim=0)  # a deviation of 0 alone may come from differences whose squares are 0
-        return Standard(mean, torch.where(constant, 1.0, std))
-
-    def __call__(self, raw: Tensor) -> Tensor:
-        """Return the standardised values in single precision."""
-        return ((raw - self.mean) / self.std).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,6 @@ class TableTasks:
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
     data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
-    target_names: the columns of y; () where they have no names.
     prepared: how raw rows become `x` and `y`; None where that is unknown.
     """
 
@@ -81,7 +60,6 @@ class TableTasks:
     skip_small: bool = False
     objective: str = "regression"
     data: str = ""
-    target_names: Sequence[str] = ()
     files: Fingerprint = field(default_factory=dict, repr=False, compare=False)
     prepared: TablePreparation | None = field(default=None, repr=False, compare=False)
     skipped: Mapping[str, Sequence[str]] = field(init=False)
@@ -126,8 +104,9 @@ class TableTasks:
         return {**self.files, "name": self.data} if self.files else {}
 
     def units(self) -> dict[str, float]:
-        """Return target -> the standard deviation that standardises it."""
-        return dict(zip(self.target_names, self.targets.std.tolist(), strict=False))
+        """Return target -> the standard deviation that standardises it; {} where the preparation is unknown."""
+        known = self.prepared
+        return {} if known is None else dict(zip(known.targets_named, known.target_deviations, strict=True))
 
     def preparation(self) -> TablePreparation | None:
         """Return how raw rows become inputs and targets."""
@@ -166,6 +145,8 @@ def table(
     categorical: Sequence[Text] = (),
     delimiter: Delimiter | None = None,
     decimal: Literal["point", "comma", ".", ","] | None = None,
+    missing: Missing = "refuse",
+    missing_target: Literal["refuse", "drop"] = "refuse",
     split: Shares = (0.7, 0.15, 0.15),
     split_seed: Seed = 0,
     tasks: Mapping[str, Listed] | None = None,
@@ -177,26 +158,41 @@ def table(
 
     task_column: the column that names the task of a row. target: one column or several. features: the input columns; None for all
         others. categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
-    delimiter, decimal: see `metarun.tasks.csv_file.open_csv` and `metarun.tasks.columns.read_columns`; None finds them.
-    split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them.
-    tasks: the names of each split's tasks, instead of a drawn split.
-    skip_small: leave out tasks with fewer rows than an episode needs, instead of an error.
+    delimiter, decimal: see `open_csv` and `read_columns`; None finds them. missing, missing_target: see `metarun.tasks.missing`.
+    split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them. tasks: the
+        names of each split's tasks, instead of a drawn split. skip_small: leave out tasks with fewer rows than an episode needs.
     sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default. data: names the table instead of its file.
     Raises UserError for columns that do not exist, values that are missing, no numbers or outlandish, and tasks too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
     inputs = _columns(file := open_csv(path, delimiter, [task_column, *targets]), task_column, targets, features, categorical)
-    numbers = dict.fromkeys([name for name in inputs if name not in categorical], "feature") | dict.fromkeys(targets, "target")
-    columns = read_columns(file, [task_column, *categorical], numbers, decimal)
+    columns = _read(file, task_column, inputs, targets, categorical, decimal, missing, missing_target)
     named = columns.words[task_column]
-    splits = _split(sorted(named.known), split, split_seed) if tasks is None else _checked(tasks, named.known)
+    splits, train = _divided(named, tasks, split, split_seed)
     order = np.argsort(named.codes, kind="stable")  # the rows of one task next to each other, tasks as they first occur
-    train = np.isin(named.codes, [code for code, name in enumerate(named.known) if name in set(splits["train"])])
-    (x, encoder), (y, decoder) = (_standardised(columns, order, train, *each) for each in ((inputs, "feature"), (targets, "target")))
+    columns, filled, fill = fill_gaps(columns, inputs, train, missing)
+    (x, encoder), (y, decoder) = (standardised(columns, order, train, *each) for each in ((filled, "feature"), (targets, "target")))
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
     facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": of_table(expanded(path), len(order), len(counts))}
-    facts |= {"target_names": targets, "prepared": prepared(columns, train, (inputs, targets), (encoder, decoder))}
+    facts["prepared"] = prepared(columns, train, (inputs, targets), (encoder, decoder), fill)
     return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
+
+
+def _read(
+    file: CsvFile,
+    task_column: str,
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    categorical: Sequence[str],
+    decimal: str | None,
+    missing: str,
+    missing_target: str,
+) -> Columns:
+    """Return the columns, without the rows that the rules for missing values leave out."""
+    words = {task_column: "task"} | dict.fromkeys(categorical, "feature")
+    numbers = dict.fromkeys([name for name in inputs if name not in categorical], "feature") | dict.fromkeys(targets, "target")
+    may_miss = {*(inputs if missing != "refuse" else ()), *(targets if missing_target == "drop" else ())}
+    return without_gaps(read_columns(file, words, numbers, decimal, may_miss), inputs, targets, missing, missing_target)
 
 
 def _columns(
@@ -225,46 +221,12 @@ def _columns(
     return columns
 
 
-def _standardised(columns: Columns, order: np.ndarray, train: np.ndarray, names: Sequence[str], role: str) -> tuple[Tensor, Standard]:
-    """Return the columns in this order of rows, (M, D) float32, and their standardisation by the training rows."""
-    for name in [name for name in names if name in columns.numbers]:
-        check_range(columns.numbers[name], columns.lines, name, role, columns.path)
-    _check_size(columns, train, names)
-    in_train, parts = torch.from_numpy(train[order]), list[tuple[str, Tensor]]()
-    for name in names:
-        if name in columns.words:
-            parts += [(name, column) for column in _one_hot(columns.words[name], order, train)]
-        else:
-            parts.append((name, torch.from_numpy(columns.numbers[name][order])))
-    raw = torch.stack([column for _, column in parts], dim=1)
-    standard = Standard.of(raw[in_train])
-    values = standard(raw)
-    good = torch.isfinite(standard.std) & (standard.std > 0)
-    for place in torch.nonzero(~(good & torch.isfinite(values).all(dim=0))).flatten().tolist():
-        row = int(torch.nonzero(~torch.isfinite(values[:, place])).flatten()[0]) if good[place] else int(raw[:, place].abs().argmax())
-        raise UserError(
-            f"the {role} column '{printable(parts[place][0])}' of {columns.path} cannot be standardised by its training rows: its value "
-            f"{raw[row, place].item():.6g} in line {columns.lines[order[row]]} is too large or too small; scale the column or correct it."
-        )
-    return values, standard
-
-
-def _check_size(columns: Columns, train: np.ndarray, names: Sequence[str]) -> None:
-    """Raise UserError where the inputs of words would need more than `_MOST_BYTES`."""
-    sizes = {name: len(np.unique(columns.words[name].codes[train])) for name in names if name in columns.words}
-    needed = 8 * len(train) * (len(names) - len(sizes) + sum(sizes.values()))
-    if sizes and needed > _MOST_BYTES:
-        name = max(sizes, key=lambda each: sizes[each])
-        raise UserError(
-            f"task.categorical names '{printable(name)}', which has {sizes[name]:,} words in the training tasks; one input for each word "
-            f"needs {needed / 1e9:,.1f} GB for {len(train):,} rows. Leave the column out of task.features."
-        )
-
-
-def _one_hot(words: Words, order: np.ndarray, train: np.ndarray) -> list[Tensor]:
-    """Return one 0/1 column (M,) per word of the training rows, in the order of the words."""
-    codes, in_train = torch.from_numpy(words.codes[order]), set(np.unique(words.codes[train]).tolist())
-    return [(codes == code).to(torch.float64) for code in sorted(in_train, key=lambda code: words.known[code])]
+def _divided(
+    named: Words, tasks: Mapping[str, Sequence[str]] | None, shares: Sequence[float], seed: int
+) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Return the tasks of each split, and which rows belong to training tasks, (M,) bool. named: the column of the tasks."""
+    splits = _split(sorted(named.known), shares, seed) if tasks is None else _checked(tasks, named.known)
+    return splits, np.isin(named.codes, [code for code, name in enumerate(named.known) if name in set(splits["train"])])
 
 
 def _split(names: Sequence[str], shares: Sequence[float], seed: int) -> dict[str, list[str]]:
@@ -288,7 +250,7 @@ def _checked(tasks: Mapping[str, Sequence[str]], known: Collection[str]) -> dict
     chosen = {split: [str(name) for name in tasks[split]] for split in SPLITS}
     for name, occurrences in Counter(name for names in chosen.values() for name in names).items():
         if name not in known:
-            raise UserError(f"task.tasks names '{printable(name)}', which the table does not have; correct the name.")
+            raise UserError(f"task.tasks names '{printable(name)}', but the table has no row of this task; correct the name.")
         if occurrences > 1:
             raise UserError(f"task.tasks names '{printable(name)}' {occurrences} times; a task belongs to one split.")
     empty = [split for split in SPLITS if not chosen[split]]

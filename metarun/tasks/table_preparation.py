@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError, nearest, printable
-from metarun.tasks.columns import Columns
-from metarun.tasks.raw_numbers import numbers_of, rows_of
+from metarun.tasks.columns import MISSING, Columns
+from metarun.tasks.missing import NO_FILL, Fill, stored_fill
+from metarun.tasks.raw_numbers import rows_of
 
 MOST_COLUMNS = 1_000_000
 """Most inputs of a row."""
@@ -35,6 +36,7 @@ class TablePreparation:
 
     features: the input columns. words: for a column of words, its words in the training tasks; each is one 0/1 input.
     means, deviations: of the D inputs, over the training rows. targets_named: the target columns. target_means, target_deviations: theirs.
+    fill: how missing inputs are filled; its flags are the last inputs.
     """
 
     features: tuple[str, ...]
@@ -44,6 +46,7 @@ class TablePreparation:
     targets_named: tuple[str, ...]
     target_means: tuple[float, ...]
     target_deviations: tuple[float, ...]
+    fill: Fill = NO_FILL
     kind: ClassVar[str] = "table"
 
     @property
@@ -56,10 +59,11 @@ class TablePreparation:
 
         x: columns by name (a mapping or a data frame), rows that are mappings, or an array or lists (B, features) in this order.
         A word that no training task has is 0 in all inputs of its column, as in the table.
-        Raises UserError for a missing column, and for a value that is missing or no number.
+        Raises UserError for a missing column, for a value that is no number, and for a missing value where the table had no rule for it.
         """
         columns = _columns_of(x, self.features)
         parts = [part for name in self.features for part in self._inputs_of(name, columns[name])]
+        parts += [_numbers(columns[name], name, may_miss=True).isnan().double() for name in self.fill.flags]
         raw = torch.stack(parts, dim=1)
         values = ((raw - _double(self.means)) / _double(self.deviations)).to(torch.float32)
         if not values.isfinite().all():
@@ -86,14 +90,16 @@ class TablePreparation:
     def stored(self) -> dict[str, Any]:
         """Return the plain values."""
         plain: dict[str, Any] = {name: list(getattr(self, name)) for name in _LISTS}
-        return {"kind": self.kind, **plain, "words": {name: list(words) for name, words in self.words.items()}}
+        fill = {"missing": self.fill.rule, "fills": dict(self.fill.values), "flags": list(self.fill.flags)}
+        return {"kind": self.kind, **plain, "words": {name: list(words) for name, words in self.words.items()}, **fill}
 
     def _inputs_of(self, name: str, values: Sequence[Any]) -> list[Tensor]:
         """Return the raw inputs of a column, (B,) each."""
         if name not in self.words:
-            return [_numbers(values, name)]
-        texts = [str(value).strip() for value in values]
-        if "" in texts:
+            numbers = _numbers(values, name, may_miss=self.fill.fills)
+            return [numbers.nan_to_num(self.fill.values[name]) if self.fill.fills else numbers]
+        texts = ["" if not isinstance(value, str) and _is_missing(value) else str(value).strip() for value in values]
+        if "" in texts and not self.fill.fills:
             raise UserError(f"row {texts.index('')} has no value in column '{printable(name)}'; fill it in or leave the row out.")
         return [torch.tensor([text == word for text in texts], dtype=torch.float64) for word in self.words[name]]
 
@@ -102,11 +108,11 @@ _LISTS = ("features", "means", "deviations", "targets_named", "target_means", "t
 
 
 def prepared(
-    columns: Columns, train: np.ndarray, names: tuple[Sequence[str], Sequence[str]], standards: Sequence[Standardised]
+    columns: Columns, train: np.ndarray, names: tuple[Sequence[str], Sequence[str]], standards: Sequence[Standardised], fill: Fill
 ) -> TablePreparation:
     """Return the preparation of a table that has been read.
 
-    train: (M,) bool, the rows of training tasks. names: the features and the targets. standards: of both.
+    train: (M,) bool, the rows of training tasks. names: the features and the targets. standards: of both. fill: of the features.
     """
     words = {}
     for name in names[0]:
@@ -114,7 +120,7 @@ def prepared(
             column = columns.words[name]
             words[name] = tuple(sorted(column.known[code] for code in np.unique(column.codes[train]).tolist()))
     (means, deviations), (target_means, target_deviations) = ((tuple(each.mean.tolist()), tuple(each.std.tolist())) for each in standards)
-    return TablePreparation(tuple(names[0]), words, means, deviations, tuple(names[1]), target_means, target_deviations)
+    return TablePreparation(tuple(names[0]), words, means, deviations, tuple(names[1]), target_means, target_deviations, fill)
 
 
 def stored_table(stored: Mapping[str, Any]) -> TablePreparation | None:
@@ -129,7 +135,10 @@ def stored_table(stored: Mapping[str, Any]) -> TablePreparation | None:
         return None
     if not set(words) <= set(features):
         return None
-    inputs = sum(len(words[name]) if name in words else 1 for name in features)
+    fill = stored_fill(stored, [name for name in features if name not in words])
+    if fill is None:
+        return None
+    inputs = sum(len(words[name]) if name in words else 1 for name in features) + len(fill.flags)
     lengths = {"means": inputs, "deviations": inputs, "target_means": len(targets), "target_deviations": len(targets)}
     if inputs > MOST_COLUMNS:
         return None
@@ -138,7 +147,7 @@ def stored_table(stored: Mapping[str, Any]) -> TablePreparation | None:
         if len(lists[name]) != length or not all(type(each) is float and math.isfinite(each) and each > least for each in lists[name]):
             return None
     plain: dict[str, Any] = {name: tuple(each) for name, each in lists.items()}
-    return TablePreparation(words={name: tuple(each) for name, each in words.items()}, **plain)
+    return TablePreparation(words={name: tuple(each) for name, each in words.items()}, fill=fill, **plain)
 
 
 def _double(values: Sequence[float]) -> Tensor:
@@ -171,18 +180,30 @@ def _columns_of(x: Any, names: Sequence[str]) -> dict[str, Sequence[Any]]:
     return columns
 
 
-def _numbers(values: Sequence[Any], name: str) -> Tensor:
-    """Return a column of numbers, (B,) float64; text that is a number counts as one."""
+def _numbers(values: Sequence[Any], name: str, *, may_miss: bool = False) -> Tensor:
+    """Return a column of numbers, (B,) float64; text that is a number counts as one. A missing value is NaN, where it is allowed."""
     numbers = []
     for row, value in enumerate(values):
+        if _is_missing(value):
+            if not may_miss:
+                raise UserError(f"row {row} has no value in column '{printable(name)}'; fill it in or leave the row out.")
+            numbers.append(math.nan)
+            continue
         try:
             number = float(value.strip() if isinstance(value, str) else value)
         except (TypeError, ValueError):
-            raise UserError(f"row {row} has {_shown(value)} in column '{printable(name)}', which is no number; correct it.") from None
+            number = math.inf
         if not math.isfinite(number):
-            raise UserError(f"row {row} has no value in column '{printable(name)}'; fill it in or leave the row out.")
+            raise UserError(f"row {row} has {_shown(value)} in column '{printable(name)}', which is no number; correct it.")
         numbers.append(number)
-    return numbers_of(numbers, name)
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a cell has no value: None, NaN, or a text that stands for a missing number."""
+    if isinstance(value, str):
+        return value.strip().lower() in MISSING
+    return value is None or value != value  # NaN alone differs from itself
 
 
 def _shown(value: Any) -> str:

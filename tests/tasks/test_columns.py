@@ -17,7 +17,7 @@ def read(folder: Path, texts: list[str], decimal: str | None = None, delimiter: 
     """Read a column x of numbers, from line 2 on, beside a column t of words."""
     path = folder / "data.csv"
     path.write_text(delimiter.join("tx") + "\n" + "".join(f"t{delimiter}{text}\n" for text in texts), encoding="utf-8")
-    return read_columns(open_csv(str(path), delimiter), ["t"], {"x": "feature"}, decimal)
+    return read_columns(open_csv(str(path), delimiter), {"t": "task"}, {"x": "feature"}, decimal)
 
 
 def numbers(folder: Path, texts: list[str], decimal: str | None = None) -> list[float]:
@@ -55,12 +55,12 @@ def test_a_missing_number_is_told(tmp_path: Path, text: str) -> None:
 def test_in_a_column_of_words_these_texts_are_words(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("w\nNA\nNone\n nan \nnull\n?\nN/A\nNA\n1_0\n")
-    words = read_columns(open_csv(str(path)), ["w"], {}).words["w"]
+    words = read_columns(open_csv(str(path)), {"w": "feature"}, {}).words["w"]
     assert words.known == ["NA", "None", "nan", "null", "?", "N/A", "1_0"]
     assert words.codes.tolist() == [0, 1, 2, 3, 4, 5, 0, 6]
     path.write_text("w,x\na,1\n ,2\n")
     with pytest.raises(UserError, match=r"line 3 of .* has no value in column 'w'"):
-        read_columns(open_csv(str(path)), ["w"], {})
+        read_columns(open_csv(str(path)), {"w": "feature"}, {})
 
 
 def test_decimal_commas_are_found_where_no_number_has_a_point(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from small import composed
 
 from metarun.errors import UserError
-from metarun.tasks import table as module
+from metarun.tasks import standardising
 from metarun.tasks.table import table
 from metarun.wiring.checking import check_values
 
@@ -180,7 +180,7 @@ def test_the_split_and_the_stream_are_pinned(tmp_path: Path):
         ),
         ({"queries": -1}, "task.queries=-1 must be a whole number of at least 1"),
         ({"tasks": {"train": ["h0"], "val": ["h1"]}}, "has the splits train, val; it needs train, val, test"),
-        ({"tasks": {"train": ["h0"], "val": ["h1"], "test": ["h9"]}}, "task.tasks names 'h9', which the table does not have"),
+        ({"tasks": {"train": ["h0"], "val": ["h1"], "test": ["h9"]}}, "task.tasks names 'h9', but the table has no row of this task"),
         ({"tasks": {"train": ["h0"], "val": ["h1"], "test": ["h0"]}}, "names 'h0' 2 times; a task belongs to one split"),
         ({"tasks": {"train": ["h0"], "val": ["h1"], "test": []}}, "task.tasks has no task for test"),
     ],
@@ -290,7 +290,7 @@ def test_a_file_without_a_header_is_told(tmp_path: Path):
 
 
 def test_a_column_of_too_many_words_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_MOST_BYTES", 8 * 60 * 10)
+    monkeypatch.setattr(standardising, "_MOST_BYTES", 8 * 60 * 10)
     with pytest.raises(UserError, match=r"task\.categorical names 'x', which has 19 words in the training tasks; .* for 58 rows"):
         rows_of(tmp_path, {}, categorical=["x"])
     rows_of(tmp_path, {})
