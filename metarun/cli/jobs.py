@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
@@ -13,13 +12,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from metarun.cli.arguments import prepare
+from metarun.cli.composing import eval_config, mistake_of, train_config
 from metarun.cli.config_files import check_chosen, fault_in_files
-from metarun.cli.folders import Refusal, RunFolders, tidy
+from metarun.cli.folders import Refusal, RunFolders
 from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.streams import make_steady
@@ -27,15 +25,10 @@ from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
 from metarun.files.lock import FolderLock
-from metarun.files.paths import expanded
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.files.writing import remove_leftovers
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
 # At import: a child process of a sweep's launcher imports this module and no more.
-OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
 logging.raiseExceptions = False  # a log that cannot be written prints no traceback
 
 
@@ -71,22 +64,13 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
     return run_job
 
 
-def mistake_of(exception: Exception, folder: Path) -> UserError | None:
-    """Return the sentence about a job's exception, or None for a bug. A full disk is no bug."""
-    if isinstance(exception, UserError):
-        return exception
-    if isinstance(exception, OSError) and exception.errno in DISK:
-        return UserError(f"{exception.filename or folder}: {exception.strerror}.")
-    return None
-
-
 @job
 def train_job(cfg: DictConfig, folder: Path) -> float:
     """Train and return the error of the best validation: 1 - accuracy, or the error of a regression."""
     from metarun.commands.keys import check_train
     from metarun.commands.train import train
 
-    config = plain(cfg) if cfg.get("resume") is None else resume_config(cfg)
+    config = train_config(cfg, *_chosen())
     check_train(config)
     config.pop("reproduce", None)
 
@@ -96,51 +80,18 @@ def train_job(cfg: DictConfig, folder: Path) -> float:
 @job
 def eval_job(cfg: DictConfig, folder: Path) -> float:
     """Evaluate a checkpoint and return the error: 1 - mean accuracy, or the mean error of a regression."""
-    config = plain(cfg)
-    config.pop("optimizer", None)
-    for group in ("algo", "task", "backbone"):
-        config.setdefault(group, {})
-    config["typed"] = list(typed_keys())
-    config["options"] = {group: config["options"].get(group) for group in ("algo", "task", "backbone", "device")}
     from metarun.commands.evaluate import evaluate
     from metarun.objectives import error
 
     refuse_run(folder)
-    report = evaluate(config, folder)
+    report = evaluate(eval_config(cfg, *_chosen()), folder)
     return error(report["metric"], report["mean"])
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return the whole config resolved, in plain containers, and under `options` the option of each group."""
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(explain(error) or str(error)) from error
-    assert isinstance(config, dict)
-    return {**{str(key): value for key, value in config.items()}, "options": options()}
-
-
-def options() -> dict[str, str | None]:
-    """Return the option of each of metarun's own groups, such as algo -> maml; None where a group has none."""
-    return {group: option for group, option in HydraConfig.get().runtime.choices.items() if "hydra" not in group.split("/")}
-
-
-def resume_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the config of a resumed run, as far as it is not in the checkpoint.
-
-    resume: the typed path.
-    overrides: dotted key -> value of each typed override; for a group, its name -> the option.
-    groups: the resolved content of each group whose option was typed.
-    """
-    overrides = {key: value for key, value in typed_keys().items() if key != "resume"}
-    groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in overrides if key in options() and key in cfg}
-    return {"resume": str(expanded(str(cfg.resume))), "overrides": overrides, "groups": groups}
-
-
-def typed_keys() -> dict[str, Any]:
-    """Return dotted key -> value of each typed override; for a group, its name -> the option."""
-    parsed = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    return {override.key_or_group: override.value() for override in parsed}
+def _chosen() -> tuple[dict[str, Any], list[str]]:
+    """Return the option of each group, and the overrides of the command line."""
+    config = HydraConfig.get()
+    return dict(config.runtime.choices), list(config.overrides.task)
 
 
 JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval_job}

@@ -45,7 +45,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     The error is 1 - accuracy in classification, the error itself in regression, the negative log-likelihood with `select=nll`, and
     infinity where no validation was finite.
     Raises Stopped where a signal stopped the training, after it has saved.
-    config: resolved and plain; to resume a run, the result of `metarun.cli.jobs.resume_config`.
+    config: resolved and plain; to resume a run, the result of `metarun.cli.composing.resume_config`.
     """
     if config.get("resume"):
         return _resume(config, folder)
