@@ -10,9 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from metarun.cli.arguments import GROUPS, VALUE_FLAGS, open_groups
+from metarun.cli.export import KEYS as EXPORT_KEYS
 from metarun.cli.listing import options
 
-COMMANDS = ("train", "eval", "list", "reproduce")
+COMMANDS = ("train", "eval", "export", "list", "reproduce")
 FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
 LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
 
@@ -36,6 +37,8 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     command, *earlier = words
     if command == "list":
         return [option for option in LIST_WORDS if option.startswith(word)]
+    if command == "export":
+        return [f"{key}=" for key in EXPORT_KEYS if f"{key}=".startswith(word)]
     if command not in COMMANDS:
         return []
     if word.startswith("-"):

@@ -14,7 +14,7 @@ from metarun import __version__
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, nearest
 
-USAGE = "usage: metarun {train,eval,list,reproduce} [key=value ...] | --help | --version"
+USAGE = "usage: metarun {train,eval,export,list,reproduce} [key=value ...] | --help | --version"
 
 HELP = f"""{USAGE}
 
@@ -23,6 +23,7 @@ An experiment runner for meta-learning.
 commands:
   train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
   eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
+  export     write the backbone of a run for other programs: metarun export checkpoint=RUN out=DIR
   list       list the algorithms, tasks, backbones and experiments
   reproduce  train and score an experiment, and compare with the published score
 
@@ -72,6 +73,13 @@ def reproduce(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def export(arguments: list[str]) -> int:
+    """Run `metarun export`."""
+    from metarun.cli.export import main
+
+    return main(arguments)
+
+
 def complete(arguments: list[str]) -> int:
     """Run `metarun -sc install=bash`, or answer the shell's question `metarun -sc query=bash`."""
     from metarun.cli.completion import main
@@ -79,7 +87,13 @@ def complete(arguments: list[str]) -> int:
     return main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "list": list_options, "reproduce": reproduce}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "export": export,
+    "list": list_options,
+    "reproduce": reproduce,
+}
 
 
 def dispatch(words: list[str]) -> int:
@@ -130,7 +144,7 @@ def terminate(*_: object) -> None:
 
 def writes_files(words: Sequence[str]) -> bool:
     """Return whether the words of a command line ask for a result in files, not for text alone."""
-    if not words or words[0] not in ("train", "eval", "reproduce"):
+    if not words or words[0] not in ("train", "eval", "export", "reproduce"):
         return False
     from metarun.cli.arguments import INSPECTING
 

@@ -35,7 +35,7 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("metarun ", ["train", "eval", "list", "reproduce"]),
+        ("metarun ", ["train", "eval", "export", "list", "reproduce"]),
         ("metarun tr", ["train"]),
         ("metarun list --", ["--config-dir"]),
         ("metarun train --conf", ["--config-dir", "--config-name"]),
