@@ -120,6 +120,14 @@ def test_tiered_imagenet_is_read_and_its_superclasses_are_groups(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("unread")
+def test_lists_of_mini_imagenet_say_nothing_about_another_split(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", [f"{cls}/*.png" for cls in TIERED.classes])
+    for each, other in zip(SPLITS, reversed(SPLITS), strict=True):
+        (root / f"{each}.csv").write_text("".join(f"0.png,{cls}\n" for cls in MINI.splits[other]))
+    check(tiered_imagenet(root=str(root), **FEW), "tiered_imagenet")
+
+
+@pytest.mark.usefixtures("unread")
 def test_cub_is_read_from_its_folder_without_the_masks(tmp_path: Path) -> None:
     names = [f"CUB_200_2011/{part}/{cls}/*.png" for cls in CUB.classes for part in ("images", "segmentations")]
     root = write(tmp_path / "set", names)
