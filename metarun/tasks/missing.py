@@ -90,7 +90,7 @@ def fill_gaps(columns: Columns, features: Sequence[str], train: np.ndarray, rule
             flags.append(name)
             numbers[flag_of(name)] = gaps.astype(np.float64)
     if filled:
-        log.info("%d missing cells of %s are filled (task.missing=%s)", filled, columns.path, rule)
+        log.info("%d missing numbers of %s are filled (task.missing=%s)", filled, columns.path, rule)
     return replace(columns, numbers=numbers), [*features, *map(flag_of, flags)], Fill(rule, values, tuple(flags))
 
 
