@@ -13,7 +13,7 @@ from metarun.cli.arguments import GROUPS, VALUE_FLAGS, open_groups
 from metarun.cli.export import KEYS as EXPORT_KEYS
 from metarun.cli.listing import options
 
-COMMANDS = ("train", "eval", "export", "list", "reproduce")
+COMMANDS = ("train", "eval", "predict", "export", "list", "reproduce")
 FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
 LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
 

@@ -87,7 +87,7 @@ def missing_option(error: MissingConfigException) -> str:
     if not group or error.options is None:
         return one_line(str(error).split("Config search path")[0])
     parent = re.match(r"In '([^']+)'", str(error))
-    where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "hydra/config") else ""
+    where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "predict", "hydra/config") else ""
     options = [name for name in error.options if not name.endswith("_")]
     advice = " Plugins come with pip install 'metarun[sweep]'." if group in ("hydra/launcher", "hydra/sweeper") else ""
     there = f" There are: {', '.join(options)}." if options else " There are none."

@@ -1,4 +1,4 @@
-"""The two jobs that Hydra runs, train and eval: from an argument list to a plain config and a run folder."""
+"""The three jobs that Hydra runs, train, eval and predict: from an argument list to a plain config and a run folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from metarun.cli.arguments import prepare
-from metarun.cli.composing import eval_config, mistake_of, train_config
+from metarun.cli.composing import eval_config, mistake_of, plain, train_config
 from metarun.cli.config_files import check_chosen, fault_in_files
 from metarun.cli.folders import Refusal, RunFolders
 from metarun.cli.groups import check_options
@@ -88,13 +88,22 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
     return error(report["metric"], report["mean"])
 
 
+@job
+def predict_job(cfg: DictConfig, folder: Path) -> float:
+    """Predict for the user's own data and return the error where the truth is known: 1 - accuracy, or the mean error; else 0."""
+    from metarun.commands.predict import predict
+
+    refuse_run(folder)
+    return predict(plain(cfg, _chosen()[0]), folder)
+
+
 def _chosen() -> tuple[dict[str, Any], list[str]]:
     """Return the option of each group, and the overrides of the command line."""
     config = HydraConfig.get()
     return dict(config.runtime.choices), list(config.overrides.task)
 
 
-JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval_job}
+JOBS: dict[str, Callable[[DictConfig], Any]] = {"train": train_job, "eval": eval_job, "predict": predict_job}
 
 
 def run(command: str, arguments: list[str], folders: RunFolders | None = None) -> int:

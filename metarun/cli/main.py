@@ -14,7 +14,7 @@ from metarun import __version__
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, nearest
 
-USAGE = "usage: metarun {train,eval,export,list,reproduce} [key=value ...] | --help | --version"
+USAGE = "usage: metarun {train,eval,predict,export,list,reproduce} [key=value ...] | --help | --version"
 
 HELP = f"""{USAGE}
 
@@ -23,6 +23,7 @@ An experiment runner for meta-learning.
 commands:
   train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
   eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
+  predict    label your own images, or predict a table: metarun predict checkpoint=RUN support=DIR query=DIR
   export     write the backbone of a run for other programs: metarun export checkpoint=RUN out=DIR
   list       list the algorithms, tasks, backbones and experiments
   reproduce  train and score an experiment, and compare with the published score
@@ -59,6 +60,13 @@ def evaluate(arguments: list[str]) -> int:
     return run("eval", arguments)
 
 
+def predict(arguments: list[str]) -> int:
+    """Run `metarun predict`."""
+    from metarun.cli.jobs import run
+
+    return run("predict", arguments)
+
+
 def list_options(arguments: list[str]) -> int:
     """Run `metarun list`."""
     from metarun.cli.listing import main
@@ -90,6 +98,7 @@ def complete(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "predict": predict,
     "export": export,
     "list": list_options,
     "reproduce": reproduce,
@@ -144,7 +153,7 @@ def terminate(*_: object) -> None:
 
 def writes_files(words: Sequence[str]) -> bool:
     """Return whether the words of a command line ask for a result in files, not for text alone."""
-    if not words or words[0] not in ("train", "eval", "export", "reproduce"):
+    if not words or words[0] not in ("train", "eval", "predict", "export", "reproduce"):
         return False
     from metarun.cli.arguments import INSPECTING
 

@@ -14,7 +14,7 @@ import re
 from metarun.errors import UserError
 from metarun.files.paths import escape, expanded, quoted
 
-KEYS = ("resume", "checkpoint", "save", "init_from")
+KEYS = ("resume", "checkpoint", "save", "init_from", "support", "query", "out")
 _NAMES = re.compile(r"(\w*_)?(root|path|file|folder|dir|subdir|directory)s?")
 _BEGINS_LIKE_A_PATH = re.compile(r"~|\.{0,2}/")
 _QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)

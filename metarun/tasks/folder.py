@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.errors import UserError, first_line, nearest, printable
 from metarun.files.paths import expanded
+from metarun.tasks.class_names import check_names, composed
 from metarun.tasks.fingerprint import Fingerprint, of_images
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import read_images
@@ -96,7 +96,7 @@ def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
             f"'{printable(str(files.root))}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 "
             "classes. Images inside other archives do not count."
         )
-    _check_names(files.root, rows)
+    check_names(files.root, rows)
     return dict(sorted(rows.items())), {split: list(names) for split, names in ready.items()} if splits else None
 
 
@@ -110,25 +110,6 @@ def _ready_splits(root: Path, parts: Sequence[Sequence[str]]) -> dict[str, str]:
         held = printable(", ".join(tops))
         raise UserError(f"'{printable(str(root))}' holds {held}; a ready split needs the folders train, val and test, and no other.")
     return splits
-
-
-def _check_names(root: Path, names: Iterable[str]) -> None:
-    """Raise UserError for class folders whose names are no text, or look the same and differ in their bytes."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise UserError(f"the class folder '{printable(name)}' of '{printable(str(root))}' has a name that is not UTF-8; rename it.")
-        twin = seen.setdefault(_composed(name), name)
-        if twin != name:
-            raise UserError(
-                f"'{printable(str(root))}' has two class folders '{printable(name)}', whose names use different code points of Unicode "
-                f"({twin!a} and {name!a}); put their images into one folder."
-            )
-
-
-def _composed(name: str) -> str:
-    """Return the name with each accent and its letter as one code point, however the disk or the zip writes it."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _tops(parts: Sequence[Sequence[str]]) -> set[str]:
@@ -192,9 +173,9 @@ def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
     lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
     if not all(isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed) for listed in lists):
         raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
-    known, seen = {_composed(name): name for name in names}, dict[str, str]()
+    known, seen = {composed(name): name for name in names}, dict[str, str]()
     for split in SPLITS:
-        for name in map(_composed, chosen[split]):
+        for name in map(composed, chosen[split]):
             if name not in known:
                 raise UserError(
                     f"{source} has class '{printable(name)}' in {split}, but '{printable(str(root))}' has no such folder with images."
@@ -203,7 +184,7 @@ def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
             if name in seen:
                 raise UserError(f"{source} has class '{printable(name)}' in {seen[name]} and in {split}; a class may occur only once.")
             seen[name] = split
-    return {split: [known[_composed(name)] for name in chosen[split]] for split in SPLITS}
+    return {split: [known[composed(name)] for name in chosen[split]] for split in SPLITS}
 
 
 def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:

@@ -49,7 +49,20 @@ def read_images(files: ImageFiles, *, size: int, channels: int, name: str) -> Te
     name: prefix of the cache file's name. Raises UserError with the names of the files that cannot be read as images.
     """
     facts = [_RECIPE, PIL.__version__, files.stamp, size, channels]
-    return cached(name, facts, (len(files.names), channels, size, size), lambda: _decode_all(files, size, channels))
+
+    def make() -> Iterator[np.ndarray]:
+        log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), printable(str(files.root)), cache_folder())
+        return _decode_all(files, size, channels)
+
+    return cached(name, facts, (len(files.names), channels, size, size), make)
+
+
+def decode_images(files: ImageFiles, *, size: int, channels: int) -> Tensor:
+    """Return the images as `read_images` does, without the cache. Raises UserError as `read_images` does."""
+    images = np.empty((len(files.names), channels, size, size), dtype=np.uint8)
+    for row, image in enumerate(_decode_all(files, size, channels)):
+        images[row] = image
+    return torch.from_numpy(images)
 
 
 def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> Tensor:
@@ -125,7 +138,6 @@ def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.nd
 
 def _decode_all(files: ImageFiles, size: int, channels: int) -> Iterator[np.ndarray]:
     """Yield the images (channels, size, size), in the order of the names; raise UserError at the end if some files have no image."""
-    log.info("reading %d images of %s (kept in %s for the next run)", len(files.names), printable(str(files.root)), cache_folder())
     unreadable: dict[str, str] = {}
     depths: dict[str, Depth] = {}
     with reader(files) as read, ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
