@@ -1,4 +1,4 @@
-"""The keys of `train.yaml` and `eval.yaml` that no constructor takes, with the range of each. This module imports no torch."""
+"""The keys of `train.yaml`, `eval.yaml` and `predict.yaml` that no constructor takes, with the range of each. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from metarun.errors import UserError
-from metarun.values import Episodes, Few, FewOrZero, Keys, Names, NormMode, NotNegative, Seed, Text
+from metarun.values import Episodes, Few, FewOrZero, Keys, Names, NormMode, NotNegative, Range, Seed, Text
 from metarun.wiring.fitting import annotations_of, fit, fit_keys
 
 Overlap = Literal["refuse", "allow"]
@@ -65,6 +65,18 @@ class EvalKeys:
     trust: Sequence[Text]
 
 
+@dataclass(frozen=True)
+class PredictKeys:
+    """The keys of `metarun predict`."""
+
+    checkpoint: Text | Names
+    support: Text
+    query: Text
+    out: Text | None
+    abstain: Annotated[float, Range(above=0, below=1)] | None
+    trust: Sequence[Text]
+
+
 def check_train(config: Mapping[str, Any]) -> None:
     """Check the keys of `metarun train` that no constructor takes; of a resumed run, those that the user typed."""
     typed = fit_keys({**config, **config.get("overrides", {})}, annotations_of(TrainKeys))
@@ -78,6 +90,11 @@ def check_evaluation_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     if missing := [key for key in ("checkpoint", "split", "episodes", "seed") if key not in config]:
         raise UserError(f"the config has no key '{missing[0]}'; `metarun eval` needs the keys of its own eval.yaml.")
     return fitted
+
+
+def check_prediction_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of `metarun predict` with its keys checked."""
+    return fit_keys(config, annotations_of(PredictKeys))
 
 
 def check_typed(typed: Collection[str]) -> None:

@@ -83,7 +83,7 @@ def test_a_csv_file_has_paths_relative_to_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1.png,cat\n2.png,dog\n", "support=.*known.csv has no column 'path'; its first line must name .* path and label, and it is '1.png,cat'"),
+        ("1.png,cat\n2.png,dog\n", "support=.*known.csv has no column 'path'; its first line must name .* and it is '1.png,cat'"),
         ("path,class\n1.png,cat\n", "has no column 'label'"),
         ("path,label\n1.png,\n", "line 2 of .*known.csv has no label"),
         ("path,label\n,cat\n", "line 2 of .*known.csv has no path"),

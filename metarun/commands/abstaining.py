@@ -1,0 +1,141 @@
+"""`abstain=RATE`: which queries of a prediction belong to no support class, and what the answer costs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarun.commands.calibration import EPISODES, calibrate, store, stored
+from metarun.commands.model import Model
+from metarun.commands.overrides import check_data
+from metarun.commands.trained import Trained
+from metarun.compute.device import place
+from metarun.compute.memory import allocating
+from metarun.engine.rejection import Calibration, Rejection, choose
+from metarun.engine.training import Settings
+from metarun.errors import UserError
+from metarun.files.run_folder import CHECKPOINTS
+from metarun.records import checkpoint
+from metarun.records.tracking import Progress
+from metarun.tasks.converted import fit_images
+from metarun.tasks.fingerprint import differences, fingerprint_of
+from metarun.tasks.pool import ClassPool
+from metarun.tasks.preparation import preparation_by
+from metarun.tasks.sampling import FewShot
+from metarun.wiring.build import Parts, build_source
+from metarun.wiring.shapes import Shapes
+
+LEAST_STEPS, STORED = 100, 100
+"""Runs of fewer steps store no calibration; the others store one of at most this many episodes."""
+
+
+class Abstention(NamedTuple):
+    """The answer to `abstain=RATE`. rate: as asked. origin: where the calibration is from. notes: sentences about its data."""
+
+    rate: float
+    choice: Rejection
+    calibration: Calibration
+    origin: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """What the threshold costs, for a person."""
+        choice, sizes = self.choice, self.calibration
+        shots = f"{sizes.shots:g} shot{'' if sizes.shots == 1 else 's'}" if sizes.shots % 1 == 0 else f"{sizes.shots:.1f} shots on average"
+        return [
+            *self.notes,
+            f"abstain={self.rate:g}: on validation classes it rejects {_percent(choice.true)} of the queries of known classes and "
+            f"{_percent(choice.foreign)} of those of foreign classes (95 % interval over {choice.episodes} episodes of {sizes.ways} ways and "
+            f"{shots} from {sizes.classes} validation classes, {self.origin}; threshold on the {choice.score}, which separates "
+            f"{100 * choice.separation[choice.score]:.0f} % of the pairs)",
+        ]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same for report.json."""
+        choice, sizes = self.choice, self.calibration
+        return {
+            "rate": self.rate,
+            "score": choice.score,
+            "threshold": choice.threshold,
+            "separation": choice.separation,
+            "validation": {
+                "true_rejected": choice.true._asdict(),
+                "foreign_rejected": choice.foreign._asdict(),
+                "ci95_over": "episodes",
+                "episodes": choice.episodes,
+                "ways": sizes.ways,
+                "shots": sizes.shots,
+                "classes": sizes.classes,
+                "origin": self.origin,
+            },
+        }
+
+
+def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
+    """Return the threshold that rejects `rate` of the queries of validation classes with known pictures.
+
+    shots: the numbers of known pictures of the support classes. The episodes have these sizes where the data of the training are there;
+    else they have the sizes that the training stored in its run folder. Raises UserError where there is neither.
+    """
+    notes: list[str] = []
+    try:
+        pool = _validation_pool(model, notes)
+        with Progress(EPISODES) as progress:
+            found = calibrate(model, pool, shots, progress=progress.update)
+        why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 pictures each"
+    except UserError as error:
+        found, why = None, str(error).rstrip(".")
+    if found is not None:
+        return Abstention(rate, choose(found, rate), found, "in the data of the training", tuple(notes))
+    if len(model.members) == 1:
+        found = stored(_run_of(model.paths[0]), model.members[0].step)
+    if found is None:
+        raise UserError(
+            f"abstain={rate:g} needs the validation classes of the training, or the file calibration.json that a finished training of "
+            f"at least {LEAST_STEPS} steps leaves in its run folder for its best checkpoint: {why}. Put the data or the file back, or leave "
+            "out abstain."
+        )
+    return Abstention(rate, choose(found, rate), found, "stored by the training")
+
+
+def _validation_pool(model: Model, notes: list[str]) -> ClassPool:
+    """Return the validation classes of the training; UserError where its data are gone or cannot be read."""
+    member = model.members[0]
+    config = copy.deepcopy(member.config)
+    check_data(config, config)
+    with allocating("the data of the task", "leave out abstain"):
+        source = build_source(config)
+    if not isinstance(source, FewShot) or "val" not in source.pools:
+        raise UserError("the task of this run has no validation classes")
+    if changed := differences(member.data, fingerprint_of(source)):
+        notes.append(f"the data are not those of the training: {', '.join(changed)}.")
+    return fit_images(replace(source, pools={"val": source.pools["val"]}), model.shapes.inputs).pools["val"]
+
+
+def _run_of(path: Path) -> Path:
+    """Return the run folder of a checkpoint."""
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+
+
+def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] | None, folder: Path) -> None:
+    """Store a calibration of the best checkpoint of a finished training of pictures in its run folder."""
+    source, file = parts.source, folder / CHECKPOINTS / checkpoint.BEST
+    if not (isinstance(source, FewShot) and best and settings.steps >= LEAST_STEPS and file.is_file()):
+        return
+    member, preparation = checkpoint.load(file), preparation_by(source)
+    if preparation is None:
+        return
+    trained = Trained(parts.algorithm, place(member.params, settings.device), place(member.state, settings.device))
+    model = Model(trained, parts, Shapes.of(source), preparation, None, (file,), (member,))
+    shape, pool = source.shape("val"), source.pools["val"].to("cpu")
+    if found := calibrate(model, pool, [shape.shots] * shape.ways, min(STORED, settings.eval_episodes)):
+        store(found, member.step, folder)
+
+
+def _percent(rate: Any) -> str:
+    return f"{100 * rate.mean:.1f} % ± {100 * rate.ci95:.1f}"

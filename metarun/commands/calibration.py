@@ -1,0 +1,137 @@
+"""The price of `abstain=RATE`: scores of validation queries, some of whose classes the support set lacks.
+
+`metarun predict` computes them at the sizes of the user's support set where the data of the training are there. `metarun train` stores some
+at the sizes of its own validation episodes, for a run folder that is copied elsewhere. Test classes have no part in it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.commands.report_files import write_json
+from metarun.engine.rejection import SCORES, Calibration, scores_of
+from metarun.files.writing import open_to_read
+from metarun.tasks.pool import ClassPool
+
+FILE = "calibration.json"
+"""The file in a run folder."""
+
+EPISODES, QUERIES, FOREIGN = 200, 60, 10
+"""Episodes, and the most true queries and foreign classes of each."""
+
+_MOST_BYTES = 32 << 20
+
+
+class Adapts(Protocol):
+    """A model that adapts to labelled pictures."""
+
+    def adapt(self, x: Any, y: Sequence[Any]) -> Any:
+        """Return an object whose `outputs(x)` gives logits (B, N), for the classes in the order of their first labels."""
+
+
+class _Sizes(NamedTuple):
+    """The sizes of all episodes. shots: of each of the classes with known pictures. queries: of each class."""
+
+    shots: list[int]
+    foreign: int
+    queries: int
+
+
+def calibrate(
+    model: Adapts, pool: ClassPool, shots: Sequence[int], episodes: int = EPISODES, progress: Callable[[int], None] = lambda done: None
+) -> Calibration | None:
+    """Return the scores of validation queries of known and of foreign classes; None where fewer than 3 classes have 2 pictures or more.
+
+    pool: the validation classes; of copies of one class, such as turned ones, the first counts. shots: the number of known pictures of each
+    class of the support set. Where the validation classes are too few, the episodes have fewer ways; where a class has too few pictures, it
+    has fewer shots. progress: called with the number of episodes done.
+    """
+    first = {origin: place for place, origin in reversed(list(enumerate(pool.origins or pool.names))) if pool.counts[place] > 1}
+    classes = list(first.values())
+    if len(classes) < 3:
+        return None
+    sizes, given = _sizes(pool, classes, shots), 0
+    true, foreign = (dict[str, list[Tensor]]((name, []) for name in SCORES) for _ in range(2))
+    for episode in range(episodes):
+        support, labels, queries = _deal(pool, classes, sizes, draws.key(0, "calibrate", episode), episode)
+        given += len(support)
+        logits = model.adapt(pool.values(torch.tensor(support)), labels).outputs(pool.values(torch.tensor(queries)))
+        progress(episode + 1)
+        for name, scores in scores_of(logits.detach().cpu()).items():
+            true[name].append(scores[: len(sizes.shots) * sizes.queries])
+            foreign[name].append(scores[len(sizes.shots) * sizes.queries :])
+    stacked = [{name: torch.stack(each) for name, each in part.items()} for part in (true, foreign)]
+    return Calibration(*stacked, len(sizes.shots), given / (len(sizes.shots) * episodes), len(classes))
+
+
+def _sizes(pool: ClassPool, classes: Sequence[int], shots: Sequence[int]) -> _Sizes:
+    ways = min(len(shots), len(classes) - 1)
+    queries = min(min(pool.counts[place] for place in classes) - 1, max(1, QUERIES // ways), 5)
+    foreign = min(len(classes) - ways, max(ways, 5), FOREIGN)
+    return _Sizes([sorted(shots)[place * len(shots) // ways] for place in range(ways)], foreign, queries)
+
+
+def _deal(pool: ClassPool, classes: Sequence[int], sizes: _Sizes, key: Tensor, episode: int) -> tuple[list[int], list[int], list[int]]:
+    """Return the rows of the known pictures, their labels, and the rows of the queries, class by class, those of known classes first."""
+    support, labels, queries = list[int](), list[int](), list[int]()
+    ways = len(sizes.shots)
+    chosen = draws.distinct(draws.fold(key, "classes"), ways + sizes.foreign, torch.tensor(len(classes))).tolist()
+    for way, place in enumerate(classes[each] for each in chosen):
+        # The numbers of shots go round, so that each class meets each of them.
+        shots = min(sizes.shots[(way + episode) % ways], pool.counts[place] - sizes.queries) if way < ways else 0
+        slot, count = draws.fold(draws.fold(key, "rows"), way), torch.tensor(pool.counts[place])
+        rows = (sum(pool.counts[:place]) + draws.distinct(slot, shots + sizes.queries, count)).tolist()
+        support += rows[:shots]
+        labels += [way] * shots
+        queries += rows[shots:]
+    return support, labels, queries
+
+
+def store(calibration: Calibration, step: int, folder: Path) -> None:
+    """Write a calibration of the checkpoint of this step into a run folder."""
+    scores = {kind: {name: _rounded(each) for name, each in getattr(calibration, kind).items()} for kind in ("true", "foreign")}
+    sizes = {name: getattr(calibration, name) for name in ("ways", "shots", "classes")}
+    write_json(folder / FILE, {"step": step, **sizes, **scores})
+
+
+def stored(folder: Path, step: int) -> Calibration | None:
+    """Return the calibration in a run folder, which a stranger may have written; None without one for the checkpoint of this step."""
+    try:
+        with open_to_read(folder / FILE) as file:
+            content = json.loads(file.read(_MOST_BYTES))
+        return _checked(content, step)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return None
+
+
+def _rounded(scores: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.6g}") for value in row] for row in scores.tolist()]
+
+
+def _checked(content: Mapping[str, Any], step: int) -> Calibration | None:
+    """Return the calibration; None where it is another checkpoint's. Raises ValueError, TypeError or KeyError for content that is none."""
+    if content["step"] != step:
+        return None
+    parts = [{name: _scores(content[kind][name]) for name in SCORES} for kind in ("true", "foreign")]
+    shapes = {(len(each), each.dim()) for part in parts for each in part.values()}
+    ways, shots, classes = content["ways"], content["shots"], content["classes"]
+    sound = type(ways) is int and type(classes) is int and type(shots) in (int, float)
+    if len(shapes) != 1 or min(shapes)[0] < 2 or not sound or not (2 <= ways <= classes and shots >= 1 and math.isfinite(shots)):
+        raise ValueError("no calibration")
+    return Calibration(*parts, ways, float(shots), classes)
+
+
+def _scores(rows: Any) -> Tensor:
+    """Return scores (E, Q); a missing number stands for one that is not finite."""
+    values = torch.tensor([[-math.inf if value is None else float(value) for value in row] for row in rows], dtype=torch.float64)
+    if values.dim() != 2 or not values.numel() or values.isnan().any():
+        raise ValueError("no scores")
+    return values

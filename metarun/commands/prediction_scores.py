@@ -1,0 +1,74 @@
+"""What is known about the labels of a prediction: how many each class got, and how many are right where the truth is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from metarun.engine.rejection import wilson
+from metarun.records.contact_sheet import Query
+
+REJECTED = "none of these"
+"""The label of a query that belongs to no support class."""
+
+_NAMED = 12
+"""Labels that the printed line counts."""
+
+
+class Scored(NamedTuple):
+    """lines: for a person. facts: for report.json. accuracy: None where no query has a label of the support set."""
+
+    lines: list[str]
+    facts: dict[str, Any]
+    accuracy: float | None
+
+
+def told(queries: Sequence[Query], counts: Mapping[str, int]) -> str:
+    """Return how many queries each label got, as one line for a person. counts: class -> its known pictures."""
+    labels = Counter(REJECTED if query.label is None else query.label for query in queries)
+    common = labels.most_common(_NAMED)
+    more = f" and {len(labels) - _NAMED} more labels" if len(labels) > _NAMED else ""
+    listed = ", ".join(f"{label} {count:,}" for label, count in common)
+    known = f"{_counted(sum(counts.values()), 'known picture')} of {len(counts):,} classes"
+    return f"{_counted(len(queries), 'picture')} labelled from {known}: {listed}{more}"
+
+
+def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bool], abstains: bool) -> Scored:
+    """Return the scores of the queries whose class is known.
+
+    A query of a support class is right where it has the label of its class. A query of another class is right where it is rejected.
+    copies: whether a query is one of the known pictures; these do not count. abstains: whether queries can be rejected.
+    """
+    counted = [query for query, copied in zip(queries, copies, strict=True) if query.truth is not None and not copied]
+    true = [query for query in counted if query.truth in classes]
+    foreign = [query for query in counted if query.truth not in classes]
+    lines, facts = list[str](), dict[str, Any]()
+    if any(copies):
+        facts["copies"] = sum(copies)
+        lines.append(f"{_counted(sum(copies), 'query picture')} are among the known pictures, and do not count in the scores")
+    accuracy = None
+    if true:
+        accuracy, facts["accuracy"], said = _share([query.label == query.truth for query in true])
+        covers = "the interval covers further pictures of these classes with these known pictures, and no other classes"
+        lines.append(f"accuracy {said} of {_counted(len(true), 'query picture')} with a label of a known class; {covers}")
+    if abstains and true:
+        _, facts["true_rejected"], said = _share([query.label is None for query in true])
+        lines.append(f"rejected: {said} of {_counted(len(true), 'query picture')} of known classes")
+    if foreign:
+        _, facts["foreign_rejected"], said = _share([query.label is None for query in foreign])
+        what = f"{_counted(len(foreign), 'query picture')} of {len({query.truth for query in foreign}):,} other classes"
+        lines.append(f"rejected: {said} of {what}" if abstains else f"{what} cannot be right; abstain=0.05 looks for such pictures")
+    return Scored(lines, facts, accuracy)
+
+
+def _share(hits: Sequence[bool]) -> tuple[float, dict[str, Any], str]:
+    """Return a share, with its 95 % interval over queries for report.json, and for a person."""
+    count, total = sum(hits), len(hits)
+    low, high = wilson(count, total)
+    facts = {"share": count / total, "low": low, "high": high, "count": count, "of": total, "ci95_over": "queries"}
+    return count / total, facts, f"{100 * count / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
