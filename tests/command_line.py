@@ -76,11 +76,12 @@ class Calls:
     answer: Callable[[dict[str, Any]], float] = lambda config: 0.5
     train: list[tuple[dict[str, Any], Path]] = field(default_factory=list)
     evaluate: list[tuple[dict[str, Any], Path]] = field(default_factory=list)
+    predict: list[tuple[dict[str, Any], Path]] = field(default_factory=list)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Put a `Calls` in the place of the two commands, so that no job trains."""
+    """Put a `Calls` in the place of the three commands, so that no job trains."""
     calls = Calls()
 
     def train(config: dict[str, Any], folder: Path) -> float:
@@ -91,7 +92,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.evaluate.append((config, folder))
         return {"metric": "accuracy", "mean": calls.answer(config)}
 
-    for function in (train, evaluate):
+    def predict(config: dict[str, Any], folder: Path) -> float:
+        calls.predict.append((config, folder))
+        return calls.answer(config)
+
+    for function in (train, evaluate, predict):
         stub = types.ModuleType(f"metarun.commands.{function.__name__}")
         setattr(stub, function.__name__, function)
         monkeypatch.setitem(sys.modules, stub.__name__, stub)

@@ -25,11 +25,18 @@ from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.preparation import preparation_by
 from metarun.tasks.sampling import FewShot
+from metarun.types import adapts_backbone
 from metarun.wiring.build import Parts, build_source
 from metarun.wiring.shapes import Shapes
 
-LEAST_STEPS, STORED = 100, 100
-"""Runs of fewer steps store no calibration; the others store one of at most this many episodes."""
+LEAST_STEPS = 100
+"""Runs of fewer steps store no calibration."""
+
+STORED, SIZES = 40, ((5, 1), (5, 5), (20, 1), (20, 5))
+"""The episodes of a stored calibration, and ways and shots for which there is one, besides those of the validation.
+
+A method that computes a gradient for each task takes longer, and has one for the sizes of the validation only.
+"""
 
 
 class Abstention(NamedTuple):
@@ -46,13 +53,11 @@ class Abstention(NamedTuple):
         """What the threshold costs, for a person."""
         choice, sizes = self.choice, self.calibration
         shots = f"{sizes.shots:g} shot{'' if sizes.shots == 1 else 's'}" if sizes.shots % 1 == 0 else f"{sizes.shots:.1f} shots on average"
-        return [
-            *self.notes,
-            f"abstain={self.rate:g}: on validation classes it rejects {_percent(choice.true)} of the queries of known classes and "
-            f"{_percent(choice.foreign)} of those of foreign classes (95 % interval over {choice.episodes} episodes of {sizes.ways} ways and "
-            f"{shots} from {sizes.classes} validation classes, {self.origin}; threshold on the {choice.score}, which separates "
-            f"{100 * choice.separation[choice.score]:.0f} % of the pairs)",
-        ]
+        interval = f"95 % interval over {choice.episodes} episodes of {sizes.ways} ways and {shots}, {sizes.classes} validation classes"
+        rejected = f"{_percent(choice.true)} of the queries of known classes and {_percent(choice.foreign)} of those of other classes"
+        pairs = f"a query of a known class has the higher {choice.score} in {100 * choice.separation[choice.score]:.0f} % of the pairs"
+        threshold = f"on validation classes, a threshold on the {choice.score} rejects {rejected}"
+        return [*self.notes, f"abstain={self.rate:g}: {threshold} ({interval} {self.origin}; {pairs})"]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -93,14 +98,17 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
     if found is not None:
         return Abstention(rate, choose(found, rate), found, "in the data of the training", tuple(notes))
     if len(model.members) == 1:
-        found = stored(_run_of(model.paths[0]), model.members[0].step)
+        found = stored(_run_of(model.paths[0]), model.members[0].step, shots)
     if found is None:
         raise UserError(
             f"abstain={rate:g} needs the validation classes of the training, or the file calibration.json that a finished training of "
-            f"at least {LEAST_STEPS} steps leaves in its run folder for its best checkpoint: {why}. Put the data or the file back, or leave "
-            "out abstain."
+            f"at least {LEAST_STEPS} steps leaves in its run folder for its best checkpoint: {why}. Put the data or the file back, or "
+            "leave out abstain."
         )
-    return Abstention(rate, choose(found, rate), found, "stored by the training")
+    wanted = (len(shots), sum(shots) / len(shots))
+    if wanted != (found.ways, found.shots):
+        notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} pictures; the nearest stored calibration is taken"]
+    return Abstention(rate, choose(found, rate), found, "stored by the training", tuple(notes))
 
 
 def _validation_pool(model: Model, notes: list[str]) -> ClassPool:
@@ -133,8 +141,10 @@ def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] |
     trained = Trained(parts.algorithm, place(member.params, settings.device), place(member.state, settings.device))
     model = Model(trained, parts, Shapes.of(source), preparation, None, (file,), (member,))
     shape, pool = source.shape("val"), source.pools["val"].to("cpu")
-    if found := calibrate(model, pool, [shape.shots] * shape.ways, min(STORED, settings.eval_episodes)):
-        store(found, member.step, folder)
+    sizes = [(shape.ways, shape.shots), *(() if adapts_backbone(parts.algorithm) else SIZES)]
+    kept = [size for size in dict.fromkeys(sizes) if model.ways is None or size[0] <= model.ways]
+    found = [calibrate(model, pool, [shots] * ways, min(STORED, settings.eval_episodes)) for ways, shots in kept]
+    store([each for each in found if each is not None], member.step, folder)
 
 
 def _percent(rate: Any) -> str:

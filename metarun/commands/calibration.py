@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.commands.report_files import write_json
 from metarun.engine.rejection import SCORES, Calibration, scores_of
-from metarun.files.writing import open_to_read
+from metarun.files.writing import open_to_read, write_text
 from metarun.tasks.pool import ClassPool
 
 FILE = "calibration.json"
@@ -68,8 +67,8 @@ def calibrate(
         for name, scores in scores_of(logits.detach().cpu()).items():
             true[name].append(scores[: len(sizes.shots) * sizes.queries])
             foreign[name].append(scores[len(sizes.shots) * sizes.queries :])
-    stacked = [{name: torch.stack(each) for name, each in part.items()} for part in (true, foreign)]
-    return Calibration(*stacked, len(sizes.shots), given / (len(sizes.shots) * episodes), len(classes))
+    trues, foreigns = ({name: torch.stack(each) for name, each in part.items()} for part in (true, foreign))
+    return Calibration(trues, foreigns, len(sizes.shots), given / (len(sizes.shots) * episodes), len(classes))
 
 
 def _sizes(pool: ClassPool, classes: Sequence[int], shots: Sequence[int]) -> _Sizes:
@@ -95,38 +94,43 @@ def _deal(pool: ClassPool, classes: Sequence[int], sizes: _Sizes, key: Tensor, e
     return support, labels, queries
 
 
-def store(calibration: Calibration, step: int, folder: Path) -> None:
-    """Write a calibration of the checkpoint of this step into a run folder."""
-    scores = {kind: {name: _rounded(each) for name, each in getattr(calibration, kind).items()} for kind in ("true", "foreign")}
-    sizes = {name: getattr(calibration, name) for name in ("ways", "shots", "classes")}
-    write_json(folder / FILE, {"step": step, **sizes, **scores})
+def store(calibrations: Sequence[Calibration], step: int, folder: Path) -> None:
+    """Write calibrations of the checkpoint of this step into a run folder."""
+    listed = []
+    for each in calibrations:
+        scores = {kind: {name: _rounded(values) for name, values in getattr(each, kind).items()} for kind in ("true", "foreign")}
+        listed.append({"ways": each.ways, "shots": each.shots, "classes": each.classes, **scores})
+    write_text(folder / FILE, json.dumps({"step": step, "calibrations": listed}, allow_nan=False) + "\n")
 
 
-def stored(folder: Path, step: int) -> Calibration | None:
-    """Return the calibration in a run folder, which a stranger may have written; None without one for the checkpoint of this step."""
+def stored(folder: Path, step: int, shots: Sequence[int]) -> Calibration | None:
+    """Return a calibration in a run folder, which a stranger may have written; None without one for the checkpoint of this step.
+
+    shots: the number of known pictures of each class. The calibration is the one of the nearest ways and shots, by their ratios.
+    """
     try:
         with open_to_read(folder / FILE) as file:
             content = json.loads(file.read(_MOST_BYTES))
-        return _checked(content, step)
+        found = [_checked(each) for each in content["calibrations"]] if content["step"] == step else []
     except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
+    mean = sum(shots) / len(shots)
+    return min(found, key=lambda each: abs(math.log(each.ways / len(shots))) + abs(math.log(each.shots / mean)), default=None)
 
 
-def _rounded(scores: Tensor) -> list[list[float]]:
-    return [[float(f"{value:.6g}") for value in row] for row in scores.tolist()]
+def _rounded(scores: Tensor) -> list[list[float | None]]:
+    return [[float(f"{value:.6g}") if math.isfinite(value) else None for value in row] for row in scores.tolist()]
 
 
-def _checked(content: Mapping[str, Any], step: int) -> Calibration | None:
-    """Return the calibration; None where it is another checkpoint's. Raises ValueError, TypeError or KeyError for content that is none."""
-    if content["step"] != step:
-        return None
+def _checked(content: Mapping[str, Any]) -> Calibration:
+    """Return the calibration that plain values describe. Raises ValueError, TypeError or KeyError for values that describe none."""
     parts = [{name: _scores(content[kind][name]) for name in SCORES} for kind in ("true", "foreign")]
     shapes = {(len(each), each.dim()) for part in parts for each in part.values()}
     ways, shots, classes = content["ways"], content["shots"], content["classes"]
     sound = type(ways) is int and type(classes) is int and type(shots) in (int, float)
     if len(shapes) != 1 or min(shapes)[0] < 2 or not sound or not (2 <= ways <= classes and shots >= 1 and math.isfinite(shots)):
         raise ValueError("no calibration")
-    return Calibration(*parts, ways, float(shots), classes)
+    return Calibration(parts[0], parts[1], ways, float(shots), classes)
 
 
 def _scores(rows: Any) -> Tensor:

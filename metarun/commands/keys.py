@@ -1,4 +1,4 @@
-"""The keys of `train.yaml`, `eval.yaml` and `predict.yaml` that no constructor takes, with the range of each. This module imports no torch."""
+"""The keys of `train.yaml`, `eval.yaml` and `predict.yaml` that no constructor takes, with their ranges. This module imports no torch."""
 
 from __future__ import annotations
 

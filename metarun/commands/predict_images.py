@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,7 +18,7 @@ from metarun.commands.prediction_scores import REJECTED, scored, told
 from metarun.errors import UserError
 from metarun.files.writing import write_text
 from metarun.records.contact_sheet import Query, Sheet, choose
-from metarun.records.predictions import HEADER, write_rows
+from metarun.records.predictions import HEADER, Found, write_rows
 from metarun.tasks.decoding import decode
 from metarun.tasks.image_files import reader
 from metarun.tasks.image_preparation import ImagePreparation
@@ -29,14 +29,6 @@ _THUMBNAIL, _QUALITY = 112, 80
 
 _PART = 1024
 """Queries that are in floating point at one time, where a label does not depend on the other queries."""
-
-
-class Found(NamedTuple):
-    """The result of a prediction. lines: for a person. facts: for report.json. error: for a sweeper; 0 where no truth is known."""
-
-    lines: list[str]
-    facts: dict[str, Any]
-    error: float
 
 
 def predict_images(model: Model, config: Mapping[str, Any], rows: Path, page: Path) -> Found:

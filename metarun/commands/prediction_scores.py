@@ -46,7 +46,7 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
     lines, facts = list[str](), dict[str, Any]()
     if any(copies):
         facts["copies"] = sum(copies)
-        lines.append(f"{_counted(sum(copies), 'query picture')} are among the known pictures, and do not count in the scores")
+        lines.append(f"{_counted(sum(copies), 'query picture')} among the known pictures; no score counts them")
     accuracy = None
     if true:
         accuracy, facts["accuracy"], said = _share([query.label == query.truth for query in true])
@@ -57,7 +57,8 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
         lines.append(f"rejected: {said} of {_counted(len(true), 'query picture')} of known classes")
     if foreign:
         _, facts["foreign_rejected"], said = _share([query.label is None for query in foreign])
-        what = f"{_counted(len(foreign), 'query picture')} of {len({query.truth for query in foreign}):,} other classes"
+        others = len({query.truth for query in foreign})
+        what = f"{_counted(len(foreign), 'query picture')} of {others:,} other class{'' if others == 1 else 'es'}"
         lines.append(f"rejected: {said} of {what}" if abstains else f"{what} cannot be right; abstain=0.05 looks for such pictures")
     return Scored(lines, facts, accuracy)
 

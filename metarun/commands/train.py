@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from metarun.commands import remedies
+from metarun.commands.abstaining import keep_calibration
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, resume_config
 from metarun.commands.report_files import targets_told, write_json, write_splits
@@ -133,6 +134,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         best = {**best, **({"by_target": known} if (known := showing.by_target.get(best["step"])) else {})}
         chosen = {"best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
+    keep_calibration(parts, settings, end.best, folder)
     errors = targets_told(showing.by_target.get(best["step"]))
     print(f"{printable(told(selection, end.best, [described(each) for each in overlaps], errors))}; run folder {folder}")
     print("\n".join(next_commands(folder, end.best)))

@@ -6,13 +6,20 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from metarun.files.writing import write_text
 
 HEADER = ("path", "label", "probability")
 """The first columns of the predictions for images; a column for each class follows."""
+
+
+class Found(NamedTuple):
+    """The result of a prediction. lines: for a person. facts: for report.json. error: for a sweeper; 0 where no truth is known."""
+
+    lines: list[str]
+    facts: dict[str, Any]
+    error: float
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -22,8 +29,3 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]])
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def number(value: float | np.floating) -> str:
-    """Return the shortest text that reads back as the same number, in single precision for a value of single precision."""
-    return str(value)

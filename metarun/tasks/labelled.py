@@ -6,12 +6,10 @@ Folders and zips are listed as those of task=folder are (`metarun.tasks.image_fi
 from __future__ import annotations
 
 import os
-import re
 import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from metarun.tasks.class_names import check_names, composed
 from metarun.tasks.csv_file import CsvFile, open_csv
 from metarun.tasks.image_files import ImageFiles, find_images
 from metarun.tasks.images import decode_images
+from metarun.tasks.table_rows import naming
 
 TABLES = (".csv", ".tsv")
 """Endings of files that are read as CSV."""
@@ -190,15 +189,6 @@ def _listed(path: str, key: str) -> Pictures:
     needed = ["path", "label"] if key == "support" else ["path"]
     with naming(key):
         return _read_list(open_csv(path, needed=needed), key, needed)
-
-
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Let messages about a CSV file name this key of `metarun predict`, in place of those of task=table."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(re.sub(r",? or set task\.delimiter=\w+", "", str(error).replace("task.path=", f"{key}="))) from error
 
 
 def _read_list(file: CsvFile, key: str, needed: Sequence[str]) -> Pictures:

@@ -35,7 +35,7 @@ def imported_by(*words: str) -> set[str]:
 def test_help_names_every_command(command_line: CommandLine, words: tuple[str, ...]) -> None:
     answer = command_line(*words)
     assert answer.code == 0
-    assert all(f"\n  {command} " in answer.out for command in ("train", "eval", "list", "reproduce"))
+    assert all(f"\n  {command} " in answer.out for command in ("train", "eval", "predict", "list", "reproduce"))
 
 
 def test_version_is_the_package_version(command_line: CommandLine) -> None:
@@ -54,7 +54,7 @@ def test_an_unknown_word_gets_a_sentence_and_the_usage(command_line: CommandLine
     answer = command_line(word)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines()[0] == f"metarun: {said}"
-    assert answer.err.splitlines()[1].startswith("usage: metarun {train,eval,list,reproduce}")
+    assert answer.err.splitlines()[1].startswith("usage: metarun {train,eval,predict,list,reproduce}")
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("list",)])
@@ -211,6 +211,19 @@ def test_eval_receives_only_what_differs_from_the_checkpoint(command_line: Comma
     assert config["inner_steps"] is config["norm"] is config["save"] is None
     assert "optimizer" not in config
     assert folder.parent == Path.cwd() / "outputs/eval"
+
+
+def test_predict_receives_its_keys_with_paths_as_they_were_typed(command_line: CommandLine, calls: Calls) -> None:
+    words = ["checkpoint=some/run", "support=my photos, (1)", "query=new=ones.csv", "out=a:b.csv", "abstain=0.05", "device.threads=1"]
+    assert command_line("predict", *words).code == 0
+    [(config, folder)] = calls.predict
+    named = {key: config[key] for key in ("checkpoint", "support", "query", "out", "abstain", "trust")}
+    assert named == {
+        **{"checkpoint": "some/run", "support": "my photos, (1)", "query": "new=ones.csv"},
+        **{"out": "a:b.csv", "abstain": 0.05, "trust": []},
+    }
+    assert config["device"]["threads"] == 1
+    assert folder.parent == Path.cwd() / "outputs/predict"
 
 
 def test_eval_receives_a_chosen_group_complete(command_line: CommandLine, calls: Calls) -> None:

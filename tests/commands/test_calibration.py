@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -104,15 +105,29 @@ def calibration(rows: int = 2) -> Calibration:
 def test_a_calibration_is_read_back_for_its_own_checkpoint_only(tmp_path: Path) -> None:
     given = calibration()
     given.true["energy"][0, 0] = -torch.inf
-    store(given, 300, tmp_path)
-    read = stored(tmp_path, 300)
+    store([given], 300, tmp_path)
+    read = stored(tmp_path, 300, [1])
     assert read is not None
     assert (read.ways, read.shots, read.classes) == (5, 1.5, 16)
     for name in SCORES:
         assert torch.allclose(read.true[name], given.true[name], rtol=1e-5)
         assert torch.allclose(read.foreign[name], given.foreign[name], rtol=1e-5)
-    assert stored(tmp_path, 299) is None
-    assert stored(tmp_path / "nowhere", 300) is None
+    assert stored(tmp_path, 299, [1]) is None
+    assert stored(tmp_path / "nowhere", 300, [1]) is None
+
+
+@pytest.mark.parametrize(("shots", "nearest"), [([1] * 18, (20, 1)), ([1, 1], (5, 1)), ([3, 6, 9], (5, 5)), ([2, 1], (5, 1))])
+def test_the_stored_calibration_of_the_nearest_sizes_is_taken(tmp_path: Path, shots: list[int], nearest: tuple[int, int]) -> None:
+    sizes = [(5, 1.0), (5, 5.0), (20, 1.0)]
+    store([dataclasses.replace(calibration(), ways=ways, shots=each, classes=50) for ways, each in sizes], 9, tmp_path)
+    read = stored(tmp_path, 9, shots)
+    assert read is not None
+    assert (read.ways, read.shots) == nearest
+
+
+def test_no_stored_calibration_is_none(tmp_path: Path) -> None:
+    store([], 9, tmp_path)
+    assert stored(tmp_path, 9, [1, 1]) is None
 
 
 @pytest.mark.parametrize(
@@ -132,18 +147,18 @@ def test_a_calibration_is_read_back_for_its_own_checkpoint_only(tmp_path: Path) 
     ],
 )
 def test_a_file_that_holds_something_else_counts_as_none(tmp_path: Path, change: dict[str, Any]) -> None:
-    store(calibration(), 300, tmp_path)
+    store([calibration()], 300, tmp_path)
     content = json.loads((tmp_path / FILE).read_text())
-    assert stored(tmp_path, 300) is not None
-    (tmp_path / FILE).write_text(json.dumps({**content, **change}))
-    assert stored(tmp_path, 300) is None
+    assert stored(tmp_path, 300, [1]) is not None
+    (tmp_path / FILE).write_text(json.dumps({**content, "calibrations": [{**content["calibrations"][0], **change}]}))
+    assert stored(tmp_path, 300, [1]) is None
 
 
 def test_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
-    store(calibration(), 300, tmp_path)
+    store([calibration()], 300, tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / FILE).symlink_to(tmp_path / FILE)
-    assert stored(tmp_path / "run", 300) is None
+    assert stored(tmp_path / "run", 300, [1]) is None
     (tmp_path / "run" / FILE).unlink()
     os.mkfifo(tmp_path / "run" / FILE)
-    assert stored(tmp_path / "run", 300) is None
+    assert stored(tmp_path / "run", 300, [1]) is None
