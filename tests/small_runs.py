@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from small import composed
 
 from metarun.commands.evaluate import evaluate as run_evaluation
+from metarun.commands.predict import predict as run_prediction
 
 IMAGES = {
     "_target_": "small.split_images",
@@ -35,3 +37,12 @@ def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, 
     request = {"checkpoint": named, "split": "test", "episodes": 4, "seed": 0, "inner_steps": None, "norm": None, "save": None}
     groups: dict[str, Any] = {"algo": {}, "task": {}, "backbone": {}, "device": {}, "trust": ["small"], "options": {}}
     return run_evaluation({**request, **groups, **options}, folder)
+
+
+def predict(run: Path | str, support: Path, query: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    """Run `metarun predict` into a folder and return its report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {"checkpoint": str(run), "support": str(support), "query": str(query)}
+    run_prediction({**named, "out": None, "abstain": None, "trust": ["small"], "device": {"name": "cpu"}, **options}, folder)
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return report

@@ -91,7 +91,7 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
     try:
         pool = _validation_pool(model, notes)
         with Progress(EPISODES) as progress:
-            found = calibrate(model, pool, shots, progress=progress.update)
+            found = calibrate(model, pool, shots, EPISODES, progress.update)
         why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 pictures each"
     except UserError as error:
         found, why = None, str(error).rstrip(".")
@@ -142,7 +142,8 @@ def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] |
     model = Model(trained, parts, Shapes.of(source), preparation, None, (file,), (member,))
     shape, pool = source.shape("val"), source.pools["val"].to("cpu")
     sizes = [(shape.ways, shape.shots), *(() if adapts_backbone(parts.algorithm) else SIZES)]
-    kept = [size for size in dict.fromkeys(sizes) if model.ways is None or size[0] <= model.ways]
+    most = min(model.ways or len(pool.names), max(2, len(pool.names) - 1))
+    kept = dict.fromkeys((min(ways, most), shots) for ways, shots in sizes)
     found = [calibrate(model, pool, [shots] * ways, min(STORED, settings.eval_episodes)) for ways, shots in kept]
     store([each for each in found if each is not None], member.step, folder)
 

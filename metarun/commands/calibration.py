@@ -73,7 +73,8 @@ def calibrate(
 
 def _sizes(pool: ClassPool, classes: Sequence[int], shots: Sequence[int]) -> _Sizes:
     ways = min(len(shots), len(classes) - 1)
-    queries = min(min(pool.counts[place] for place in classes) - 1, max(1, QUERIES // ways), 5)
+    spare = min(pool.counts[place] for place in classes) - max(shots)
+    queries = max(1, min(spare, QUERIES // ways, 5))
     foreign = min(len(classes) - ways, max(ways, 5), FOREIGN)
     return _Sizes([sorted(shots)[place * len(shots) // ways] for place in range(ways)], foreign, queries)
 

@@ -103,8 +103,8 @@ def unknown_words(rows: Sequence[TableRows], prepared: TablePreparation) -> list
             count, shown = sum(value in strange for value in values), printable(", ".join(list(strange)[:_SHOWN]))
             more = ", …" if len(strange) > _SHOWN else ""
             said.append(
-                f"the column '{printable(name)}' has words that no training task has ({shown}{more}), in {count} of {len(values)} rows; all "
-                "inputs of the column are 0 there, as for new words in a validation"
+                f"the column '{printable(name)}' has words that no training task has ({shown}{more}), in {count} of {len(values)} rows; "
+                "all inputs of the column are 0 there, as for new words in a validation"
             )
     return said
 

@@ -219,8 +219,12 @@ def test_predict_receives_its_keys_with_paths_as_they_were_typed(command_line: C
     [(config, folder)] = calls.predict
     named = {key: config[key] for key in ("checkpoint", "support", "query", "out", "abstain", "trust")}
     assert named == {
-        **{"checkpoint": "some/run", "support": "my photos, (1)", "query": "new=ones.csv"},
-        **{"out": "a:b.csv", "abstain": 0.05, "trust": []},
+        "checkpoint": "some/run",
+        "support": "my photos, (1)",
+        "query": "new=ones.csv",
+        "out": "a:b.csv",
+        "abstain": 0.05,
+        "trust": [],
     }
     assert config["device"]["threads"] == 1
     assert folder.parent == Path.cwd() / "outputs/predict"

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from small import composed
-from small_runs import SHORT, SINUSOID, image_config
+from small_runs import CONV, SHORT, SINUSOID, image_config
 
+from metarun import draws
+from metarun.commands import abstaining
 from metarun.commands.train import train
 
 
@@ -35,3 +39,38 @@ def keeping_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keeping") / "run"
     train(image_config("algo=maml", "algo.inner_steps=1", "keep=3", "steps=6", "eval_every=1", "save_every=4"), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def picture_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ProtoNet on a folder of pictures of 12 classes, run/ beside photos/; its calibrations are stored as those of a longer run."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(12):
+        (root / "photos" / f"class{number:02}").mkdir(parents=True)
+        pattern = draws.uniform(draws.key(1, "pattern", number), 8, 8, 3)
+        for picture in range(6):
+            noise = draws.uniform(draws.fold(draws.key(1, "noise", number), picture), 8, 8, 3)
+            values = (255 * (0.5 * pattern + 0.5 * noise)).round().to(torch.uint8)
+            Image.fromarray(values.numpy()).save(root / "photos" / f"class{number:02}" / f"{picture}.png")
+    sizes = ["task.ways=3", "task.train_ways=3", "task.shots=2", "task.queries=2", "task.train_queries=2", "task.image_size=8"]
+    split = ["task.split=[5,4,3]", f"task.root={root / 'photos'}"]
+    config = {**composed(*SHORT, "algo=protonet", "task=folder", *sizes, *split), "backbone": {**CONV, "channels": 3}}
+    config["options"] = {"algo": "protonet", "task": "folder", "backbone": "small", "device": "cpu"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METARUN_CACHE", str(root / "cache"))
+        patch.setattr(abstaining, "LEAST_STEPS", 1)
+        train(config, root / "run")
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MAML on a table of 10 tasks, y = 100 + 10 (slope x + 5 [word is b]); run/ beside table.csv."""
+    root = tmp_path_factory.mktemp("table")
+    rows = [f"t{task},{x},{'ab'[x % 2]},{100 + 10 * ((1 + task % 3) * x + 5 * (x % 2))}" for task in range(10) for x in range(8)]
+    (root / "table.csv").write_text("\n".join(["city,x,word,y", *rows]) + "\n")
+    words = [f"task.path={root / 'table.csv'}", "task.task_column=city", "task.target=y", "task.categorical=[word]"]
+    config = composed(*SHORT, "algo=maml", "task=table", "backbone=mlp", "backbone.widths=[8]", *words, "task.shots=4", "task.queries=3")
+    config["options"] = {"algo": "maml", "task": "table", "backbone": "mlp", "device": "cpu"}
+    train(config, root / "run")
+    return root / "run"

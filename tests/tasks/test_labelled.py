@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from metarun.errors import UserError
-from metarun.tasks.labelled import Pictures, copies_of, naming, pixels_of, read_query, read_support, unit_range
+from metarun.tasks.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
 
 
 def draw(root: Path, names: Iterable[str], side: int = 4) -> Path:
@@ -181,8 +181,3 @@ def test_inverted_pixels_have_bright_ink(tmp_path: Path) -> None:
 def test_copies_are_found_by_their_pixels() -> None:
     pixels = torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2)
     assert copies_of(pixels, pixels[[2, 0]]) == [True, False, True]
-
-
-def test_a_message_about_a_table_names_the_key_of_predict() -> None:
-    with pytest.raises(UserError, match=r"^query=x\.csv is empty; fill it\.$"), naming("query"):
-        raise UserError("task.path=x.csv is empty; fill it, or set task.delimiter=semicolon.")

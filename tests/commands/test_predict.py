@@ -1,0 +1,43 @@
+"""What is refused before a prediction works, and where its files go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_runs import predict
+
+from metarun.commands.predict import Places, places_of
+from metarun.errors import UserError
+
+
+def test_the_files_lie_in_the_run_folder_or_where_out_says(tmp_path: Path) -> None:
+    assert places_of(None, tmp_path) == Places(*(tmp_path / name for name in ("predictions.csv", "predictions.html", "report.json")))
+    assert places_of(f"{tmp_path}/a.b.csv", tmp_path / "run")[:2] == (tmp_path / "a.b.csv", tmp_path / "a.b.html")
+
+
+@pytest.mark.parametrize("taken", ["mine.csv", "mine.html", "link"])
+def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path, taken: str) -> None:
+    if taken == "link":
+        (tmp_path / "mine.csv").symlink_to(tmp_path / "nowhere")
+    else:
+        (tmp_path / taken).write_text("mine")
+    with pytest.raises(UserError, match=r"mine.* is there already; choose another name with out=FILE\.csv"):
+        places_of(str(tmp_path / "mine.csv"), tmp_path)
+
+
+@pytest.mark.parametrize(("out", "said"), [("mine.txt", "must end in"), ("nowhere/mine.csv", "there is no folder nowhere")])
+def test_another_kind_of_name_is_refused(tmp_path: Path, out: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        places_of(out, tmp_path)
+
+
+def test_an_out_file_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    with pytest.raises(UserError, match="is there already"):
+        predict("no/such/run", tmp_path / "no", tmp_path / "no", tmp_path / "p", out=str(tmp_path / "mine.csv"))
+
+
+def test_a_run_on_neither_pictures_nor_a_table_is_refused(sinusoid_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"predict labels pictures and predicts tables, and the run .* was trained on neither"):
+        predict(sinusoid_run, tmp_path, tmp_path, tmp_path / "p")
