@@ -88,6 +88,8 @@ def scores(query: TableRows, targets: Sequence[str], predicted: Predicted) -> tu
     for place, name in enumerate(targets):
         truth = query.targets[name]
         real = np.isfinite(truth)
+        if not real.any():
+            continue
         errors = predicted.values[real, place] - truth[real]
         mae, half = float(np.abs(errors).mean()), _half(np.abs(errors))
         rmse, mean = math.sqrt(float(np.square(errors).mean())), float(np.abs(predicted.means[real, place] - truth[real]).mean())

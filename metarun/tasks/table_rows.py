@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metarun.errors import UserError, nearest, printable
-from metarun.tasks.columns import MISSING, Columns, read_columns
+from metarun.tasks.columns import Columns, read_columns
 from metarun.tasks.csv_file import CsvFile, open_csv
 from metarun.tasks.table_preparation import TablePreparation
 
@@ -37,17 +37,6 @@ class TableRows:
         return {name: [values[place] for place in places] for name, values in self.inputs.items()}
 
 
-@dataclass(frozen=True)
-class _Rows(CsvFile):
-    """A CSV file of which some rows are read, from memory."""
-
-    kept: tuple[tuple[int, list[str]], ...] = ()
-
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line and the fields of each of these rows."""
-        yield from self.kept
-
-
 def read_rows(path: str, key: str, prepared: TablePreparation, task_column: str | None, decimal: str | None = None) -> TableRows:
     """Read a CSV file with the columns of a trained table.
 
@@ -63,13 +52,10 @@ def read_rows(path: str, key: str, prepared: TablePreparation, task_column: str 
                     f"{key}={file.path} has no column '{printable(name)}', which the model was trained with; it has "
                     f"{printable(', '.join(file.header))}.{printable(nearest(name, file.header))}"
                 )
-        kept = tuple(file.rows())
-        asked = [name for name in prepared.targets_named if key == "support" or name in file.header]
-        whole = kept if key == "support" else tuple(each for each in kept if _has(each[1], file.header, asked))
-        known = asked if len(asked) == len(prepared.targets_named) and whole else []
-        columns = _columns(file, kept, prepared, task_column, decimal, known if len(whole) == len(kept) else [])
-        if known and len(whole) < len(kept):
-            columns = _joined(columns, _columns(file, whole, None, None, decimal, known), [each[0] for each in whole])
+        asked = [name for name in prepared.targets_named if name in file.header]
+        known = asked if len(asked) == len(prepared.targets_named) else []
+        columns = _columns(file, prepared, task_column, known, decimal, may_miss=known if key == "query" else [])
+        rows = [row for _, row in file.rows()]
     tasks = None
     if task_column in columns.words:
         words = columns.words[str(task_column)]
@@ -78,8 +64,9 @@ def read_rows(path: str, key: str, prepared: TablePreparation, task_column: str 
     for name in prepared.features:
         given = columns.words.get(name)
         inputs[name] = columns.numbers[name].tolist() if given is None else [given.known[code] for code in given.codes.tolist()]
-    targets = {name: columns.numbers[name] for name in known} if known else None
-    return TableRows(file.path, file.header, [row for _, row in kept], inputs, targets, tasks)
+    targets = {name: columns.numbers[name] for name in known}
+    usable = bool(targets) and any(np.isfinite(values).any() for values in targets.values())
+    return TableRows(file.path, file.header, rows, inputs, targets if usable else None, tasks)
 
 
 @contextmanager
@@ -89,6 +76,7 @@ def naming(key: str) -> Iterator[None]:
         yield
     except UserError as error:
         text = re.sub(r",? or set task\.delimiter=\w+|set task\.decimal=comma, or ", "", str(error).replace("task.path=", f"{key}="))
+        text = re.sub(r"; fill it in or remove the row, or .*\.$", "; fill it in or remove the row.", text)
         text = re.sub(r"correct it, name it in task\.categorical, or leave it out of task\.features", "correct it", text)
         raise UserError(text) from error
 
@@ -98,7 +86,7 @@ def unknown_words(rows: Sequence[TableRows], prepared: TablePreparation) -> list
     said = []
     for name, words in prepared.words.items():
         values = [str(value) for each in rows for value in each.inputs[name]]
-        strange = dict.fromkeys(value for value in values if value not in set(words))
+        strange = dict.fromkeys(value for value in values if value and value not in set(words))
         if strange:
             count, shown = sum(value in strange for value in values), printable(", ".join(list(strange)[:_SHOWN]))
             more = ", …" if len(strange) > _SHOWN else ""
@@ -140,37 +128,21 @@ def by_task(support: TableRows, query: TableRows, task_column: str) -> dict[str,
     return places
 
 
-def _has(row: Sequence[str], header: Sequence[str], targets: Sequence[str]) -> bool:
-    return all(row[header.index(name)].strip().lower() not in MISSING for name in targets)
-
-
 def _columns(
-    file: CsvFile,
-    kept: tuple[tuple[int, list[str]], ...],
-    prepared: TablePreparation | None,
-    task_column: str | None,
-    decimal: str | None,
-    targets: Sequence[str],
+    file: CsvFile, prepared: TablePreparation, task_column: str | None, targets: Sequence[str], decimal: str | None, may_miss: Sequence[str]
 ) -> Columns:
-    """Read the features, if `prepared` is given, the task column, if the file has it, and these targets."""
-    features = prepared.features if prepared is not None else ()
-    words = [name for name in features if prepared is not None and name in prepared.words]
-    words += [task_column] if task_column in file.header else []
-    numbers = dict.fromkeys([name for name in features if name not in words], "feature") | dict.fromkeys(targets, "target")
-    part = _Rows(file.file, file.path, file.header, file.delimiter, file.encoding, kept)
+    """Read the features, the task column, if the file has it, and these targets.
+
+    may_miss: the targets that a row may lack. A row may lack features where the training filled them.
+    """
+    words = {name: "feature" for name in prepared.features if name in prepared.words}
+    if task_column is not None and task_column in file.header:
+        words[task_column] = "task"
+    numbers = dict.fromkeys([name for name in prepared.features if name not in words], "feature") | dict.fromkeys(targets, "target")
+    gaps = [*may_miss, *(prepared.features if prepared.fill.fills else ())]
     try:
-        return read_columns(part, words, numbers)
+        return read_columns(file, words, numbers, may_miss=gaps)
     except UserError:
         if decimal is None:
             raise
-        return read_columns(part, words, numbers, decimal)
-
-
-def _joined(columns: Columns, targets: Columns, lines: Sequence[int]) -> Columns:
-    """Return the columns with the targets of the rows on these lines, NaN on the others."""
-    place = {line: number for number, line in enumerate(columns.lines.tolist())}
-    numbers = dict(columns.numbers)
-    for name, values in targets.numbers.items():
-        numbers[name] = np.full(len(columns.lines), np.nan)
-        numbers[name][[place[line] for line in lines]] = values
-    return Columns(columns.path, columns.lines, columns.words, numbers)
+        return read_columns(file, words, numbers, decimal, gaps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metarun.errors import UserError
+from metarun.tasks.missing import Fill
 from metarun.tasks.table_preparation import TablePreparation
 from metarun.tasks.table_rows import TableRows, by_task, naming, read_rows, unknown_words
 
@@ -38,13 +40,21 @@ def test_a_query_may_lack_targets_and_tasks_and_some_of_its_targets(tmp_path: Pa
     assert np.array_equal(some["y"], [np.nan, 4.0], equal_nan=True)
 
 
+def test_a_row_may_lack_inputs_where_the_training_filled_them(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("x,word\n,a\n2,\n")
+    filled = dataclasses.replace(PREPARED, fill=Fill("mean", {"x": 5.0}))
+    found = read_rows(str(tmp_path / "file.csv"), "query", filled, None)
+    assert filled.inputs(found.take([0, 1])).tolist() == [[5.0, 1.0, 0.0], [2.0, 0.0, 0.0]]
+    assert unknown_words([found], filled) == []
+
+
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [
         ("x,y\n1,2\n", "query", "^query=.*file.csv has no column 'word', which the model was trained with; it has x, y"),
         ("x,word\n1,a\n", "support", "^support=.*has no column 'y'"),
-        ("x,word,y\n1,a,\n", "support", "line 2 of .* has no value in column 'y'"),
-        ("x,word\n,a\n", "query", "line 2 of .* has no value in column 'x'"),
+        ("x,word,y\n1,a,\n", "support", "line 2 of .* has no value in column 'y'; fill it in or remove the row\\.$"),
+        ("x,word\n,a\n", "query", "line 2 of .* has no value in column 'x'; fill it in or remove the row\\.$"),
         ("x,word\nfar,a\n", "query", "line 2 of .* has 'far' in the feature column 'x', which is not a number; correct it\\.$"),
         ("x,word\n", "query", "^query=.* has no rows below its header line"),
     ],
