@@ -35,9 +35,8 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("metarun ", ["train", "eval", "predict", "list", "reproduce"]),
         ("metarun predict checkpoint=x sup", ["support="]),
-        ("metarun ", ["train", "eval", "export", "list", "reproduce"]),
+        ("metarun ", ["train", "eval", "predict", "export", "list", "reproduce"]),
         ("metarun tr", ["train"]),
         ("metarun list --", ["--config-dir"]),
         ("metarun train --conf", ["--config-dir", "--config-name"]),
