@@ -29,7 +29,7 @@ SIBLINGS = ("metarun.algorithms", "metarun.tasks", "metarun.backbones", "metarun
 
 OUTSIDE = {
     "metarun.algorithms": {"torch"},
-    "metarun.backbones": {"torch"},
+    "metarun.backbones": {"torch", "timm"},
     "metarun.engine": {"torch"},
     "metarun.tasks": {"torch", "numpy", "PIL", "matplotlib", "torchvision"},
 }

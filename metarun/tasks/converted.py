@@ -36,9 +36,14 @@ def convert(images: Tensor, shape: Sequence[int]) -> Tensor:
 
     Resizing has antialiasing. Grey is the luminance of the colours; colour repeats the grey. UserError for other changes of channels.
     """
-    channels, height, width = shape
-    if tuple(images.shape[1:]) == (channels, height, width):
+    if tuple(images.shape[1:]) == tuple(shape):
         return images
+    if images.dim() != 4 or len(shape) != 3:
+        raise UserError(
+            f"the network takes inputs of shape {tuple(shape)}, and this data set has {tuple(images.shape[1:])}; only images convert. "
+            "A run on task=features needs the features of the same backbone."
+        )
+    channels, height, width = shape
     if {images.shape[1], channels} not in ({1}, {3}, {1, 3}):
         raise UserError(f"the network takes images of {channels} channels, and this data set has {images.shape[1]}; only 1 and 3 convert.")
     return torch.cat([_convert(part.float(), channels, (height, width)) for part in images.split(_CHUNK)])

@@ -140,6 +140,13 @@ def _compare_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [f"{name}: {words}" for name in both for words in differences(before["sources"][name], now["sources"][name])]
 
 
+def _compare_features(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    said = differences(before["images"], now["images"])
+    if before["weights"] != now["weights"]:
+        said.append("the weights or the code of the backbone of the features differ")
+    return said
+
+
 def _compare_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Compare the plain values of a fingerprint that a user's own source made."""
     return [f"{name} is {now[name]} instead of {before.get(name)}" for name in now if now[name] != before.get(name)]
@@ -147,6 +154,7 @@ def _compare_others(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 _COMPARE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]] = {
     "images": _compare_images,
+    "features": _compare_features,
     "table": _compare_table,
     "pictures": _compare_pictures,
     "sources": _compare_sources,

@@ -65,8 +65,10 @@ def decode_images(files: ImageFiles, *, size: int, channels: int) -> Tensor:
     return torch.from_numpy(images)
 
 
-def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> Tensor:
-    """Return the images of `make()` as one uint8 tensor of `shape`, from the cache file if there is one.
+def cached(
+    name: str, facts: object, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]], dtype: type[np.generic] = np.uint8
+) -> Tensor:
+    """Return the images of `make()` as one tensor of `shape` and of a NumPy type, from the cache file if there is one.
 
     The file's name is `name` and a hash of `facts` (any JSON value). The file is 32 bytes of SHA-256 and then an array in NumPy's format;
     a rename puts the whole file in place. A damaged file is made again. If the file cannot be written, the tensor is returned all the
@@ -76,11 +78,11 @@ def cached(name: str, facts: object, shape: tuple[int, ...], make: Callable[[], 
     folder = private_folder()
     path = None if folder is None else folder / f"{name}-{digest}.bin"
     kept = None if path is None else _load(path)
-    if kept is None and path is not None and _store(path, shape, make):
+    if kept is None and path is not None and _store(path, shape, make, dtype):
         kept = _load(path)
     if kept is not None:
         return kept
-    images = np.empty(shape, dtype=np.uint8)
+    images = np.empty(shape, dtype=dtype)
     for row, image in enumerate(make()):
         images[row] = image
     return torch.from_numpy(images)
@@ -112,19 +114,19 @@ def _map(file: io.BufferedReader) -> Tensor:
         return torch.from_numpy(np.memmap(file, dtype, "r", file.tell(), shape))
 
 
-def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> bool:
+def _store(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]], dtype: type[np.generic]) -> bool:
     """Write the file; return whether that succeeded."""
     try:
-        _write(path, shape, make)
+        _write(path, shape, make, dtype)
     except OSError as error:
         log.warning("cannot write the cache file %s (%s); without it every run makes the images again.", path, error)
         return False
     return True
 
 
-def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> None:
+def _write(path: Path, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]], dtype: type[np.generic]) -> None:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(header, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
     digest = hashlib.sha256(header.getvalue())
     with replacing(path, mode=PRIVATE, exact=True) as file:
         file.write(bytes(32) + header.getvalue())

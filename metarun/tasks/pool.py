@@ -18,7 +18,8 @@ SPLITS = ("train", "val", "test")
 class ClassPool:
     """The images of one split, grouped by class.
 
-    images: (M, C, H, W) uint8, the images of class 0 first, then those of class 1, …; in any order and number where `rows` is set.
+    images: (M, C, H, W) uint8, or vectors (M, D) float32 in their place; the images of class 0 first, then those of class 1, …; in any
+        order and number where `rows` is set.
     counts: images per class, in the order of the classes; the counts sum to M.
     names: one name per class, for error messages.
     groups: the superclass of each class (Omniglot: its alphabet), classes of one group next to each other; None without groups.
@@ -52,10 +53,16 @@ class ClassPool:
         return replace(self, images=images.to(device), rows=None)
 
     def values(self, chosen: Tensor) -> Tensor:
-        """Return the images `chosen` (B,), numbered class by class: float32 (B, C, H, W) in [0, 1], on the pool's device."""
+        """Return the images `chosen` (B,), numbered class by class: float32 (B, C, H, W) in [0, 1], on the pool's device.
+
+        Vectors (B, D) stay as they are.
+        """
         rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
         device = self.images.device
-        pixels = self.images.index_select(0, rows.to(device, non_blocking=True)).to(torch.float32)
+        pixels = self.images.index_select(0, rows.to(device, non_blocking=True))
+        if pixels.is_floating_point():
+            return pixels
+        pixels = pixels.to(torch.float32)
         return pixels.div_(torch.full((), 255.0, device=device))  # not by a number: CUDA would multiply by 1 / 255 and round differently
 
 

@@ -2,76 +2,122 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metarun.backbones.classifier import Classifier
 from metarun.compute.memory import allocating
 from metarun.errors import UserError, first_line
 from metarun.network import Network
 from metarun.types import Episode
+from metarun.wiring.around import Around, divided
 from metarun.wiring.checking import largest_key
 from metarun.wiring.instantiate import TARGET, instantiate
 from metarun.wiring.lazy import materialise
-from metarun.wiring.module_checks import Torchs, check_adopted, check_saved, examine, sample_of
+from metarun.wiring.module_checks import check_adopted, check_saved, examine, sample_of
+from metarun.wiring.pretrained import check_no_classifier, completed, fit, give_width
+
+log = logging.getLogger(__name__)
+
+FOREIGN = ("metarun.backbones.timm_model.timm_model",)
+"""Functions of metarun that return code of others."""
 
 
 def is_own(node: Any) -> bool:
     """Return whether a part of a config names code of the user's."""
     if isinstance(node, Mapping):
-        return not str(node.get(TARGET, "metarun.")).startswith("metarun.") or any(is_own(value) for value in node.values())
+        target = str(node.get(TARGET, "metarun."))
+        return not target.startswith("metarun.") or target in FOREIGN or any(is_own(value) for value in node.values())
     return isinstance(node, list | tuple) and any(is_own(value) for value in node)
 
 
-def build_network(config: Mapping[str, Any], episodes: Mapping[str, Episode], *, head: bool, algorithm: str) -> Network:
+def build_network(config: dict[str, Any], episodes: Mapping[str, Episode], *, head: bool, algorithm: str) -> Network:
     """Build the network for these episodes, by split. head: whether it has a linear head. algorithm: its name, for messages.
 
+    Writes into the config what the weights of the backbone say about themselves, such as the mean of each channel, where a key is null.
     Raises UserError for a backbone that does not suit the episodes, and for one of the user's that metarun cannot run as torch does.
     """
-    node = dict(config["backbone"])
-    norm, head_init = node.pop("norm", "batch"), node.pop("head_init", None)
-    if "input_shape" in node and node["input_shape"] is None:
-        node["input_shape"] = list(episodes["train"].support.x.shape[1:])
+    node, around = divided(config["backbone"])
     outputs = {split: episode.support.y.shape[-1] for split, episode in episodes.items()}
     if head and outputs["train"] != outputs["val"]:
         raise UserError(
             f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
             + ("set task.train_ways to the value of task.ways." if "train_ways" in config["task"] else "take a task with equal numbers.")
         )
-    if head_init is not None and not head:
-        raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={head_init}.")
+    if around.head_init is not None and not head:
+        raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={around.head_init}.")
+    x = sample_of(episodes["train"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
-        backbone = _backbone(node, episodes["train"])
-        module = Classifier(backbone, outputs["train"], head_init) if head else backbone
+        made = build_backbone(node, around, x)
+        config["backbone"] |= {key: value for key, value in dataclasses.asdict(made.around).items() if key in config["backbone"]}
+        module = Classifier(made.module, outputs["train"], around.head_init) if head else made.module
         name, torchs = node[TARGET], None
         if is_own(node):
-            torchs = examine(backbone, sample_of(episodes["train"]), name)
-        network = Network(module, norm, copy_input=torchs is not None and torchs.changes_input)
+            torchs = examine(made.module, x, name)
+            torch.manual_seed(config["seed"] + 1)
+            other = build_backbone(node, around, x)
+            check_embedding(made, other, x, name)
+        network = Network(module, around.norm, copy_input=torchs is not None and torchs.changes_input)
         _check_forward(network, episodes["train"], name)
         if torchs is not None:
-            _check_own(backbone, torchs, node, config["seed"], episodes["train"])
+            check_adopted(made.module, torchs, name)
+            check_saved(other.module, made.module, torchs, name)
+    _say_unused_statistics(network)
     return network
 
 
-def _backbone(node: Mapping[str, Any], episode: Episode) -> nn.Module:
-    """Return the backbone, with its lazy layers made for the episode's inputs."""
-    with allocating(f"backbone {node[TARGET]}", f"lower {largest_key({'backbone': node}, ['backbone'])}", counted=True):
-        backbone = instantiate(node, name="backbone")
-        if not isinstance(backbone, nn.Module):
-            raise UserError(f"{node[TARGET]} gives a {type(backbone).__name__}; a backbone is a torch.nn.Module.")
-        materialise(backbone, sample_of(episode), node[TARGET])
-    return backbone
+class Made(NamedTuple):
+    """A backbone's module, ready for its inputs.
+
+    around: the keys around it, with what the weights say. stated: whether its own code sets `out_features`.
+    """
+
+    module: nn.Module
+    around: Around
+    stated: bool
 
 
-def _check_own(backbone: nn.Module, torchs: Torchs, node: Mapping[str, Any], seed: int, episode: Episode) -> None:
-    """Raise UserError where the user's module cannot be run as a pure function, or cannot be restored from a checkpoint."""
-    check_adopted(backbone, torchs, node[TARGET])
-    torch.manual_seed(seed + 1)
-    check_saved(_backbone(node, episode), backbone, torchs, node[TARGET])
+def build_backbone(node: Mapping[str, Any], around: Around, x: Tensor, *, key: str = "backbone") -> Made:
+    """Build a backbone for inputs x (B, ...), with its lazy layers made, frozen where it is to be.
+
+    node: the arguments of its class. key: the place of the node in the config, for messages.
+    """
+    node = dict(node)
+    if "input_shape" in node and node["input_shape"] is None:
+        node["input_shape"] = list(x.shape[1:])
+    with allocating(f"backbone {node[TARGET]}", f"lower {largest_key({key: node}, [key])}", counted=True):
+        module = instantiate(node, name=key)
+        if not isinstance(module, nn.Module):
+            raise UserError(f"{node[TARGET]} gives a {type(module).__name__}; a backbone is a torch.nn.Module.")
+        stated = isinstance(getattr(module, "out_features", None), int)
+        around = completed(around, module, pretrained=node.get("pretrained") is not False)
+        fit(module, around, x, node[TARGET])
+        materialise(module, x, node[TARGET])
+        give_width(module, x)
+    return Made(module, around, stated)
+
+
+def check_embedding(made: Made, other: Made, x: Tensor, name: str) -> None:
+    """Raise UserError where the embedding comes from a classification layer, unless the user wants it. other: of another seed."""
+    if not made.around.keep_classifier:
+        check_no_classifier(made.module, other.module, x, name, stated=made.stated)
+
+
+def _say_unused_statistics(network: Network) -> None:
+    """Log that the running statistics of loaded weights have no effect, where the mode of normalisation does not use them."""
+    loaded = any(layer.running_mean is not None and bool(layer.running_mean.any()) for layer in network.norms)
+    if loaded and network.norm != "running":
+        log.warning(
+            "backbone.norm=%s does not use the running statistics that the weights bring; backbone.norm=running starts from them, and "
+            "backbone.frozen=true keeps them",
+            network.norm,
+        )
 
 
 def _check_forward(network: Network, episode: Episode, name: str) -> None:

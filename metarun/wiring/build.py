@@ -50,6 +50,7 @@ from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.checking import SETTINGS, check_values, largest_key
 from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
+from metarun.wiring.features import fill_drawn, has_embedder, with_embedder
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
@@ -120,15 +121,16 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device) -> Parts:
 
 def build_source(config: dict[str, Any]) -> TaskSource:
     """Build the task source. If it drew a split, write the split into the config, so that a checkpoint restores the same split."""
-    source: TaskSource = instantiate(config["task"], name="task")
+    task = config["task"]
+    if has_embedder(task):
+        task = with_embedder(task, config["seed"], choose_device(config["device"]).name)
+    source: TaskSource = instantiate(task, name="task")
     for name in ("objective", "episode"):
         if not hasattr(source, name):
             raise UserError(
                 f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source."
             )
-    for key in ("classes", "tasks"):
-        if key in config["task"] and config["task"][key] is None:
-            config["task"][key] = getattr(source, key)
+    fill_drawn(config["task"], source)
     return source
 
 

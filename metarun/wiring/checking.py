@@ -10,15 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from metarun.backbones.classifier import Classifier
 from metarun.backbones.conv4 import Output, Pooling
 from metarun.compute.device import DeviceKeys
 from metarun.engine.optimizer import OuterOptimizer, Schedule
 from metarun.engine.training import Settings
 from metarun.errors import UserError, nearest
-from metarun.network import Network
 from metarun.tasks.sampling import FewShot
 from metarun.values import Count, CountOrZero, Keys, NormMode, NotNegative
+from metarun.wiring.around import divided
 from metarun.wiring.fitting import annotations_of, fit, fit_keys, passes_known_keys
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 
@@ -74,14 +73,19 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
     rest = dict(node)
     if group == "algo" and "recipe" in rest:
         _check_recipe(rest.pop("recipe"))
-    if group == "backbone":  # the two keys that every backbone has, for the objects around it
-        around = {"norm": annotations_of(Network)["norm"], "head_init": annotations_of(Classifier)["head_init"]}
-        fit_keys({key: rest.pop(key) for key in around if key in rest}, around, "backbone.")
-    if group == "backbone" and rest.get("input_shape", 0) is None:
-        del rest["input_shape"]  # null: the shape of the task
+    if group == "backbone":
+        rest = _check_backbone(rest)
     _check_node(rest, group)
     if group == "optimizer" and locate(rest.get(TARGET, "")) is OuterOptimizer:
         instantiate(rest, name="optimizer", params={}, steps=1)  # torch knows the options of its optimizers
+
+
+def _check_backbone(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the keys around a backbone; return the arguments of its class."""
+    rest, _ = divided(node)
+    if rest.get("input_shape", 0) is None:
+        del rest["input_shape"]  # null: the shape of the task
+    return rest
 
 
 def _check_recipe(recipe: Any) -> None:
@@ -108,6 +112,8 @@ def _check_node(node: Mapping[str, Any], name: str) -> Unbuilt:
     for key, value in node.items():
         if key == TARGET:
             continue
+        if name.startswith("task") and key == "backbone" and isinstance(value, Mapping) and TARGET in value:
+            value = _check_backbone(value)
         inside = _check_inside(value, f"{name}.{key}")
         if closed and key not in hints and key not in inspect.signature(target).parameters:
             raise UserError(f"{name}.{key} is not an argument of {path}.{nearest(str(key), hints)}")

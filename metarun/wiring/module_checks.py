@@ -162,6 +162,18 @@ def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
 
 
+def check_vectors(module: nn.Module, x: Tensor, name: str) -> int:
+    """Return the width of the vectors that a module gives for x (B, ...); UserError where it fails or gives something else."""
+    outputs = None
+    try:
+        with torch.no_grad():
+            outputs = module(x)
+    except Exception as error:
+        raise unfit(x, name, error) from error
+    _check_outputs(module, Torchs(x, outputs, [], [], False), name)
+    return int(outputs.shape[1])
+
+
 def _check_outputs(module: nn.Module, found: Torchs, name: str) -> None:
     outputs, rows = found.outputs, len(found.x)
     if not isinstance(outputs, Tensor):

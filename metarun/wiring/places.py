@@ -118,9 +118,12 @@ def _place_of(entry: Any, group: str) -> dict[Place, str]:
         _, at, package = entry.partition("@")
         return {(*package.split(".")[:-1], "*"): group} if at else {}
     (name,) = entry
-    if name.startswith(("override ", "optional ", "/")):
+    if name.startswith(("override ", "optional ")):
         return {}
-    option, _, package = name.partition("@")  # `update: sgd`: a group below this one
+    option, _, package = name.partition("@")
+    if name.startswith("/"):  # `/backbone@backbone: timm`: an option of another group
+        return {tuple(package.split(".")): option.removeprefix("/")} if package else {}
+    # `update: sgd`: a group below this one
     return {tuple((package or option).split(".")): f"{group}/{option}"}
 
 
