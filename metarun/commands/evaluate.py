@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.commands import seeds
+from metarun.commands import pretraining, seeds
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import check_data, evaluation_config
@@ -66,11 +66,13 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
     )
     reports, kernels = _reports(parts, groups if each else [members], request)
+    seen = pretraining.pretraining_of(parts.config, parts.source, request.split)
     facts = {
         "members": best if each else len(members),
         "best": best,
         **_facts(parts, members[0], request, reports[0]),
         "overlap": overlap,
+        **({} if seen is None else {"pretraining": seen}),
         "kernels": kernels,
         "step": members[0].step,
     }
@@ -81,7 +83,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
     print("\n".join(map(printable, seeds.lines(reports, members[::best], facts, figures) if each else [sentence(reports[0], facts)])))
-    print(f"report: {folder / 'report.json'}")
+    print("\n".join([*pretraining.lines(seen), f"report: {folder / 'report.json'}"]))
     return summary
 
 

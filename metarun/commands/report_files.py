@@ -121,9 +121,10 @@ def bound(report: Report) -> str:
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
     """Write the classes or tasks of each split into the run folder, where the source drew them from the user's own data."""
-    for key in ("classes", "tasks"):
-        if config["task"].get(key):
-            write_json(folder / f"{key}.json", config["task"][key])
+    for node in (config["task"], config["task"].get("images")):
+        for key in ("classes", "tasks"):
+            if isinstance(node, Mapping) and node.get(key):
+                write_json(folder / f"{key}.json", node[key])
 
 
 def write_json(path: Path, content: Any) -> None:

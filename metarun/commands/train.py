@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from metarun.commands import remedies
+from metarun.commands import pretraining, remedies
 from metarun.commands.abstaining import keep_calibration
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, resume_config
@@ -106,6 +106,8 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
         progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
+        for line in pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test")):
+            progress.say(line)
 
         def save(position: Position, name: str) -> None:
             checkpoints = folder / CHECKPOINTS

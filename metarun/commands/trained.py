@@ -13,9 +13,10 @@ from metarun.commands.ensemble import ensemble_of, stacked
 from metarun.engine.keeping import kept_files
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
+from metarun.network import FROZEN
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint, Found
-from metarun.types import Algorithm, Learner, Params, State, traits_of
+from metarun.types import Algorithm, Learner, Params, State, part_of, traits_of
 from metarun.wiring.build import Parts
 from metarun.wiring.sizes import check_network
 from metarun.wiring.stored import accepted, check_form
@@ -60,7 +61,7 @@ def load_run(path: str | Path, default: str = checkpoint.BEST, trust: Any = ()) 
     if found.note is not None:
         print(f"metarun: {printable(found.note)}")
     config = accepted(found.checkpoint.config, trust)
-    check_network(config, found.checkpoint.params)
+    check_network(config, {**found.checkpoint.params, **part_of(found.checkpoint.state, FROZEN)})
     return found._replace(checkpoint=dataclasses.replace(found.checkpoint, config=config))
 
 

@@ -90,6 +90,11 @@ def published(name: str) -> Published:
     return Published(name, facts["data"], facts["images"], {split: _with_groups(lists[split]) for split in SPLITS}, words)
 
 
+def class_words() -> dict[str, str]:
+    """Return the word of each class of ImageNet that one of the published splits holds, by its WordNet number."""
+    return _read("imagenet_words.json")
+
+
 def _with_groups(listed: Any) -> dict[str, str | None]:
     """Return class -> superclass of a list of classes, or of a mapping from superclasses to their classes."""
     if isinstance(listed, list):

@@ -20,19 +20,16 @@ from metarun.wiring.checking import largest_key
 from metarun.wiring.instantiate import TARGET, instantiate
 from metarun.wiring.lazy import materialise
 from metarun.wiring.module_checks import check_adopted, check_saved, examine, sample_of
-from metarun.wiring.pretrained import check_no_classifier, completed, fit, give_width
+from metarun.wiring.pretrained import BORROWED, check_no_classifier, completed, fit, give_width
 
 log = logging.getLogger(__name__)
-
-FOREIGN = ("metarun.backbones.timm_model.timm_model",)
-"""Functions of metarun that return code of others."""
 
 
 def is_own(node: Any) -> bool:
     """Return whether a part of a config names code of the user's."""
     if isinstance(node, Mapping):
         target = str(node.get(TARGET, "metarun."))
-        return not target.startswith("metarun.") or target in FOREIGN or any(is_own(value) for value in node.values())
+        return not target.startswith("metarun.") or target in BORROWED or any(is_own(value) for value in node.values())
     return isinstance(node, list | tuple) and any(is_own(value) for value in node)
 
 

@@ -14,6 +14,9 @@ from metarun.errors import UserError, nearest
 from metarun.layers.calling import call_with, places_of
 from metarun.wiring.around import Around
 
+BORROWED = ("metarun.backbones.timm_model.timm_model",)
+"""Functions of metarun that return modules of other packages."""
+
 CLASSIFIERS = ("fc", "_fc", "classifier", "classif", "head", "heads", "logits", "last_linear", "output", "cls_head")
 """The usual names of a classification layer, or of the block that ends with this layer."""
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError, first_line
+from metarun.wiring.around import divided
 from metarun.wiring.fitting import annotations_of, fit_keys
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.places import groups
+from metarun.wiring.pretrained import BORROWED
 
 SMALL = 50_000_000
 """Parameters that a network may have in any case, 200 MB. Some algorithms store no network."""
@@ -23,21 +25,23 @@ LAYER = 32
 def check_network(config: Mapping[str, Any], params: Mapping[str, Tensor]) -> None:
     """Raise UserError where the config describes a much larger network than the one whose parameters the checkpoint holds.
 
-    config: of the checkpoint. params: its parameters. A backbone of a trusted package is not checked.
+    config: of the checkpoint. params: its parameters, learned and frozen. A backbone of a trusted package is not checked.
     """
-    node = {key: value for key, value in config["backbone"].items() if key not in ("norm", "head_init")}
-    shape = node.pop("input_shape", None) or config.get("input_shape") or [1]
-    if node.get(TARGET) not in groups()["backbone"].targets:
+    if config["backbone"].get(TARGET) not in groups()["backbone"].targets:
         return
+    node, _ = divided(config["backbone"])
+    shape = node.pop("input_shape", None) or config.get("input_shape") or [1]
     node = fit_keys({**node, "input_shape": shape}, annotations_of(locate(node[TARGET])), "backbone.")  # 1e6 is a whole number too
     shape = node.pop("input_shape")
-    if bound(node, shape) <= SMALL:
+    if node[TARGET] not in BORROWED and bound(node, shape) <= SMALL:
         return
     held = sum(value.numel() for value in params.values())
     try:
         with torch.device("meta"):  # shapes without memory
             network = instantiate({**node, "input_shape": shape}, name="backbone")
-    except RuntimeError as error:
+    except (RuntimeError, UserError) as error:
+        if node[TARGET] in BORROWED:  # not every model of timm can be made without memory
+            return
         raise UserError(f"the config in the checkpoint describes a network that nobody can make ({first_line(error)}).") from error
     size = sum(value.numel() for value in network.parameters())
     if size > max(held, SMALL):

@@ -11,6 +11,7 @@ from typing import Any
 from metarun.errors import UserError, printable
 from metarun.wiring.instantiate import TARGET
 from metarun.wiring.places import check_targets, quoted
+from metarun.wiring.pretrained import BORROWED
 
 GROUPS = ("task", "algo", "backbone", "device", "optimizer", "logger")
 """The groups that every run has."""
@@ -23,7 +24,8 @@ LARGEST, LONGEST = 100_000_000, 1000
 def accepted(config: Mapping[str, Any], trust: Any = ()) -> dict[str, Any]:
     """Return the config of a checkpoint, if metarun may build from it.
 
-    trust: the packages that the user typed in `trust=`. A download into a folder that the config names is switched off.
+    trust: the packages that the user typed in `trust=`. A download into a folder that the config names is switched off, and so is the
+    download of a backbone's pretrained weights: the checkpoint holds the weights.
 
     Raises UserError where the config lacks a part or has one of the wrong type, names code that it may not name (`check_targets`), or names
     a pipe or a device as data. Nothing of the config runs before all of it is checked.
@@ -32,7 +34,10 @@ def accepted(config: Mapping[str, Any], trust: Any = ()) -> dict[str, Any]:
     check_targets(config, packages(trust))
     for text in _texts(config["task"]):
         _check_file(text)
-    return {**config, "task": _without_download(config["task"])}
+    backbone = config["backbone"]
+    if backbone.get(TARGET) in BORROWED:
+        backbone = {**backbone, "pretrained": False}
+    return {**config, "task": _without_download(config["task"]), "backbone": backbone}
 
 
 def packages(trust: Any) -> list[str]:
