@@ -465,3 +465,8 @@ def current() -> Any:
     if "out_features" not in dir(module):
         module.out_features = 4
     return module
+
+
+def untouched() -> Any:
+    """Return the module that a test has chosen, with an `out_features` only where its own code sets one."""
+    return CURRENT[0]()

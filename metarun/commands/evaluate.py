@@ -66,13 +66,11 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
     )
     reports, kernels = _reports(parts, groups if each else [members], request)
-    seen = pretraining.pretraining_of(parts.config, parts.source, request.split)
     facts = {
         "members": best if each else len(members),
         "best": best,
         **_facts(parts, members[0], request, reports[0]),
         "overlap": overlap,
-        **({} if seen is None else {"pretraining": seen}),
         "kernels": kernels,
         "step": members[0].step,
     }
@@ -83,7 +81,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
     print("\n".join(map(printable, seeds.lines(reports, members[::best], facts, figures) if each else [sentence(reports[0], facts)])))
-    print("\n".join([*pretraining.lines(seen), f"report: {folder / 'report.json'}"]))
+    print("\n".join([*pretraining.lines(facts["pretraining"]), f"report: {folder / 'report.json'}"]))
     return summary
 
 
@@ -116,6 +114,7 @@ def _facts(parts: Parts, member: Checkpoint, request: Request, report: Report) -
         **{name: parts.config["task"].get(name) for name in ("min_ways", "min_shots")},
         "population": population,
         **counted,
+        "pretraining": pretraining.pretraining_of(parts.config, parts.source, request.split),
         "norm": _norm_of(parts),
         "inner_steps": report.steps[-1],
     }

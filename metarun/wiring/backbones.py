@@ -100,6 +100,13 @@ def build_backbone(node: Mapping[str, Any], around: Around, x: Tensor, *, key: s
     return Made(module, around, stated)
 
 
+def build_from(seed: int, node: Mapping[str, Any], around: Around, x: Tensor, *, key: str) -> Made:
+    """Build a backbone whose new weights come from a seed; torch's own generator stays as it is. Otherwise as `build_backbone`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(node, around, x, key=key)
+
+
 def check_embedding(made: Made, other: Made, x: Tensor, name: str) -> None:
     """Raise UserError where the embedding comes from a classification layer, unless the user wants it. other: of another seed."""
     if not made.around.keep_classifier:

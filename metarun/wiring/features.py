@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from metarun.tasks.features import Embedder
 from metarun.types import TaskSource
 from metarun.wiring.around import divided
-from metarun.wiring.backbones import build_backbone, check_embedding
+from metarun.wiring.backbones import build_from, check_embedding
 from metarun.wiring.instantiate import TARGET, instantiate
 from metarun.wiring.module_checks import check_vectors, sample_of
 
@@ -46,12 +44,9 @@ def _embedder(node: dict[str, Any], images: TaskSource, seed: int, device: str) 
     rest, around = divided(node)
     around = dataclasses.replace(around, frozen=True)
     x, name = sample_of(images.episode("train", 0)).cpu(), rest[TARGET]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = build_backbone(rest, around, x, key="task.backbone")
-        width = check_vectors(made.module, x, name)
-        torch.manual_seed(seed + 1)
-        check_embedding(made, build_backbone(rest, around, x, key="task.backbone"), x, name)
+    made, other = (build_from(number, rest, around, x, key="task.backbone") for number in (seed, seed + 1))
+    width = check_vectors(made.module, x, name)
+    check_embedding(made, other, x, name)
     node |= {key: value for key, value in dataclasses.asdict(made.around).items() if key in node and key != "frozen"}
     facts = {key: value for key, value in dataclasses.asdict(made.around).items() if key in ("mean", "std", "without")}
     return Embedder(made.module.to(device), width, name, {**facts, "shape": list(x.shape[1:])}, device)

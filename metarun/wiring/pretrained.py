@@ -20,6 +20,9 @@ BORROWED = ("metarun.backbones.timm_model.timm_model",)
 CLASSIFIERS = ("fc", "_fc", "classifier", "classif", "head", "heads", "logits", "last_linear", "output", "cls_head")
 """The usual names of a classification layer, or of the block that ends with this layer."""
 
+HOOK = "metarun_inputs"
+"""The attribute of a module that holds the handle of its `Inputs`."""
+
 LABELS = (1000, 1001, 21841, 21843)
 """Numbers of classes of ImageNet-1k and ImageNet-21k, with and without a class for the background."""
 
@@ -87,8 +90,10 @@ def fit(module: nn.Module, around: Around, x: Tensor, name: str) -> None:
     repeat = wanted if wanted and wanted > 1 and x.dim() == 4 and x.shape[1] == 1 else 1
     mean, std = _scales(around, repeat * x.shape[1])
     inputs = Inputs(mean, std, repeat)
+    if (earlier := module.__dict__.pop(HOOK, None)) is not None:
+        earlier.remove()  # a function that returns one object twice
     if inputs.repeat > 1 or inputs.mean is not None:
-        module.register_forward_pre_hook(inputs)
+        module.__dict__[HOOK] = module.register_forward_pre_hook(inputs)
     if around.frozen:
         module.requires_grad_(False)
         module.eval()

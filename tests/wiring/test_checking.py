@@ -48,7 +48,12 @@ WRONG: dict[str, Any] = {
     "{a: 1}": {"a": 1},
 }
 
-TABLE = ["task.path=x.csv", "task.task_column=t", "task.target=y"]
+REQUIRED = {
+    "table": ["task.path=x.csv", "task.task_column=t", "task.target=y"],
+    "features": ["task.backbone.name=resnet18"],
+    "timm": ["backbone.name=resnet18"],
+}
+"""What an option needs beside its name."""
 OPTIONS = ("momentum", "weight_decay", "betas", "eps", "amsgrad", "nesterov", "dampening", "maximize", "foreach", "fused")
 """Keys of `optimizer.options` that a user may add."""
 
@@ -65,7 +70,7 @@ def configs() -> list[tuple[str, dict[str, Any]]]:
     for number in range(max(map(len, groups.values()))):
         chosen = {group: names[number] for group, names in groups.items() if number < len(names)}
         words = [f"{group}={option}" for group, option in chosen.items()]
-        config = composed(*words, *(TABLE if chosen.get("task") == "table" else []))
+        config = composed(*words, *(word for option in chosen.values() for word in REQUIRED.get(option, [])))
         found += [(group, config) for group in chosen] + ([("", config)] if number == 0 else [])
     return found + [("algo", composed("algo=gbml", f"algo/update={option}")) for option in options("algo/update")]
 

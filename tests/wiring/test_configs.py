@@ -31,6 +31,9 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.endswith("_"))
 
 
+FEATURES = ["task.backbone.name=resnet18"]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Keep drawn pictures apart from the user's, but decoded Omniglot where it is: reading it takes long. Read it once for all tests."""
@@ -47,7 +50,7 @@ def test_the_groups_were_found():
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_composes_and_resolves(group: str, option: str):
-    required = {"table": ["task.path=x.csv", "task.task_column=t", "task.target=y"], "timm": ["backbone.name=resnet18"]}.get(option, [])
+    required = {"table": ["task.path=x.csv", "task.task_column=t", "task.target=y"], "timm": ["backbone.name=resnet18"], "features": FEATURES}.get(option, [])
     config = composed(f"{group}={option}", *required)
     assert group == "experiment" or isinstance(config[group], dict)
     # What an interpolation leaves open would be text with a dollar sign.
@@ -69,7 +72,10 @@ def test_every_algorithm_builds_and_starts(option: str):
 
 @pytest.mark.parametrize("option", options("backbone"))
 def test_every_backbone_builds_for_images(option: str):
-    config = composed("algo=maml", f"backbone={option}", "device.threads=1")
+    if option == "timm":
+        pytest.importorskip("timm", reason="timm is not installed (pip install 'metarun[pretrained]')")
+    words = ["backbone.name=test_resnet", "backbone.pretrained=false"] if option == "timm" else []
+    config = composed("algo=maml", f"backbone={option}", *words, "device.threads=1")
     config["task"] = {"_target_": "small.large_images"}
     if option == "resnet12":
         config["backbone"]["widths"] = [4, 4, 4, 4]
@@ -89,6 +95,11 @@ def small_folder(folder: Path) -> list[str]:
         for picture in range(2):
             Image.new("RGB", (6, 6), (8 * number, 100 * picture, 0)).save(folder / f"pictures/class{number}/{picture}.png")
     return [f"task.root={folder / 'pictures'}", "task.image_size=6", *LEAST_PICTURES]
+
+
+def small_features(folder: Path) -> list[str]:
+    root, size, *sampling = small_folder(folder)
+    return ["backbone@task.backbone=identity", root.replace("task.", "task.images."), size.replace("task.", "task.images."), *sampling]
 
 
 def small_copy(folder: Path, name: str) -> list[str]:
@@ -112,6 +123,7 @@ def test_every_task_deals_numbered_episodes(option: str, tmp_path: Path, request
     words = {
         "table": lambda: small_table(tmp_path),
         "folder": lambda: small_folder(tmp_path),
+        "features": lambda: small_features(tmp_path),
         "glyphs": lambda: ["task.samples=2", *LEAST_PICTURES],
         **{name: partial(small_copy, tmp_path, name) for name in ("mini_imagenet", "tiered_imagenet", "cub", "cifar_fs", "fc100")},
     }.get(option, list)()
