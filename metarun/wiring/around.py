@@ -39,16 +39,17 @@ class Around:
     license: Text | None = None
 
 
-def divided(node: Mapping[str, Any]) -> tuple[dict[str, Any], Around]:
+def divided(node: Mapping[str, Any], key: str = "backbone") -> tuple[dict[str, Any], Around]:
     """Return the arguments of a backbone's class, with its `_target_`, and the keys around it.
 
-    A class with an argument of its own of such a name, such as `mean`, gets this argument. Raises UserError for a wrong value.
+    A class with an argument of its own of such a name, such as `mean`, gets this argument. key: the place of the node in the config, for
+    messages. Raises UserError for a wrong value.
     """
     hints = annotations_of(Around)
     taken = _arguments(node)
     around = {key: value for key, value in node.items() if key in hints and (key in ALWAYS or key not in taken)}
     rest = {key: value for key, value in node.items() if key not in around}
-    return rest, Around(**fit_keys(around, hints, "backbone."))
+    return rest, Around(**fit_keys(around, hints, f"{key}."))
 
 
 def _arguments(node: Mapping[str, Any]) -> set[str]:

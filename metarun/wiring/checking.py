@@ -80,9 +80,9 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
         instantiate(rest, name="optimizer", params={}, steps=1)  # torch knows the options of its optimizers
 
 
-def _check_backbone(node: Mapping[str, Any]) -> dict[str, Any]:
+def _check_backbone(node: Mapping[str, Any], name: str = "backbone") -> dict[str, Any]:
     """Check the keys around a backbone; return the arguments of its class."""
-    rest, _ = divided(node)
+    rest, _ = divided(node, name)
     if rest.get("input_shape", 0) is None:
         del rest["input_shape"]  # null: the shape of the task
     return rest
@@ -113,7 +113,7 @@ def _check_node(node: Mapping[str, Any], name: str) -> Unbuilt:
         if key == TARGET:
             continue
         if name.startswith("task") and key == "backbone" and isinstance(value, Mapping) and TARGET in value:
-            value = _check_backbone(value)
+            value = _check_backbone(value, f"{name}.backbone")
         inside = _check_inside(value, f"{name}.{key}")
         if closed and key not in hints and key not in inspect.signature(target).parameters:
             raise UserError(f"{name}.{key} is not an argument of {path}.{nearest(str(key), hints)}")

@@ -41,7 +41,7 @@ def fill_drawn(node: dict[str, Any], source: TaskSource) -> None:
 
 
 def _embedder(node: dict[str, Any], images: TaskSource, seed: int, device: str) -> Embedder:
-    rest, around = divided(node)
+    rest, around = divided(node, "task.backbone")
     around = dataclasses.replace(around, frozen=True)
     x, name = sample_of(images.episode("train", 0)).cpu(), rest[TARGET]
     made, other = (build_from(number, rest, around, x, key="task.backbone") for number in (seed, seed + 1))

@@ -50,7 +50,11 @@ def test_the_groups_were_found():
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_composes_and_resolves(group: str, option: str):
-    required = {"table": ["task.path=x.csv", "task.task_column=t", "task.target=y"], "timm": ["backbone.name=resnet18"], "features": FEATURES}.get(option, [])
+    required = {
+        "table": ["task.path=x.csv", "task.task_column=t", "task.target=y"],
+        "timm": ["backbone.name=resnet18"],
+        "features": FEATURES,
+    }.get(option, [])
     config = composed(f"{group}={option}", *required)
     assert group == "experiment" or isinstance(config[group], dict)
     # What an interpolation leaves open would be text with a dollar sign.
