@@ -26,6 +26,7 @@ from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.preparation import Preparation, preparation_by, preparation_of
 from metarun.types import Adapted, Examples, traits_of
 from metarun.wiring.build import Parts, build, build_without_data
+from metarun.wiring.features import with_network
 from metarun.wiring.shapes import Shapes, shapes_of
 
 VALUES = 1 << 21
@@ -51,6 +52,7 @@ def load(run: Any, trust: Any = (), device: str = "auto", best: int = 1) -> Mode
         columns = shapes.columns["val"] if shapes.objective == "regression" else 0
         preparation = preparation_of(first.preparation, shapes.inputs, columns)
         parts = build_without_data(config, shapes)
+        preparation = with_network(preparation, config, parts.device.name)
     else:
         parts, shapes, preparation = _from_data(config, first, paths[0])
     trained = assemble(parts, members)

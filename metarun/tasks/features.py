@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from metarun.errors import UserError
 from metarun.records.tracking import Progress
+from metarun.tasks.feature_preparation import FeaturePreparation
+from metarun.tasks.image_preparation import ImagePreparation
 from metarun.tasks.images import cached
+from metarun.tasks.preparation import preparation_by
 from metarun.tasks.sampling import FewShot, Sampling
 from metarun.types import TaskSource
 from metarun.values import Built, Count
@@ -86,7 +89,11 @@ def features(
     embedded = {number: _embedded(pixels, backbone, batch_size) for number, pixels in once.items()}
     pools = {split: replace(pool, images=embedded[id(pool.images)]) for split, pool in images.pools.items()}
     known = {"kind": "features", "images": images.fingerprint(), "weights": backbone.digest}
-    return replace(images, pools=pools, files=known, **sampling)
+    of_images = preparation_by(images)
+    prepared = None
+    if isinstance(of_images, ImagePreparation):
+        prepared = FeaturePreparation(of_images, (backbone.width,), backbone.digest, backbone)
+    return replace(images, pools=pools, files=known, prepared=prepared, **sampling)
 
 
 def _embedded(pixels: Tensor, backbone: Embedder, batch_size: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError
+from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.image_preparation import MOST_SIDE, ImagePreparation
 from metarun.tasks.raw_numbers import numbers_of, rows_of
 from metarun.tasks.sampling import FewShot
@@ -80,6 +81,8 @@ def preparation_by(source: object) -> Preparation | None:
     if not isinstance(source, FewShot):
         return None
     pool = source.pools["train"]
+    if pool.images.dim() != 4:
+        return source.prepared
     channels, height, width = pool.images.shape[1:]
     return ImagePreparation(height, channels, pool.inverted) if height == width and channels in (1, 3) else None
 
@@ -93,14 +96,24 @@ def preparation_of(stored: Mapping[str, Any], shape: Iterable[int], columns: int
     shape = tuple(shape)
     if not stored:
         return ArrayPreparation(shape, columns)
-    made: ImagePreparation | TablePreparation | None = None
+    made: ImagePreparation | TablePreparation | FeaturePreparation | None = None
     if stored.get("kind") == ImagePreparation.kind:
-        size, channels, inverted = (stored.get(name) for name in ("size", "channels", "inverted"))
-        if type(size) is int and 1 <= size <= MOST_SIDE and channels in (1, 3) and type(channels) is int and type(inverted) is bool:
-            made = ImagePreparation(size, channels, inverted)
+        made = _stored_images(stored)
+    elif stored.get("kind") == FeaturePreparation.kind:
+        images, weights = stored.get("images"), stored.get("weights")
+        of_images = _stored_images(images) if isinstance(images, Mapping) else None
+        made = FeaturePreparation(of_images, shape, weights) if of_images is not None and isinstance(weights, str) else None
     elif stored.get("kind") == TablePreparation.kind:
         made = stored_table(stored)
         made = made if made is None or len(made.targets_named) == columns else None
     if made is None or made.shape != shape:
         raise UserError("the checkpoint describes its inputs in a way that this metarun cannot read; take another checkpoint.")
     return made
+
+
+def _stored_images(stored: Mapping[str, Any]) -> ImagePreparation | None:
+    """Return the preparation of pictures that a checkpoint describes; None where the values are none."""
+    size, channels, inverted = (stored.get(name) for name in ("size", "channels", "inverted"))
+    if type(size) is int and 1 <= size <= MOST_SIDE and channels in (1, 3) and type(channels) is int and type(inverted) is bool:
+        return ImagePreparation(size, channels, inverted)
+    return None

@@ -59,7 +59,8 @@ class FewShot:
         on the same episodes.
     class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
     data: the name of the data set. The names of `origins` begin with this name. files: the fingerprint of the files behind the images;
-        None where no files are behind them.
+        None where no files are behind them. prepared: how raw pictures become the vectors of the pools (`metarun.tasks.preparation`);
+        None where the pools hold images.
     """
 
     pools: Mapping[str, ClassPool]
@@ -79,6 +80,7 @@ class FewShot:
     objective: str = "classification"
     data: str = ""
     files: Fingerprint | None = field(default=None, repr=False, compare=False)
+    prepared: Any = field(default=None, repr=False, compare=False)
     _starts: dict[str, Tensor] = field(init=False, repr=False)
     _counts: dict[str, Tensor] = field(init=False, repr=False)
     _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
@@ -293,6 +295,6 @@ class FewShot:
                 raise UserError(f"task.{key}={value} must be a whole number.")
 
 
-_HIDDEN = ("pools", "class_numbers", "objective", "files", "_starts", "_counts", "_groups", "_labels")
+_HIDDEN = ("pools", "class_numbers", "objective", "files", "prepared", "_starts", "_counts", "_groups", "_labels")
 Sampling = Annotated[Any, Keys(FewShot, hidden=_HIDDEN)]
 """The sampling keys of an image source, for its `**sampling`: ways, shots, … as the fields of `FewShot`."""

@@ -6,7 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
+from metarun import draws
+from metarun.errors import UserError
+from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.features import Embedder
+from metarun.tasks.preparation import Preparation
 from metarun.types import TaskSource
 from metarun.wiring.around import divided
 from metarun.wiring.backbones import build_from, check_embedding
@@ -30,7 +36,27 @@ def with_embedder(task: dict[str, Any], seed: int, device: str) -> dict[str, Any
     """
     images: TaskSource = instantiate(task["images"], name="task.images")
     fill_drawn(task["images"], images)
-    return {**task, "images": images, "backbone": _embedder(task["backbone"], images, seed, device)}
+    x = sample_of(images.episode("train", 0)).cpu()
+    return {**task, "images": images, "backbone": _embedder(task["backbone"], x, seed, device)}
+
+
+def with_network(preparation: Preparation, config: Mapping[str, Any], device: str) -> Preparation:
+    """Return the preparation of a checkpoint with the network of the features, built from its config; other preparations as they are.
+
+    Raises UserError where the network has other weights than in the training.
+    """
+    if not isinstance(preparation, FeaturePreparation):
+        return preparation
+    if not has_embedder(config["task"]):
+        raise UserError("the checkpoint has features as its inputs, and its config names no network for them; take another checkpoint.")
+    x = draws.uniform(draws.key(0, "sample"), 4, *preparation.images.shape)
+    embedder = _embedder(dict(config["task"]["backbone"]), x, config["seed"], device)
+    if embedder.digest != preparation.weights:
+        raise UserError(
+            f"the weights or the code of the backbone {embedder.name} are not those of the training, so its features would be others; put "
+            "the weights of the training back, or train the run again."
+        )
+    return dataclasses.replace(preparation, embed=embedder)
 
 
 def fill_drawn(node: dict[str, Any], source: TaskSource) -> None:
@@ -40,10 +66,10 @@ def fill_drawn(node: dict[str, Any], source: TaskSource) -> None:
             node[key] = getattr(source, key)
 
 
-def _embedder(node: dict[str, Any], images: TaskSource, seed: int, device: str) -> Embedder:
+def _embedder(node: dict[str, Any], x: Tensor, seed: int, device: str) -> Embedder:
     rest, around = divided(node, "task.backbone")
     around = dataclasses.replace(around, frozen=True)
-    x, name = sample_of(images.episode("train", 0)).cpu(), rest[TARGET]
+    name = rest[TARGET]
     made, other = (build_from(number, rest, around, x, key="task.backbone") for number in (seed, seed + 1))
     width = check_vectors(made.module, x, name)
     check_embedding(made, other, x, name)

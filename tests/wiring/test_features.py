@@ -12,10 +12,12 @@ from small import SmallConv, composed, few_shot
 from torch import nn
 
 from metarun.errors import UserError
+from metarun.tasks.feature_preparation import FeaturePreparation
+from metarun.tasks.preparation import preparation_by, preparation_of
 from metarun.tasks.sampling import FewShot
 from metarun.wiring.build import build_source
 from metarun.wiring.checking import check_values
-from metarun.wiring.features import fill_drawn, has_embedder
+from metarun.wiring.features import fill_drawn, has_embedder, with_network
 from metarun.wiring.places import check_targets
 from metarun.wiring.stored import accepted
 
@@ -41,22 +43,41 @@ def test_the_option_composes_with_one_sampling_for_features_and_images() -> None
     assert not has_embedder({**task, "images": None})
 
 
+def loaded_conv() -> nn.Module:
+    torch.manual_seed(0)
+    return SmallConv()
+
+
 @pytest.mark.parametrize("frozen", [{}, {"frozen": False}])
 def test_the_embeddings_are_those_of_the_frozen_module_with_its_normalised_inputs(frozen: dict[str, bool]) -> None:
-    torch.manual_seed(0)
-    module = SmallConv()
-    own_modules.CURRENT[:] = [lambda: module]
+    own_modules.CURRENT[:] = [loaded_conv]
     config = config_of(mean=[0.5], std=[0.25], **frozen)
     check_values(config)
     source = build_source(config)
     assert isinstance(source, FewShot)
     x = few_shot(ways=3, shots=2, queries=3).episode("test", 1).support.x
     with torch.no_grad():
-        expected = module(x)
-        bare = SmallConv()
-        bare.load_state_dict(module.state_dict())
-        torch.testing.assert_close(expected, bare.eval()((x - 0.5) / 0.25))
+        expected = loaded_conv().eval()((x - 0.5) / 0.25)
     torch.testing.assert_close(source.episode("test", 1).support.x, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_gets_its_network_back_and_one_with_other_weights_is_refused() -> None:
+    own_modules.CURRENT[:] = [loaded_conv]
+    config = config_of(mean=[0.5])
+    source = build_source(config)
+    prepared = preparation_by(source)
+    assert isinstance(prepared, FeaturePreparation)
+    read = preparation_of(prepared.stored(), prepared.shape, 0)
+    whole = with_network(read, config, "cpu")
+    pixels = few_shot().pools["test"].images[:3]
+    torch.testing.assert_close(whole.inputs(pixels.numpy()[:, 0]), source.pools["test"].images[:3])  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="are not those of the training"):
+        with_network(read, config_of(mean=[0.6]), "cpu")
+    own_modules.CURRENT[:] = [SmallConv]
+    with pytest.raises(UserError, match="are not those of the training"):
+        with_network(read, {**config, "seed": 99}, "cpu")
+    with pytest.raises(UserError, match="names no network"):
+        with_network(read, composed(), "cpu")
 
 
 def test_a_wrong_key_of_the_backbone_is_refused_before_any_image_is_read() -> None:
