@@ -105,9 +105,8 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=run.resume_step)
     with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
-        progress.say(f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}")
-        for line in pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test")):
-            progress.say(line)
+        started = f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}"
+        progress.say("\n".join([started, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
 
         def save(position: Position, name: str) -> None:
             checkpoints = folder / CHECKPOINTS
