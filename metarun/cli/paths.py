@@ -12,10 +12,9 @@ import os
 import re
 
 from metarun.errors import UserError
-from metarun.files.paths import escape, expanded, quoted
+from metarun.files.paths import escape, expanded, names_path, quoted
 
 KEYS = ("resume", "checkpoint", "save", "init_from", "support", "query", "out")
-_NAMES = re.compile(r"(\w*_)?(root|path|file|folder|dir|subdir|directory)s?")
 _BEGINS_LIKE_A_PATH = re.compile(r"~|\.{0,2}/")
 _QUOTED = re.compile(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"", re.DOTALL)
 _SWEEP = re.compile(r"(choice|range|interval|glob|tag|sort|shuffle|extend_list)\(.*\)", re.DOTALL)
@@ -25,7 +24,7 @@ _FOREIGN = re.compile(r"[^\w\s/\\+.$%*@?|:,=\[\]{}()'\"-]", re.ASCII)
 
 def is_path_key(key: str) -> bool:
     """Return whether a key names a path: `checkpoint`, `hydra.run.dir`, `task.root`, `task.split_file`, and a user's `task.label_files`."""
-    return key in KEYS or _NAMES.fullmatch(key.rpartition(".")[2]) is not None
+    return key in KEYS or names_path(key)
 
 
 def as_typed(override: str, sweep: bool = False) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun.commands import pretraining, seeds
+from metarun.commands.changed import build_again, remedy
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import check_data, evaluation_config
@@ -29,7 +30,7 @@ from metarun.records.tracking import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.types import Episode
 from metarun.wiring.backbones import is_own
-from metarun.wiring.build import Parts, build, evaluation_plan
+from metarun.wiring.build import Parts, evaluation_plan
 from metarun.wiring.rehearsal import rehearse_scores
 
 
@@ -60,7 +61,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     check_data(merged := evaluation_config(members[0].config, config), members[0].config)
     request = request_of(config)
     saved = _check_save(request.save, len(groups) if each else 1)
-    parts = build(merged)
+    parts = build_again(merged, members[0])
     _say_changes(paths, members, parts, config)
     overlap = check_evaluation(
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
@@ -93,7 +94,7 @@ def _say_changes(paths: Sequence[Path], members: Sequence[Checkpoint], parts: Pa
         return
     for path, member in zip(paths, members, strict=True):
         if changed := differences(member.data, now):
-            print(f"metarun: the data are not those of the training of {path}: {printable(', '.join(changed))}.")
+            print(f"metarun: the data are not those of the training of {path}: {printable(', '.join(changed))}{remedy(parts.config)}.")
 
 
 def _named(paths: Sequence[Path]) -> str | list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.errors import UserError, nearest
-from metarun.files.paths import expanded
+from metarun.files.paths import expanded, names_path
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import TaskSource
@@ -52,6 +52,25 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
         else:
             config = put(config, key, value)
     return config
+
+
+def with_absolute_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with an absolute path for each file or folder of its task, so that the run can be used from any folder.
+
+    A text is a path where its key is named like one, and where the file or folder exists.
+    """
+
+    def settled(node: Any, key: str) -> Any:
+        if isinstance(node, Mapping):
+            return {name: settled(item, str(name)) for name, item in node.items()}
+        if isinstance(node, (list, tuple)):
+            return [settled(item, key) for item in node]
+        if not (isinstance(node, str) and names_path(key)):
+            return node
+        place = expanded(node)
+        return str(place.absolute()) if place.exists() else node
+
+    return {**config, "task": settled(config["task"], "task")}
 
 
 def check_download(typed: Mapping[str, Any], config: Mapping[str, Any]) -> None:

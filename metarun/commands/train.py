@@ -12,8 +12,9 @@ import torch
 
 from metarun.commands import pretraining, remedies
 from metarun.commands.abstaining import keep_calibration
+from metarun.commands.changed import build_again, remedy
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
-from metarun.commands.overrides import changed_data, check_data, resume_config
+from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
 from metarun.commands.report_files import targets_told, write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.trained import check_resumed, load_run
@@ -52,7 +53,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
         return _resume(config, folder)
     check_values(config, TRAINED)
     refuse_run(folder)
-    parts = build(config)
+    parts = build(with_absolute_places(config))
     settings = build_settings(parts)
     origins = training_origins(parts.source, check_start(parts.config, parts.source))
     position, optimizer = start(parts, settings)
@@ -65,16 +66,17 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     merged = resume_config(stored, config["overrides"], config["groups"])
     check_values(merged, TRAINED)
     check_data(merged, stored.config)
-    parts = build(merged)
+    parts = build_again(with_absolute_places(merged), stored)
     params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**now, **before} if before.get(key) != now.get(key)]
-    changed += changed_data(stored.data, parts.source, config["overrides"])
-    if changed:
-        print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}.")
+    other_data = changed_data(stored.data, parts.source, config["overrides"])
+    if changed := changed + other_data:
+        where = remedy(parts.config) if other_data else ""
+        print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}{where}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
         print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")
     params, state = place(params, settings.device), place(state, settings.device)

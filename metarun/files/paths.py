@@ -10,6 +10,8 @@ from pathlib import Path
 _PLAIN = re.compile(r"[^'\"\[].*", re.DOTALL)
 """A path that needs no quotes of Hydra's grammar: metarun takes it as it is typed (`metarun.cli.paths`)."""
 
+_NAMES = re.compile(r"(\w*_)?(root|path|file|folder|dir|subdir|directory)s?")
+"""The last part of a key that names a path."""
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 _LITERAL_BRACE = "\\${"
 
@@ -17,6 +19,11 @@ _LITERAL_BRACE = "\\${"
 def expanded(path: str | Path) -> Path:
     """Return the path with the home folder in the place of `~`; unchanged where the system knows no home folder."""
     return Path(os.path.expanduser(path))
+
+
+def names_path(key: str) -> bool:
+    """Return whether a dotted key is named like a path: `task.root`, `task.split_file`, and a user's `task.label_files`."""
+    return _NAMES.fullmatch(key.rpartition(".")[2]) is not None
 
 
 def quoted(text: str) -> str:

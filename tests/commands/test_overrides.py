@@ -153,3 +153,13 @@ def test_data_that_are_gone_are_asked_for_by_their_key(tmp_path: Path, key: str)
     overrides.check_data({"task": {"sources": {"a": {key: "typed now"}}}}, stored)
     (tmp_path / "gone").touch()
     overrides.check_data(stored, stored)
+
+
+def test_places_of_a_task_become_absolute_where_they_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    task = {"root": "photos", "path": "gone", "split": "photos", "sources": {"a": {"root": "~/photos"}}, "label_files": ["photos", 3]}
+    wanted = str(tmp_path / "photos")
+    changed = {"root": wanted, "path": "gone", "split": "photos", "sources": {"a": {"root": wanted}}, "label_files": [wanted, 3]}
+    assert overrides.with_absolute_places({"task": task, "seed": 3}) == {"task": changed, "seed": 3}

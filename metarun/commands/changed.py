@@ -1,0 +1,52 @@
+"""Data that are not those of the training any more: what changed, and where the user may name the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarun.errors import UserError, printable
+from metarun.files.paths import expanded
+from metarun.records.checkpoint import Checkpoint
+from metarun.tasks.fingerprint import Fingerprint, differences, of_images, of_table
+from metarun.tasks.image_files import find_images
+from metarun.wiring.build import Parts, build
+
+KEYS = ("root", "path")
+"""The keys of a task source that name its data."""
+
+
+def build_again(config: Mapping[str, Any], stored: Checkpoint) -> Parts:
+    """Build the objects of a checkpoint's config; where that fails and the data have changed, the sentence says so.
+
+    config: the checkpoint's, with the user's changes. Raises UserError as `metarun.wiring.build.build` does.
+    """
+    try:
+        return build(config)
+    except UserError as error:
+        changed = differences(stored.data, _now(config["task"], stored))
+        if not changed:
+            raise
+        raise UserError(f"{error} The data are not those of the training: {printable(', '.join(changed))}{remedy(config)}.") from error
+
+
+def remedy(config: Mapping[str, Any]) -> str:
+    """Return how the user names the place of the old data; nothing where the task reads no files from a place that the config names."""
+    named = [key for key in KEYS if isinstance(config["task"].get(key), str)]
+    return f"; if the old data are elsewhere, give task.{named[0]}=PLACE" if named else ""
+
+
+def _now(task: Mapping[str, Any], stored: Checkpoint) -> Fingerprint:
+    """Return the fingerprint of the files that the task names; {} where it is another source, or where they cannot be read."""
+    place = next((task[key] for key in KEYS if isinstance(task.get(key), str)), None)
+    if place is None or task.get("_target_") != stored.config["task"].get("_target_"):
+        return {}
+    path = Path(expanded(place))
+    try:
+        if stored.data.get("kind") == "images":
+            return of_images(find_images(path))
+        # A table that cannot be read as one has no rows to count, so those of the training stand for them: the digest alone differs.
+        return of_table(path, stored.data["rows"], stored.data["tasks"]) if stored.data.get("kind") == "table" else {}
+    except (UserError, OSError, KeyError):
+        return {}

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from small import composed
+
+from metarun.commands.changed import build_again, remedy
+from metarun.errors import UserError
+from metarun.records.checkpoint import Checkpoint
+from metarun.tasks.fingerprint import fingerprint_of
+from metarun.wiring.build import build, build_source
+
+
+def pictures(folder: Path) -> dict[str, Any]:
+    for label in range(6):
+        (folder / f"class {label}").mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (16, 16), 40 * label + number).save(folder / f"class {label}" / f"{number}.png")
+    small = ("task.image_size=16", "task.split=[2,2,2]", "task.ways=2", "task.train_ways=2", "task.queries=1", "task.train_queries=1")
+    config = composed("task=folder", f"task.root='{folder}'", *small, "algo=protonet", "device=cpu", "backbone.filters=4")
+    return build(config).config
+
+
+def rows(folder: Path) -> dict[str, Any]:
+    table = folder / "table.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("\n".join(["site,x,y", *(f"s{site},{row + site},{row * site}" for site in range(9) for row in range(6))]))
+    named = ("task.task_column=site", "task.target=y", "task.shots=2", "task.queries=2")
+    return build(composed("task=table", f"task.path='{table}'", *named, "algo=maml", "backbone=mlp", "device=cpu")).config
+
+
+def stored(config: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(0, {}, {}, config=config, data=fingerprint_of(build_source({**config, "task": dict(config["task"])})))
+
+
+def test_a_failure_on_changed_pictures_says_what_changed_and_how_to_name_the_old_ones(tmp_path: Path):
+    before = stored(pictures(tmp_path / "photos"))
+    assert build_again(before.config, before).config == before.config
+    for file in (tmp_path / "photos/class 1").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=r"not those of the training: 3 images removed; .*task.root=PLACE"):
+        build_again(before.config, before)
+
+
+def test_a_failure_on_a_changed_table_says_so(tmp_path: Path):
+    before = stored(rows(tmp_path / "tables"))
+    (tmp_path / "tables/table.csv").write_text("site,x,y\ns1,2,3\n")
+    with pytest.raises(UserError, match=r"The data are not those of the training: the values of the table differ; .*task.path=PLACE"):
+        build_again(before.config, before)
+
+
+@pytest.mark.parametrize("make", [pictures, rows])
+def test_a_failure_for_another_reason_keeps_its_sentence(tmp_path: Path, make: Callable[[Path], dict[str, Any]]):
+    before = stored(make(tmp_path / "data"))
+    with pytest.raises(UserError) as caught:
+        build_again({**before.config, "task": {**before.config["task"], "shots": 50}}, before)
+    assert "not those of the training" not in str(caught.value)
+
+
+def test_a_task_without_files_has_no_place_to_name():
+    assert remedy({"task": {"root": None, "shots": 3}}) == ""
