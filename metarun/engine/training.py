@@ -31,7 +31,7 @@ from metarun.engine.report import Report
 from metarun.engine.selection import Selected, Selection
 from metarun.engine.units import SHOWN_TARGETS
 from metarun.engine.validation import Validation, judged, values_to_log
-from metarun.errors import NotFiniteError
+from metarun.errors import NotFiniteError, printable
 from metarun.functional import map_tasks, without_map
 from metarun.records.tracking import Progress, Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
@@ -239,7 +239,7 @@ def _validate_and_track(
         if on_evaluation is not None:
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
-    errors = {f"val rmse {target}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
+    errors = {f"val rmse {printable(target)}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
     progress.update(position.step, **{f"val {report.metric}": report.mean, **errors})
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
     for name in names:

@@ -1,4 +1,4 @@
-"""Sentences about copies of a data set in a form that metarun does not read: tar archives, pickles, HDF5 and NumPy files."""
+"""Sentences about copies of a data set in a form that metarun does not read: archives, pickles, HDF5 and NumPy files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from metarun.errors import UserError, printable
+from metarun.tasks.unpacking import TARS
 
-_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
+_ARCHIVES = (".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npz", ".npy", ".h5", ".hdf5", ".lmdb", ".mdb", ".mat", ".plk", ".parquet", ".tfrecord")
 _SEARCHED = 2
 """Levels of folders below the root in which `explain` looks for such files."""
@@ -19,7 +20,7 @@ def explain(root: Path, *, nothing_found: bool = False) -> None:
     nothing_found: the root is a folder or zip without an image of a published class; the message then names archives and pickles in it.
     """
     kind = _kind(root.name)
-    if kind and root.is_file():
+    if kind and root.is_file() and not root.name.lower().endswith((*TARS, ".zip")):
         raise UserError(f"'{printable(str(root))}' is {kind}.")
     if nothing_found and root.is_dir():
         held = [name for name in _files(root) if _kind(name)]
@@ -30,6 +31,8 @@ def explain(root: Path, *, nothing_found: bool = False) -> None:
 
 def _kind(name: str) -> str:
     lower = name.lower()
+    if lower.endswith((*TARS, ".zip")):
+        return "an archive; unpack it, or give it as task.root"
     if lower.endswith(_ARCHIVES):
         return "an archive that metarun does not unpack; unpack it, and give the folder as task.root"
     if lower.endswith((".pkl", ".pickle", ".plk", ".pt", ".pth")):

@@ -17,6 +17,7 @@ from metarun.tasks.cifar_files import find_official, read_official
 from metarun.tasks.named_splits import of_images_in_memory, read_copy
 from metarun.tasks.published import Published, published
 from metarun.tasks.sampling import FewShot, Sampling
+from metarun.tasks.unpacking import unpacked
 from metarun.values import Pixels, Text
 
 
@@ -25,7 +26,7 @@ def cifar_fs(
 ) -> FewShot:
     """Deal episodes of CIFAR-FS: 64/16/20 classes (Bertinetto et al. 2019), images (channels, image_size, image_size).
 
-    root: a folder with cifar-100-binary or cifar-100-python, one of these two, or a folder or zip with a folder of images for each class.
+    root: a folder with cifar-100-binary or cifar-100-python, one of these two, a folder of images for each class, or an archive of these.
         None: cifar100/ in $METARUN_DATA if it is set, else in the cache folder. download: fetch CIFAR-100 into it through torchvision.
     image_size: the images have 32x32 pixels, and another size is resampled. channels: 3 for RGB, 1 for grey.
     sampling: ways, shots, … of `FewShot`. The groups of `within_groups` are the 20 superclasses; they have classes in several splits.
@@ -46,7 +47,7 @@ def fc100(
 
 
 def _read(split: Published, root: str | None, download: bool, image_size: int, channels: int, sampling: Mapping[str, Sampling]) -> FewShot:
-    place = _place(root)
+    place = unpacked(_place(root))
     official = find_official(place)
     if official is None and download and not place.is_file():
         _download(place)

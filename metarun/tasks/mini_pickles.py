@@ -24,8 +24,9 @@ _FORMS = (
 
 
 def find_pickles(root: Path) -> list[Path]:
-    """Return the three pickles of one form in the folder; [] where it has none."""
-    forms = ([root / name for name in form] for form in _FORMS)
+    """Return the three pickles of one form in the folder or in one of its folders; [] where it has none."""
+    folders = [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())] if root.is_dir() else []
+    forms = ([folder / name for name in form] for folder in folders for form in _FORMS)
     return next((files for files in forms if all(file.is_file() for file in files)), [])
 
 

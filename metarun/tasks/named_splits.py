@@ -30,6 +30,7 @@ from metarun.tasks.images import read_images
 from metarun.tasks.mini_pickles import find_pickles, read_pickles
 from metarun.tasks.published import Published, published
 from metarun.tasks.sampling import FewShot, Sampling
+from metarun.tasks.unpacking import unpacked
 from metarun.values import Pixels, Text
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,14 @@ _WORDNET = re.compile(r"n\d{8}")
 def mini_imagenet(*, root: Text | None = None, image_size: Pixels = 84, channels: Literal[1, 3] = 3, **sampling: Sampling) -> FewShot:
     """Deal episodes of mini-ImageNet: 64/16/20 classes of ImageNet (Ravi and Larochelle 2017), images (channels, image_size, image_size).
 
-    root: a folder or zip with these classes; None for mini_imagenet/ in $METARUN_DATA. It may be the whole ImageNet: metarun leaves other
-        classes out. Where the lists train.csv, val.csv and test.csv lie beside the images, only the images that they name are used.
+    root: a folder, zip or tar archive with these classes; None for mini_imagenet/ in $METARUN_DATA. It may be the whole ImageNet, since
+        metarun leaves other classes out. Lists train.csv, val.csv and test.csv beside the images choose the images.
     image_size, channels: as of `metarun.tasks.folder.folder`. sampling: ways, shots, … of `FewShot`.
     The pickles of `metarun.tasks.mini_pickles` are read as well, without running code. Raises UserError where the copy is absent, has
     another form, or lacks a class.
     """
     place = place_of(root, "mini_imagenet")
-    if pickles := find_pickles(place):
+    if pickles := find_pickles(unpacked(place)):
         return of_images_in_memory(published("mini_imagenet"), *read_pickles(pickles), place, image_size, channels, sampling)
     return _named("mini_imagenet", root, image_size, channels, sampling)
 
@@ -64,7 +65,7 @@ def tiered_imagenet(*, root: Text | None = None, image_size: Pixels = 84, channe
 def cub(*, root: Text | None = None, image_size: Pixels = 84, channels: Literal[1, 3] = 3, **sampling: Sampling) -> FewShot:
     """Deal episodes of CUB-200-2011: 100/50/50 species of birds (Chen et al. 2019), images (channels, image_size, image_size).
 
-    root: the folder CUB_200_2011, its folder images, or a zip of them. The arguments are those of `mini_imagenet`.
+    root: the folder CUB_200_2011, its folder images, or a zip or tar archive of them. The arguments are those of `mini_imagenet`.
     """
     return _named("cub", root, image_size, channels, sampling)
 
@@ -72,9 +73,9 @@ def cub(*, root: Text | None = None, image_size: Pixels = 84, channels: Literal[
 def read_copy(split: Published, place: Path, image_size: int, channels: int, sampling: Mapping[str, Sampling]) -> FewShot:
     """Return the source of a published split, with the images of a folder or zip at `place`, (channels, image_size, image_size)."""
     explain(place)
-    files, rows = rows_by_class(find_images(place), split)
+    files, rows = rows_by_class(find_images(unpacked(place)), split)
     if not rows:
-        explain(place, nothing_found=True)
+        explain(files.root, nothing_found=True)
 
     def source(images: Tensor, known: Fingerprint | None = None) -> FewShot:
         return FewShot(split.pools(images, rows, str(place)), **{"data": split.data, "files": known, **sampling})

@@ -13,8 +13,8 @@ from metarun.tasks.archives import explain
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("a.tar.gz", "an archive"),
-        ("A.TGZ", "an archive"),
+        ("a.7z", "an archive"),
+        ("A.GZ", "an archive"),
         ("b.pkl", "a pickle"),
         ("b.pickle", "a pickle"),
         ("c.npz", "not made of image files"),
@@ -29,8 +29,13 @@ def test_a_file_of_another_form_is_refused_with_the_reason(name: str, reason: st
         explain(tmp_path, nothing_found=True)
 
 
-def test_folders_and_zips_pass(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"x")
-    for place in (tmp_path, tmp_path / "x.zip", tmp_path / "absent.tgz"):
+def test_folders_zips_and_tar_archives_pass(tmp_path: Path) -> None:
+    for name in ("x.zip", "y.tgz"):
+        (tmp_path / name).write_bytes(b"x")
+        explain(tmp_path / name)
+    for place in (tmp_path, tmp_path / "absent.pkl"):
         explain(place)
-    explain(tmp_path, nothing_found=True)
+    with pytest.raises(UserError, match=r"2 files such as 'x.zip', an archive; unpack it, or give it as task"):
+        explain(tmp_path, nothing_found=True)
+    (tmp_path / "empty").mkdir()
+    explain(tmp_path / "empty", nothing_found=True)

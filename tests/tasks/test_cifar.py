@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 import types
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def test_the_folder_of_metarun_data_is_read_and_another_size_resampled(tmp_path:
     write_binary(tmp_path / "cifar100/cifar-100-binary")
     monkeypatch.setenv("METARUN_DATA", str(tmp_path))
     assert cifar_fs(image_size=16, channels=1, **FEW).episode("val", 0).query.x.shape == (5, 1, 16, 16)
+
+
+def test_the_archive_of_the_authors_is_read(tmp_path: Path) -> None:
+    write_binary(tmp_path / "set/cifar-100-binary")
+    with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "set/cifar-100-binary", "cifar-100-binary")
+    check(fc100(root=str(tmp_path / "cifar-100-binary.tar.gz"), **FEW), "fc100")
 
 
 def test_folders_of_images_are_read_as_well(tmp_path: Path) -> None:

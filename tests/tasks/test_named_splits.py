@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -120,6 +121,14 @@ def test_tiered_imagenet_is_read_and_its_superclasses_are_groups(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("unread")
+def test_cub_is_read_from_the_archive_of_its_authors(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", [f"CUB_200_2011/images/{cls}/*.png" for cls in CUB.classes])
+    with tarfile.open(tmp_path / "CUB_200_2011.tgz", "w:gz") as archive:
+        archive.add(root / "CUB_200_2011", "CUB_200_2011")
+    check(cub(root=str(tmp_path / "CUB_200_2011.tgz"), **FEW), "cub")
+
+
+@pytest.mark.usefixtures("unread")
 def test_lists_of_mini_imagenet_say_nothing_about_another_split(tmp_path: Path) -> None:
     root = write(tmp_path / "set", [f"{cls}/*.png" for cls in TIERED.classes])
     for each, other in zip(SPLITS, reversed(SPLITS), strict=True):
@@ -170,7 +179,7 @@ def test_a_copy_that_is_absent_or_of_another_form_is_refused_with_the_reason(tmp
     with pytest.raises(UserError, match="there is no folder or zip"):
         cub(root=str(tmp_path / "absent"), **FEW)
     (tmp_path / "CUB_200_2011.tgz").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"CUB_200_2011.tgz' is an archive that metarun does not unpack; unpack it"):
+    with pytest.raises(UserError, match=r"cannot unpack .*CUB_200_2011.tgz' into the cache folder"):
         cub(root=str(tmp_path / "CUB_200_2011.tgz"), **FEW)
     with pytest.raises(UserError, match=r"no image of a published class, but 1 file such as 'CUB_200_2011.tgz', an archive"):
         cub(root=str(tmp_path), **FEW)
