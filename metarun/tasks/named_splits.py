@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -113,7 +113,7 @@ def place_of(root: str | None, name: str) -> Path:
 
 def rows_by_class(files: ImageFiles, split: Published) -> tuple[ImageFiles, dict[str, list[int]]]:
     """Return the files of published classes, and class -> their indices in the order of the names."""
-    known = frozenset(split.classes)
+    known = split.spellings
     listed = read_lists(files.root, split) if split.name == "mini_imagenet" else ImageList()
     found = {name: listed.class_of(name) or class_of(name, known) for name in files.names}
     chosen = _chosen(files, found, listed)
@@ -124,14 +124,17 @@ def rows_by_class(files: ImageFiles, split: Published) -> tuple[ImageFiles, dict
     return _only(files, chosen), rows
 
 
-def class_of(name: str, known: Collection[str]) -> str | None:
-    """Return the class of a file: the nearest folder above it that has the name of a class, else the WordNet id of its name."""
+def class_of(name: str, known: Mapping[str, str]) -> str | None:
+    """Return the class of a file: by the nearest folder above it that has the name of a class, else by the WordNet id of its name.
+
+    known: spelling of a class -> the class.
+    """
     path = PurePosixPath(name)
     for part in reversed(path.parts[:-1]):
         if part in known:
-            return part
+            return known[part]
     start = _WORDNET.match(path.name)
-    return start.group() if start and start.group() in known else None
+    return known.get(start.group()) if start else None
 
 
 def say_count(count: int, split: Published, root: Path) -> None:

@@ -43,6 +43,11 @@ class Published:
         """All classes, those of training first."""
         return tuple(name for split in SPLITS for name in self.splits[split])
 
+    @property
+    def spellings(self) -> dict[str, str]:
+        """Folder name -> class: the class itself and, for CUB, the species without its number, as some copies have it."""
+        return {name: name for name in self.classes} | {name[4:]: name for name in self.classes if self.data == "cub"}
+
     def pools(self, images: Tensor, rows: Mapping[str, Sequence[int]], root: str) -> dict[str, ClassPool]:
         """Return the pools of the splits. rows: class -> indices of its images in `images` (M, C, H, W).
 

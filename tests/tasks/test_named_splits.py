@@ -120,6 +120,11 @@ def test_tiered_imagenet_is_read_and_its_superclasses_are_groups(tmp_path: Path)
     assert [len(set(source.pools[each].groups or ())) for each in SPLITS] == [20, 6, 8]
 
 
+def test_species_of_cub_may_lack_their_numbers() -> None:
+    assert class_of("images/Black_footed_Albatross/1.jpg", CUB.spellings) == "001.Black_footed_Albatross"
+    assert len(set(CUB.spellings)) == 2 * 200
+
+
 @pytest.mark.usefixtures("unread")
 def test_cub_is_read_from_the_archive_of_its_authors(tmp_path: Path) -> None:
     root = write(tmp_path / "set", [f"CUB_200_2011/images/{cls}/*.png" for cls in CUB.classes])
@@ -190,7 +195,7 @@ def test_a_copy_that_is_absent_or_of_another_form_is_refused_with_the_reason(tmp
 
 
 def test_the_nearest_folder_tells_the_class_before_the_name_of_the_file() -> None:
-    known = {"n01532829", "n02091244"}
+    known = {name: name for name in ("n01532829", "n02091244")}
     assert class_of("n02091244/n01532829_1.jpg", known) == "n02091244"
     assert class_of("n01532829/n02091244/x/1.jpg", known) == "n02091244"
     assert class_of("all/n0153282900000005.jpg", known) == "n01532829"
