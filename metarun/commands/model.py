@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -235,7 +236,9 @@ class Predictor:
 
     def _parts(self, x: Any) -> Iterator[Tensor]:
         """Yield the prepared inputs in parts that fit into memory; in one part where the outputs depend on all inputs."""
-        size = max(1, VALUES // int(np.prod(self.model.shapes.inputs)))
+        pictures = getattr(self.model.preparation, "images", None)  # a run on features decodes pictures first
+        shapes = (self.model.shapes.inputs, getattr(pictures, "shape", ()))
+        size = max(1, VALUES // max(math.prod(shape) for shape in shapes))
         if not stands_alone(self.model):
             yield self.model.preparation.inputs(x)
         elif isinstance(x, (list, tuple)) and len(x) > size:

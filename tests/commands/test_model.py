@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from small_runs import CONV, IMAGES, SHORT, SINUSOID, image_config
 from metarun import draws
 from metarun.commands.model import Model, load, stands_alone
 from metarun.commands.train import train, use_of
+from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.errors import UserError
 from metarun.files.run_folder import CHECKPOINTS
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
+from metarun.tasks.image_files import find_images, reader
+from metarun.tasks.omniglot import PARTS, omniglot
 from metarun.types import Episode, Examples
 from metarun.wiring.build import build
 
@@ -204,3 +208,30 @@ def test_a_training_stores_the_variance_of_its_last_validation(tmp_path: Path):
     train(composed(*SHORT, *SINUSOID, "algo=maml", "algo.inner_steps=1"), tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert load(tmp_path / "checkpoints/last.pt").variance == pytest.approx(report["last"]["mean"], rel=1e-5)
+
+
+def test_drawings_of_omniglot_in_their_files_give_the_outputs_of_the_episode(omniglot_root: Path, tmp_path: Path):
+    few = ("task.ways=20", "task.train_ways=20", "task.queries=2", "task.train_queries=2")
+    upright = "task.rotations={train:false,val:false,test:false}"
+    config = composed("task=omniglot", f"task.root={omniglot_root}", "algo=protonet", "device=cpu", "backbone.filters=4", upright, *few)
+    model = untrained(tmp_path, config)
+    source = omniglot(root=str(omniglot_root), rotations=dict.fromkeys(("train", "val", "test"), False), ways=20, queries=2)
+    rows = source.draw("test", torch.tensor([0]))[0][0]
+    files = {part: find_images(next(omniglot_root.glob(f"{part}*"))) for part in PARTS}
+    names: dict[str, list[tuple[str, str]]] = {}
+    for part, found in files.items():
+        for name in found.names:
+            names.setdefault("/".join(name.split("/")[-3:-1]), []).append((part, name))
+    drawings: list[list[bytes]] = [[], []]
+    with ExitStack() as opened:
+        read = {part: opened.enter_context(reader(found)) for part, found in files.items()}
+        for row in rows.tolist():
+            for place, number in enumerate(row):
+                part, name = names[source.pools["test"].names[number // 20].removesuffix("/rot000")][number % 20]
+                drawings[place > 0].append(read[part](name))
+    episode = source.episode("test", 0)
+    predictor = model.adapt(drawings[0], range(20))
+    torch.testing.assert_close(predictor.outputs(drawings[1]), wanted(model, episode), rtol=0, atol=0)
+    right = np.array(predictor.predict(drawings[1])) == episode.query.y.argmax(dim=1).numpy()
+    report = run_evaluation(model.parts.algorithm, model.trained.params, model.trained.state, source, split="test", episodes=1)
+    assert right.mean() == pytest.approx(report.mean, abs=1e-7)
