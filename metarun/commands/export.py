@@ -112,7 +112,7 @@ def description(model: Model, backbone: nn.Module) -> dict[str, Any]:
         "backbone": {"class": config["backbone"]["_target_"], "arguments": node, "mode": mode},
         "input_shape": list(model.shapes.inputs),
         "out_features": width if isinstance(width, int) else None,
-        "inputs": dict(stored.preparation) or {"kind": "arrays"},
+        "inputs": {**(stored.preparation or {"kind": "arrays"}), **_told(stored.preparation)},
         "normalisation": {"norm": network.norm if network.norms else None, "statistics": statistics},
         "algorithm": options.get("algo") or config["algo"]["_target_"],
         "task": options.get("task") or config["task"]["_target_"],
@@ -121,6 +121,14 @@ def description(model: Model, backbone: nn.Module) -> dict[str, Any]:
         "step": stored.step,
         "config": config,
     }
+
+
+def _told(preparation: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words how pictures become inputs; nothing for other inputs."""
+    if preparation.get("kind") != "images":
+        return {}
+    how = "turned upright by EXIF, blended onto white, the shorter side resized to `size` (Lanczos), the centre cropped, divided by 255"
+    return {"how": f"{how}, black and white exchanged" if preparation["inverted"] else how}
 
 
 def _scores(model: Model, best: Mapping[str, Any] | None) -> dict[str, Any] | None:

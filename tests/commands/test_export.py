@@ -84,7 +84,8 @@ def test_an_export_describes_what_another_program_needs(tmp_path: Path, saved: d
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == b"weights"
     assert set(saved) == set(SmallConv(filters=2).state_dict())
     assert about["backbone"] == {"class": "small.SmallConv", "arguments": {"filters": 2}, "mode": "eval"}
-    assert about["inputs"] == {"kind": "images", "size": 8, "channels": 1, "inverted": False}
+    assert {**about["inputs"], "how": ""} == {"kind": "images", "size": 8, "channels": 1, "inverted": False, "how": ""}
+    assert about["inputs"]["how"].endswith("divided by 255")
     assert (about["input_shape"], about["algorithm"]) == ([1, 8, 8], "metarun.algorithms.protonet.ProtoNet")
     assert about["validation"]["metric"] == "accuracy"
     assert about["classes"]["train"] == [f"train{number}" for number in range(9)]
