@@ -12,6 +12,7 @@ from metarun.commands.predict_table import predict_table
 from metarun.commands.report_files import write_json
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
+from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.image_preparation import ImagePreparation
 from metarun.tasks.table_preparation import TablePreparation
 
@@ -36,7 +37,7 @@ def predict(config: dict[str, Any], folder: Path) -> float:
     model = load(config["checkpoint"], config["trust"], config["device"]["name"])
     if isinstance(model.preparation, TablePreparation):
         found = predict_table(model, config, places.rows)
-    elif isinstance(model.preparation, ImagePreparation) and model.kind == "classification":
+    elif isinstance(model.preparation, ImagePreparation | FeaturePreparation) and model.kind == "classification":
         found = predict_images(model, config, places.rows, places.page)
     else:
         raise UserError(

@@ -20,6 +20,7 @@ from metarun.files.writing import write_text
 from metarun.records.contact_sheet import Query, Sheet, choose
 from metarun.records.predictions import HEADER, Found, write_rows
 from metarun.tasks.decoding import decode
+from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.image_files import reader
 from metarun.tasks.image_preparation import ImagePreparation
 from metarun.tasks.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
@@ -81,7 +82,7 @@ def outputs(model: Model, predictor: Predictor, pixels: Tensor) -> Tensor:
 
 
 def _pixels(model: Model, *pictures: Pictures) -> list[Tensor]:
-    preparation = model.preparation
+    preparation = model.preparation.images if isinstance(model.preparation, FeaturePreparation) else model.preparation
     assert isinstance(preparation, ImagePreparation)
     return pixels_of(pictures, size=preparation.size, channels=preparation.channels, inverted=preparation.inverted)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,14 @@ class FeaturePreparation:
     kind: ClassVar[str] = "features"
 
     def inputs(self, x: Any) -> Tensor:
-        """Return pictures as float32 vectors (B, width)."""
+        """Return pictures as float32 vectors (B, width).
+
+        x: pictures as `ImagePreparation.inputs` takes them, or floats (B, width) or (width,), which are features already.
+        """
+        if isinstance(x, (Tensor, np.ndarray)) and x.ndim <= 2 and tuple(x.shape[-1:]) == self.shape:
+            values = torch.as_tensor(x)
+            if values.is_floating_point():
+                return values.to(torch.float32).reshape(-1, *self.shape)
         if self.embed is None:
             raise UserError("the network of the features is not there, so pictures cannot become features.")
         return torch.cat([self.embed(part) for part in self.images.inputs(x).split(PORTION)])

@@ -28,6 +28,13 @@ def test_pictures_become_the_vectors_of_the_network_in_portions() -> None:
     torch.testing.assert_close(PREPARED.inputs(pictures), torch.from_numpy(pictures).float().sum(dim=2) / 255.0)
 
 
+def test_vectors_are_features_already_and_need_no_network() -> None:
+    vectors, bare = torch.rand(3, 8), dataclasses.replace(PREPARED, embed=None)
+    assert torch.equal(bare.inputs(vectors), vectors)
+    assert torch.equal(bare.inputs(vectors[0].double().numpy()), vectors[:1])
+    assert not torch.equal(PREPARED.inputs(torch.rand(1, 8, 8)), torch.rand(1, 8)), "one grey picture is none"
+
+
 def test_a_preparation_survives_a_checkpoint_without_its_network() -> None:
     found = preparation_of(PREPARED.stored(), (8,), 0)
     assert found == dataclasses.replace(PREPARED, embed=None)
