@@ -23,7 +23,7 @@ from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import explain
 from metarun.errors import UserError
 from metarun.files.lock import FolderLock
-from metarun.files.paths import quoted
+from metarun.files.paths import paths_of, quoted
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.files.writing import remove_leftovers
 
@@ -60,8 +60,7 @@ def evaluate(run: Any, overrides: Overrides = (), /, **keys: Any) -> dict[str, A
     run: a run folder or a checkpoint, or a list of them. overrides, keys: as in `train`; the keys are those of `metarun eval`.
     Raises UserError for everything that the command refuses.
     """
-    runs = [os.fspath(each) for each in run] if isinstance(run, (list, tuple)) else os.fspath(run)
-    words = _words({"checkpoint": runs}, {}) + _words(overrides, keys)
+    words = _words({"checkpoint": paths_of(run)}, {}) + _words(overrides, keys)
     with _run("eval", words) as (cfg, chosen, typed, folder):
         from metarun.commands.evaluate import evaluate as run_evaluation
 

@@ -20,6 +20,7 @@ from metarun.compute.device import place
 from metarun.compute.memory import allocating
 from metarun.engine.likelihood import predictive_of
 from metarun.errors import UserError, printable
+from metarun.files.paths import paths_of
 from metarun.functional import without_map
 from metarun.network import network_of
 from metarun.predictive import quantile
@@ -45,7 +46,7 @@ def load(run: Any, trust: Any = (), device: str = "auto", best: int = 1) -> Mode
     Raises UserError for files that cannot be used. The checkpoint of an earlier metarun does not say how its inputs are prepared, so its
     data must be in their place.
     """
-    paths, members = load_members(run, best, trust)
+    paths, members = load_members(paths_of(run), best, trust)
     first = members[0]
     config = {**first.config, "device": {**first.config["device"], "name": device}}
     if first.shapes:

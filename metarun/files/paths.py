@@ -6,6 +6,9 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
+
+from metarun.errors import UserError
 
 _PLAIN = re.compile(r"[^'\"\[].*", re.DOTALL)
 """A path that needs no quotes of Hydra's grammar: metarun takes it as it is typed (`metarun.cli.paths`)."""
@@ -19,6 +22,16 @@ _LITERAL_BRACE = "\\${"
 def expanded(path: str | Path) -> Path:
     """Return the path with the home folder in the place of `~`; unchanged where the system knows no home folder."""
     return Path(os.path.expanduser(path))
+
+
+def paths_of(run: Any) -> str | list[str]:
+    """Return the path of a run, or the paths of a list of runs, as text; UserError for what is no path."""
+    if isinstance(run, (list, tuple)):
+        return [text for each in run if isinstance(text := paths_of(each), str)]
+    if isinstance(run, (str, os.PathLike)):
+        return str(os.fspath(run))
+    hint = "; the result of metarun.train has it as result['folder']" if isinstance(run, dict) else ""
+    raise UserError(f"a run is named by its folder or a checkpoint, and this is a {type(run).__name__}{hint}.")
 
 
 def names_path(key: str) -> bool:

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from metarun.cli.paths import as_typed, typed_paths
-from metarun.files.paths import escape, expanded, quoted, word
+from metarun.errors import UserError
+from metarun.files.paths import escape, expanded, paths_of, quoted, word
 
 NAMES = (
     "/a b",
@@ -83,3 +84,11 @@ def test_the_tilde_is_the_home_folder_where_there_is_one(monkeypatch: pytest.Mon
     assert expanded("~/photos") == Path("/somebody/photos")
     assert expanded("~no_such_user/photos") == Path("~no_such_user/photos")
     assert expanded("a~b") == Path("a~b")
+
+
+def test_a_run_is_named_by_a_path_or_a_list_of_paths() -> None:
+    assert paths_of("run") == paths_of(Path("run")) == "run"
+    assert paths_of(["a", Path("b")]) == ["a", "b"]
+    for given, hint in ((3, "this is a int"), ({"folder": "run"}, r"result\['folder'\]"), ([None], "NoneType")):
+        with pytest.raises(UserError, match=f"a run is named by its folder or a checkpoint.*{hint}"):
+            paths_of(given)
