@@ -115,7 +115,8 @@ def rows_by_class(files: ImageFiles, split: Published) -> tuple[ImageFiles, dict
     """Return the files of published classes, and class -> their indices in the order of the names."""
     known = split.spellings
     listed = read_lists(files.root, split) if split.name == "mini_imagenet" else ImageList()
-    found = {name: listed.class_of(name) or class_of(name, known) for name in files.names}
+    found = {name: class_of(name, known) for name in files.names}
+    found |= {name: cls for name in files.names if listed.classes and (cls := listed.class_of(name))}
     chosen = _chosen(files, found, listed)
     rows: dict[str, list[int]] = {}
     for index, name in enumerate(chosen):
@@ -129,11 +130,11 @@ def class_of(name: str, known: Mapping[str, str]) -> str | None:
 
     known: spelling of a class -> the class.
     """
-    path = PurePosixPath(name)
-    for part in reversed(path.parts[:-1]):
-        if part in known:
-            return known[part]
-    start = _WORDNET.match(path.name)
+    *folders, file = name.split("/")  # not a path object: a set may have a million files
+    for folder in reversed(folders):
+        if folder in known:
+            return known[folder]
+    start = _WORDNET.match(file)
     return known.get(start.group()) if start else None
 
 
@@ -155,11 +156,11 @@ def _chosen(files: ImageFiles, found: Mapping[str, str | None], listed: ImageLis
 
     Where some of them lie below a folder "images", only these count: copies of CUB have masks of the same names in other folders.
     """
-    named = [name for name in files.names if listed.class_of(name) is not None]
+    named = [name for name in files.names if listed.classes and listed.class_of(name) is not None]
     chosen = named or [name for name in files.names if found[name] is not None]
     if named:
         listed.say_missing(len(named), files.root)
-    below = [name for name in chosen if "images" in PurePosixPath(name).parts[:-1]]
+    below = [name for name in chosen if "images/" in name and "images" in name.split("/")]
     return below or chosen
 
 
