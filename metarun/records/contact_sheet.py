@@ -107,7 +107,7 @@ class Sheet:
     def _figure(self, query: Query, jpeg: bytes) -> str:
         kind = ' class="none"' if query.label is None else ' class="wrong"' if query.wrong else ""
         label = self.rejected if query.label is None else query.label
-        caption = f'<b dir="auto">{"✗ " if query.wrong else ""}{_text(label)}</b> {100 * query.probability:.0f} %'
+        caption = f'<b dir="auto">{"✗ " if query.wrong else ""}{_text(label)}</b> {100 * query.probability:.0f}\u00a0%'
         if query.truth is not None and query.truth != query.label:
             caption += f'<br>is <b dir="auto">{_text(query.truth)}</b>'
         name = _text(query.name)
@@ -143,7 +143,7 @@ main { max-width: 76rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.35rem } h2 { font-size: 1.15rem; border-top: 1px solid var(--line); padding-top: .8rem; margin-top: 1.6rem }
 h1, h3, p, figcaption { overflow-wrap: anywhere }
 h3 { font-size: 1rem; margin: .8rem 0 .3rem } small { color: var(--soft); font-weight: normal }
-.row { display: flex; gap: .3rem; flex-wrap: wrap } .row img { width: 4.5rem; height: 4.5rem }
+.row { display: flex; gap: .3rem; flex-wrap: wrap } .row img { width: 4.1rem; height: 4.1rem }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); gap: .6rem }
 img { border-radius: .3rem; background: var(--line); object-fit: cover }
 figure { margin: 0; padding: .25rem; border: 2px solid transparent; border-radius: .5rem }

@@ -40,7 +40,7 @@ def test_known_pictures_stand_above_the_queries_and_each_label_has_a_heading() -
     headings = re.findall(r"<h[23][^>]*>(.*?)</h[23]>", page)
     plain = [re.sub(r"<[^>]*>", "", each) for each in headings]
     assert plain == ["Known pictures", "cat 2", "dog 1", "Predictions", "cat 1", "dog 1", "none of these 1"]
-    assert "cat 88 %" in text
+    assert "cat 88\u00a0%" in text
     assert page.index("czI=") < page.index("cTA=")  # "s2" before "q0"
 
 
@@ -51,8 +51,8 @@ def test_wrong_and_rejected_pictures_are_marked_in_words_too() -> None:
     kinds = [attributes.get("class") for tag, attributes in Reader(page).tags if tag == "figure"]
     assert sorted(map(str, kinds)) == ["None", "None", "none", "wrong"]
     text = Reader(page).text
-    assert "✗ cat 90 %is dog" in text
-    assert "none of these 30 %is owl" in text
+    assert "✗ cat 90\u00a0%is dog" in text
+    assert "none of these 30\u00a0%is owl" in text
 
 
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=1>&amp;\n\ud800"
