@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,13 @@ from metarun.records.tracking import Progress
 from metarun.tasks.converted import fit_images
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import ClassPool
-from metarun.tasks.preparation import preparation_by
+from metarun.tasks.preparation import ArrayPreparation, preparation_by
 from metarun.tasks.sampling import FewShot
 from metarun.types import adapts_backbone
 from metarun.wiring.build import Parts, build_source
 from metarun.wiring.shapes import Shapes
+
+log = logging.getLogger(__name__)
 
 LEAST_STEPS = 100
 """Runs of fewer steps store no calibration."""
@@ -91,7 +94,7 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
     try:
         pool = _validation_pool(model, notes)
         with Progress(EPISODES) as progress:
-            found = calibrate(model, pool, shots, EPISODES, progress.update)
+            found = calibrate(_taking_prepared(model), pool, shots, EPISODES, progress.update)
         why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 pictures each"
     except UserError as error:
         found, why = None, str(error).rstrip(".")
@@ -125,13 +128,21 @@ def _validation_pool(model: Model, notes: list[str]) -> ClassPool:
     return fit_images(replace(source, pools={"val": source.pools["val"]}), model.shapes.inputs).pools["val"]
 
 
+def _taking_prepared(model: Model) -> Model:
+    """Return the model for inputs as its source deals them: pixels in [0, 1], or features."""
+    return replace(model, preparation=ArrayPreparation(tuple(model.shapes.inputs)))
+
+
 def _run_of(path: Path) -> Path:
     """Return the run folder of a checkpoint."""
     return path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
 
 
 def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] | None, folder: Path) -> None:
-    """Store a calibration of the best checkpoint of a finished training of pictures in its run folder."""
+    """Store calibrations of the best checkpoint of a finished training of pictures in its run folder.
+
+    Together they take about as long as one validation. A calibration that is impossible is logged, since the training itself is complete.
+    """
     source, file = parts.source, folder / CHECKPOINTS / checkpoint.BEST
     if not (isinstance(source, FewShot) and best and settings.steps >= LEAST_STEPS and file.is_file()):
         return
@@ -139,13 +150,28 @@ def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] |
     if preparation is None:
         return
     trained = Trained(parts.algorithm, place(member.params, settings.device), place(member.state, settings.device))
-    model = Model(trained, parts, Shapes.of(source), preparation, None, (file,), (member,))
-    shape, pool = source.shape("val"), source.pools["val"].to("cpu")
-    sizes = [(shape.ways, shape.shots), *(() if adapts_backbone(parts.algorithm) else SIZES)]
-    most = min(model.ways or len(pool.names), max(2, len(pool.names) - 1))
-    kept = dict.fromkeys((min(ways, most), shots) for ways, shots in sizes)
-    found = [calibrate(model, pool, [shots] * ways, min(STORED, settings.eval_episodes)) for ways, shots in kept]
+    model = _taking_prepared(Model(trained, parts, Shapes.of(source), preparation, None, (file,), (member,)))
+    pool = source.pools["val"].to("cpu")
+    try:
+        found = [calibrate(model, pool, [shots] * ways, episodes) for ways, shots, episodes in _stored_sizes(model, source, settings)]
+    except UserError as error:
+        log.warning("abstain= of metarun predict will need the data of this training: %s", error)
+        return
     store([each for each in found if each is not None], member.step, folder)
+
+
+def _stored_sizes(model: Model, source: FewShot, settings: Settings) -> list[tuple[int, int, int]]:
+    """Return ways, shots and episodes of each calibration that a training stores: the sizes of the validation, and others of `SIZES`."""
+    shape, classes, episodes = source.shape("val"), len(source.pools["val"].names), min(STORED, settings.eval_episodes)
+    most = min(model.ways or classes, max(2, classes - 1))
+    others = () if adapts_backbone(model.parts.algorithm) else SIZES
+    pictures = settings.eval_episodes * shape.ways * (shape.shots + shape.queries)  # of one validation
+    sizes = list[tuple[int, int, int]]()
+    for ways, shots in dict.fromkeys((min(ways, most), shots) for ways, shots in ((shape.ways, shape.shots), *others)):
+        pictures -= episodes * ways * (shots + 6)  # about 3 queries of each class, and of as many foreign ones
+        if not sizes or pictures >= 0:
+            sizes.append((ways, shots, episodes))
+    return sizes
 
 
 def _percent(rate: Any) -> str:

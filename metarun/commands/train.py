@@ -135,12 +135,11 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
         best = {**best, **({"by_target": known} if (known := showing.by_target.get(best["step"])) else {})}
-        chosen = {"best": best, "select": str(selection), "overlap": overlaps}
-        write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen, "last": showing.last})
+        chosen = {"best": best, "select": str(selection), "overlap": overlaps, "last": showing.last}
+        write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen})
     keep_calibration(parts, settings, end.best, folder)
-    errors = targets_told(showing.by_target.get(best["step"]))
-    print(f"{printable(told(selection, end.best, [described(each) for each in overlaps], errors))}; run folder {folder}")
-    print("\n".join(next_commands(folder, end.best)))
+    said = told(selection, end.best, [described(each) for each in overlaps], targets_told(showing.by_target.get(best["step"])))
+    print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
     return selection.error(best["score"])
 
 

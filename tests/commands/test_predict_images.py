@@ -174,6 +174,8 @@ def test_a_head_of_three_ways_takes_two_classes_and_refuses_four(maml_run: Path,
 
 
 def test_a_short_training_stores_no_calibration(maml_run: Path, picture_run: Path) -> None:
+    """The validation of 3 episodes has 3 x 3 x (2 + 2) = 36 pictures, and the first calibration counts 3 x 3 x (2 + 6) = 72: no more."""
     assert not (maml_run / "calibration.json").exists()
     content = json.loads((picture_run / "calibration.json").read_text())
-    assert [(each["ways"], each["shots"]) for each in content["calibrations"]] == [(3, 2), (3, 1), (3, 5)]
+    assert [(each["ways"], each["shots"]) for each in content["calibrations"]] == [(3, 2)]
+    assert len(content["calibrations"][0]["true"]["logit"]) == 3
