@@ -50,13 +50,16 @@ def load(run: Any, trust: Any = (), device: str = "auto", best: int = 1) -> Mode
     first = members[0]
     config = {**first.config, "device": {**first.config["device"], "name": device}}
     if first.shapes:
-        shapes = shapes_of(first.shapes, {**first.params, **first.state})
+        shapes = shapes_of(first.shapes, {**first.params, **first.state}, first.config.get("input_shape"))
         columns = shapes.columns["val"] if shapes.objective == "regression" else 0
         preparation = preparation_of(first.preparation, shapes.inputs, columns)
         parts = build_without_data(config, shapes)
         preparation = with_network(preparation, config, parts.device.name)
     else:
         parts, shapes, preparation = _from_data(config, first, paths[0])
+    for path, member in zip(paths, members, strict=True):
+        if (member.preparation, member.shapes) != (first.preparation, first.shapes):
+            raise UserError(f"{path} prepares its inputs in another way than {paths[0]}; the members of an ensemble need the same data.")
     trained = assemble(parts, members)
     name = parts.device.name
     trained = trained._replace(params=place(trained.params, name), state=place(trained.state, name))

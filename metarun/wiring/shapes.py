@@ -61,8 +61,9 @@ class Shapes:
         return Episode(examples("support"), examples("query"))
 
 
-def shapes_of(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shapes:
+def shapes_of(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], input_shape: Any = None) -> Shapes:
     """Return the shapes of a checkpoint, which a stranger may have written. tensors: of the checkpoint.
+    input_shape: of its config, which `metarun.wiring.sizes` has checked; None for none.
 
     Raises UserError for values that are no shapes, and for sizes that would need much memory and that no tensor of the checkpoint has.
     """
@@ -75,7 +76,7 @@ def shapes_of(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape
     good = good and all(type(each) is int and 1 <= each <= COLUMNS for each in columns.values())
     if good:
         known = {length for value in tensors.values() for length in value.shape}
-        good = all(each <= UNSEEN or each in known for each in columns.values())
+        good = all(each <= UNSEEN or each in known for each in columns.values()) and input_shape in (None, inputs)
     if not good:
         raise UserError("the checkpoint describes the shapes of its examples in a way that this metarun cannot read; take another one.")
     return Shapes(str(objective), tuple(inputs), dict(columns), labels)

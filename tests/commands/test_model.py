@@ -202,6 +202,12 @@ def test_a_run_is_loaded_from_any_place_and_several_runs_form_an_ensemble(tmp_pa
     one, two = (load(run, trust=["small"]) for run in (tmp_path / "elsewhere", [tmp_path / "elsewhere"] * 2))
     outputs = [model.adapt(episode.support.x, labels(episode.support)).predict_proba(episode.query.x) for model in (one, two)]
     np.testing.assert_allclose(*outputs, atol=1e-6)
+    on_images(tmp_path / "other", "algo=protonet")
+    file = tmp_path / "other" / CHECKPOINTS / "best.pt"
+    stored = checkpoint.load(file)
+    checkpoint.save(file, dataclasses.replace(stored, preparation={**stored.preparation, "inverted": True}))
+    with pytest.raises(UserError, match="prepares its inputs in another way"):
+        load([tmp_path / "elsewhere", tmp_path / "other"], trust=["small"])
 
 
 def test_a_training_stores_the_variance_of_its_last_validation(tmp_path: Path):

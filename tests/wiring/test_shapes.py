@@ -64,6 +64,12 @@ def test_shapes_of_a_stranger_are_checked(change: dict[str, object]):
         shapes_of({**GOOD, **change}, {"w": torch.zeros(2, 3)})
 
 
+def test_the_inputs_are_those_of_the_config_whose_network_has_been_measured():
+    assert shapes_of(GOOD, {}, [1, 8, 8]).inputs == (1, 8, 8)
+    with pytest.raises(UserError, match="in a way that this metarun cannot read"):
+        shapes_of(GOOD, {}, [1, 9, 9])
+
+
 def test_many_classes_are_accepted_where_the_checkpoint_has_a_tensor_for_them():
     stored = {**GOOD, "columns": {"train": 50_000, "val": 3}}
     assert shapes_of(stored, {"head.weight": torch.zeros(50_000, 2)}).columns["train"] == 50_000
