@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,9 @@ def bound(report: Report) -> str:
 
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
-    """Write the classes or tasks of each split into the run folder, where the source drew them from the user's own data."""
+    """Write into the run folder the classes or tasks of each split of the user's own data, and the classes and files left out."""
     for node in (config["task"], config["task"].get("images")):
-        for key in ("classes", "tasks"):
+        for key in ("classes", "tasks", "left_out"):
             if isinstance(node, Mapping) and node.get(key):
                 write_json(folder / f"{key}.json", node[key])
 
@@ -138,7 +139,13 @@ def write_json(path: Path, content: Any) -> None:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(finite(content), indent=2) + "\n")
+    write_text(path, readable_json(finite(content)) + "\n")
+
+
+def readable_json(content: Any) -> str:
+    r"""Return JSON in which letters of every script stand as they are; halves of characters, which UTF-8 lacks, become "\udcfc"."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def write_scores(path: Path, report: Report) -> None:

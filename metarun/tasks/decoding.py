@@ -6,6 +6,9 @@ formats that Pillow may try. It never opens another one, whatever the file is ca
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import io
 import math
 import threading
@@ -168,10 +171,23 @@ def reason(error: Exception) -> str:
     return text if "truncated" in text else f"damaged or not supported by Pillow: {text}"
 
 
+def passes(error: Exception) -> bool:
+    """Return whether a file that gave this error may be readable later as it is: the system refused it, or memory was short."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+
+
+@functools.cache
+def readers() -> tuple[str, ...]:
+    """Return those of `FORMATS` that can be read here. pillow-heif, where it is installed, reads HEIF."""
+    Image.init()  # registers the formats, once
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _open(data: bytes, ending: str) -> Image.Image:
     with _OPENING:
-        Image.init()  # registers the formats, once
-        formats = [name for name in (*FORMATS, *(["TGA"] if ending == ".tga" else [])) if name in Image.OPEN]
+        formats = [*readers(), *(["TGA"] if ending == ".tga" else [])]
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(io.BytesIO(data), formats=formats)
@@ -185,7 +201,10 @@ def _unidentified(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         kind = next((kind for kind, brands in _BRANDS.items() if data[8:12] in brands), "video")
         shown = kind.replace("HEIF", "HEIC")
-        return f"a damaged {shown} file" if kind in Image.OPEN else f"{shown}, which Pillow here cannot read; convert it to JPEG"
+        if kind in Image.OPEN:
+            return f"a damaged {shown} file"
+        needed = "install pillow-heif (pip install 'metarun[heic]'), or convert it" if kind == "HEIF" else "convert it"
+        return f"{shown}, which Pillow here cannot read; {needed} to JPEG"
     known = (text for start, text in _SIGNATURES if data.startswith(start) or data[:64].lstrip().startswith(start))
     return next(known, "no image of a format that metarun reads")
 

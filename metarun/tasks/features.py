@@ -24,7 +24,7 @@ from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.image_preparation import ImagePreparation
 from metarun.tasks.images import cached
 from metarun.tasks.preparation import preparation_by
-from metarun.tasks.sampling import FewShot, Sampling
+from metarun.tasks.sampling import FewShot, Sampling, Ways
 from metarun.types import TaskSource
 from metarun.values import Built, Count
 
@@ -74,17 +74,21 @@ def features(
     images: Annotated[TaskSource, Built("an image source: a mapping with a _target_")],
     backbone: Annotated[Embedder, Built("a backbone: a mapping with a _target_")],
     batch_size: Count = 64,
+    ways: Ways | None = None,
+    queries: Count | None = None,
     **sampling: Sampling,
 ) -> FewShot:
     """Deal the episodes of `images` as vectors (width,).
 
     backbone: the frozen network. batch_size: images that go through it at one time, which bounds the memory.
-    sampling: ways, shots, … of `FewShot`; they replace those of `images`.
+    ways, queries, sampling: as in `FewShot`; they replace those of `images`, except where they are None.
 
-    Raises UserError for a source that is not made of classes of images.
+    Raises UserError for a source that is not made of classes of images, and for `augment`.
     """
     if not isinstance(images, FewShot):
         raise UserError(f"task.images gives a {type(images).__name__}; task=features needs a source of images in classes, such as folder.")
+    if sampling.get("augment"):
+        raise UserError("task.augment=true changes images, and task=features embeds each image once, as it is; leave it at false.")
     once = {id(pool.images): pool.images for pool in images.pools.values()}  # splits may share one tensor
     embedded = {number: _embedded(pixels, backbone, batch_size) for number, pixels in once.items()}
     pools = {split: replace(pool, images=embedded[id(pool.images)]) for split, pool in images.pools.items()}
@@ -93,7 +97,8 @@ def features(
     prepared = None
     if isinstance(of_images, ImagePreparation):
         prepared = FeaturePreparation(of_images, (backbone.width,), backbone.digest, backbone)
-    return replace(images, pools=pools, files=known, prepared=prepared, **sampling)
+    given = {name: value for name, value in {**sampling, "ways": ways, "queries": queries}.items() if value is not None}
+    return replace(images, pools=pools, files=known, prepared=prepared, **{**given, "augment": False})
 
 
 def _embedded(pixels: Tensor, backbone: Embedder, batch_size: int) -> Tensor:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from metarun import draws
-from metarun.errors import UserError, first_line, nearest, printable
-from metarun.files.paths import expanded
-from metarun.tasks.class_names import check_names, composed
-from metarun.tasks.fingerprint import Fingerprint, of_images
-from metarun.tasks.image_files import ImageFiles, find_images
-from metarun.tasks.images import read_images
+from metarun.errors import UserError, printable
+from metarun.tasks.class_folders import ClassFolders, Split, class_folders
+from metarun.tasks.class_splits import SplitKeys, chosen_split
+from metarun.tasks.episode_sizes import check_size, complaints, counted, listed, together
+from metarun.tasks.fingerprint import of_images
+from metarun.tasks.image_files import find_images
+from metarun.tasks.images import by_reason, complaint, try_images
 from metarun.tasks.pool import SPLITS, ClassPool
-from metarun.tasks.sampling import FewShot, Sampling
-from metarun.values import Listed, Pixels, Seed, Shares, Text
+from metarun.tasks.sampling import FewShot, Sampling, Ways
+from metarun.tasks.usual_sizes import Usual, fitted, needed, unfitted
+from metarun.values import Count, Keys, Listed, Pixels, Seed, Shares, Text
 
-Split = dict[str, list[str]]
-"""Split -> names of its classes."""
+log = logging.getLogger(__name__)
 
-_SYNONYMS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-"""The names that a folder of a ready split may have, in upper or lower case."""
+READ = 5000
+"""Images that metarun reads although it will refuse the sizes of the episodes, so that one message names the unreadable files too."""
 
 
 def folder(
@@ -37,38 +33,39 @@ def folder(
     root: Text | None,
     image_size: Pixels = 84,
     channels: Literal[1, 3] = 3,
-    split: Shares = (0.64, 0.16, 0.20),
+    split: Shares | None = None,
     split_seed: Seed = 0,
     split_file: Text | None = None,
     classes: Mapping[str, Listed] | None = None,
+    skip_small: bool = False,
+    skip_bad: bool = False,
+    left_out: Mapping[str, Mapping[str, Any]] | None = None,
+    ways: Ways | None = None,
+    queries: Count | None = None,
+    augment: bool | None = False,
+    usual: Annotated[Mapping[str, Any], Keys(Usual)] | None = None,
     **sampling: Sampling,
 ) -> FewShot:
     """Deal episodes of the images in `root`, (channels, image_size, image_size).
 
-    root: a folder or zip with one folder per class; one top-level folder may enclose the class folders. Folders train/, val/ and
-        test/ above the class folders give the split; `_SYNONYMS` has the names that they may have. A class has all images below it.
-    image_size: pixels; metarun resizes the shorter side to this size and crops the centre. channels: 3 for RGB, 1 for grey.
-    split: the shares of training, validation and test classes, as fractions or as numbers of classes. `split_seed` determines
-        which classes each split gets.
-    split_file: a JSON file with the lists "train", "val" and "test" of class names, in place of a drawn split; others are left out.
-    classes: the same lists as a mapping, such as the result of `class_split` for an earlier run. `classes` takes precedence.
-    sampling: ways, shots, … of `FewShot`. Its `data` is the name of the folder or zip, unless it is given here.
+    root: a folder or zip with one folder per class, or with folders train/, val/ and test/ above them (`metarun.tasks.class_folders`).
+    image_size: pixels; the shorter side is resized to this size and the centre is cropped. channels: 3 for RGB, 1 for grey.
+    split, split_seed, split_file, classes: see `metarun.tasks.class_splits.SplitKeys`.
+    skip_small, skip_bad: leave out classes with too few images, and files that are no images. left_out: what an earlier run left out.
+    ways, queries, and `train_*` of the sampling: None for the usual sizes, lowered to what the splits hold (`metarun.tasks.usual_sizes`).
+    augment: whether training images are changed at random; None for yes. usual: the algorithm's own sizes of a training episode.
+    sampling: shots, … of `FewShot`. Its `data` is the name of the folder or zip, unless it is given here.
 
-    Raises UserError for a missing or empty root, unreadable images (the message names the files), too few classes or images for
-    the episodes, or a class in two splits. Decoded images are cached until a file changes.
+    The source's `chosen` has the values behind None, and what was left out. Raises UserError for a root without classes, or a class in two
+    splits; one UserError names all small classes and all unreadable files.
     """
     if root is None:
         raise UserError("task=folder needs task.root=DIR, a folder or zip with one folder of images per class.")
-    rows, ready = _classes(files := find_images(root))
-    chosen = _choose(files, list(rows), ready, split, split_seed, split_file, classes)
-
-    def source(images: Tensor, known: Fingerprint | None = None) -> FewShot:
-        pools = {split: _pool(images, rows, names) for split, names in chosen.items()}
-        return FewShot(pools, **{"data": files.root.resolve().stem, "files": known, **sampling})
-
-    # Raises if classes or images are too few or too large, before all images are read; `expand` takes no memory.
-    source(torch.empty(1, 1, 1, 1).expand(len(files.names), channels, image_size, image_size))
-    return source(read_images(files, size=image_size, channels=channels, name="folder"), of_images(files))
+    found = class_folders(find_images(root))
+    keys = {"shots": 1, "train_ways": None, **sampling, "ways": ways, "queries": queries}
+    splitting = SplitKeys(found.files.root, found.ready, split, split_seed, split_file, classes, ways)
+    request = _Request(keys, usual or {}, splitting, skip_small, skip_bad, (channels, image_size, image_size))
+    return _source(found, request, left_out or {}, augment)
 
 
 def class_split(source: FewShot) -> Split:
@@ -76,115 +73,105 @@ def class_split(source: FewShot) -> Split:
     return {split: list(pool.names) for split, pool in source.pools.items()}
 
 
-def _classes(files: ImageFiles) -> tuple[dict[str, list[int]], Split | None]:
-    """Return class -> rows of its images, sorted by name, and the split if the folders train/, val/ and test/ give one."""
-    parts = [name.split("/") for name in files.names]
-    while len(_tops(parts)) == 1 and max(map(len, parts)) > 2:
-        parts = [path[1:] if len(path) > 1 else path for path in parts]
-    splits = _ready_splits(files.root, parts)
-    rows: dict[str, list[int]] = {}
-    ready: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
-    for index, path in enumerate(parts):
-        if len(path) < (3 if splits else 2):
-            continue  # the file lies outside the class folders, so it has no class
-        name = path[1] if splits else path[0]
-        rows.setdefault(name, []).append(index)
-        if splits:
-            ready[splits[path[0]]][name] = None
-    if len(rows) < 2:
-        raise UserError(
-            f"'{printable(str(files.root))}' holds {len(rows)} class folders with images; it needs one folder per class and at least 2 "
-            "classes. Images inside other archives do not count."
-        )
-    check_names(files.root, rows)
-    return dict(sorted(rows.items())), {split: list(names) for split, names in ready.items()} if splits else None
+def _source(found: ClassFolders, request: _Request, left_out: Mapping[str, Mapping[str, Any]], augment: bool | None) -> FewShot:
+    for sentence in found.warnings():
+        log.warning("%s", sentence)
+    plan, images, bad = _read(found, request, left_out)
+    chosen = plan.sizes if augment is not None else {**plan.sizes, "augment": True}
+    _say(plan, request, bad, chosen)
+    facts: dict[str, Any] = {"data": found.files.root.resolve().stem, "files": of_images(found.listed), "augment": augment is not False}
+    facts["chosen"] = {**chosen, "left_out": {"classes": dict(plan.small), "files": bad} if plan.small or bad else None}
+    pools = {name: _pool(images, plan.found.rows, names) for name, names in plan.split.items()}
+    return FewShot(pools, **{**facts, **request.keys, **plan.sizes})
 
 
-def _ready_splits(root: Path, parts: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Return top-level folder -> split where the folders are train/, val/ and test/ with class folders in them, else nothing."""
-    tops = sorted(_tops(parts))
-    splits = {top: split for top in tops for split, names in _SYNONYMS.items() if top.lower() in names}
-    if not ("train" in splits.values() and len(set(splits.values())) > 1 and max(map(len, parts)) > 2):
-        return {}
-    if len(tops) != 3 or set(splits.values()) != set(SPLITS):
-        held = printable(", ".join(tops))
-        raise UserError(f"'{printable(str(root))}' holds {held}; a ready split needs the folders train, val and test, and no other.")
-    return splits
+@dataclass(frozen=True)
+class _Request:
+    """What the user asks for. keys: of the sampling, None where metarun chooses. shape: of an image."""
+
+    keys: Mapping[str, Any]
+    usual: Mapping[str, Any]
+    splitting: SplitKeys
+    skip_small: bool
+    skip_bad: bool
+    shape: tuple[int, int, int]
+
+    @property
+    def used(self) -> Sequence[str]:
+        return self.keys.get("used") or SPLITS
 
 
-def _tops(parts: Sequence[Sequence[str]]) -> set[str]:
-    return {path[0] for path in parts if len(path) > 1}
+@dataclass(frozen=True)
+class _Plan:
+    """The classes of each split, the sizes that metarun chose, the classes that it leaves out, and the complaints."""
+
+    found: ClassFolders
+    split: Split = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    small: Mapping[str, int] = field(default_factory=dict)
+    said: Sequence[str] = ()
 
 
-def _choose(
-    files: ImageFiles,
-    names: Sequence[str],
-    ready: Split | None,
-    split: Sequence[float],
-    split_seed: Seed,
-    split_file: Text | None,
-    classes: Mapping[str, Sequence[str]] | None,
-) -> Split:
-    """Return the first split that exists of `classes`, `split_file` and the folders' own; else draw one."""
-    if classes is not None:
-        return _check(classes, names, "task.classes", files.root)
-    if split_file is not None:
-        return _check(_read_split(split_file), names, f"'{split_file}'", files.root)
-    if ready is not None:
-        return _check(ready, names, f"'{files.root}'", files.root)
-    sizes = _sizes(split, len(names))
-    order = iter(draws.permutation(draws.key(split_seed, "folder", "classes"), len(names)).tolist())
-    return {name: sorted(names[next(order)] for _ in range(size)) for name, size in zip(SPLITS, sizes, strict=True)}
-
-
-def _sizes(split: Sequence[float], count: int) -> list[int]:
-    """Return how many of `count` classes are for training, validation and test under `split`."""
-    numbers = [float(number) for number in split]
-    if len(numbers) != 3 or not all(number > 0 for number in numbers):
-        raise UserError(f"task.split={list(split)} must be three positive numbers for train, val and test, such as [0.64, 0.16, 0.2].")
-    if all(number.is_integer() for number in numbers):
-        sizes = [int(number) for number in numbers]
-    elif sum(numbers) > 1.0 + 1e-6:
-        raise UserError(f"task.split={list(split)} adds up to {sum(numbers):g}; fractions must add up to at most 1.")
-    else:
-        val, test = round(numbers[1] * count), round(numbers[2] * count)
-        sizes = [min(round(numbers[0] * count), count - val - test), val, test]
-    if sum(sizes) > count or min(sizes) < 2:
-        raise UserError(
-            f"task.split={list(split)} makes {sizes[0]}/{sizes[1]}/{sizes[2]} of the {count} classes; each split needs at least 2, "
-            f"all together at most {count}. Give task.split as three numbers of classes, or more classes."
-        )
-    return sizes
-
-
-def _read_split(path: str) -> Any:
-    needed = "it must be a JSON file with the lists train, val and test"
+def _read(found: ClassFolders, request: _Request, left_out: Mapping[str, Mapping[str, Any]]) -> tuple[_Plan, Tensor, dict[str, str]]:
+    """Return the plan, the images of all files, and the files that are left out, by their names below the class folders."""
+    before = {name: str(why) for name, why in left_out.get("files", {}).items() if name in set(found.names)}
+    plan, said = _planned(found.hiding(before), request), list[str]()
+    if plan.said and len(found.names) > READ:
+        raise UserError(together(plan.said))
     try:
-        file = expanded(path)
-        if file.exists() and not file.is_file():  # a pipe would keep the run waiting
-            raise UserError(f"task.split_file '{printable(path)}' is no file; {needed}.")
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read task.split_file '{printable(path)}' ({printable(first_line(error))}); {needed}.") from error
+        images, unreadable = try_images(found.files, size=request.shape[-1], channels=request.shape[0], name="folder")
+    except UserError as error:
+        raise UserError(together([str(error), *plan.said])) from error
+    bad = {name: unreadable[path] for name, path in zip(found.names, found.files.names, strict=True) if path in unreadable}
+    if new := bad.keys() - before.keys():
+        plan = _planned(found.hiding(bad.keys() | before.keys()), request)
+        shown = {path: why for path, why in unreadable.items() if found.names[found.files.names.index(path)] in new}
+        said = [] if request.skip_bad else [complaint(found.files, shown, "task.skip_bad=true")]
+    if said := [*said, *plan.said]:
+        raise UserError(together(said))
+    return plan, images, before | bad
 
 
-def _check(chosen: Any, names: Sequence[str], source: str, root: Path) -> Split:
-    """Return the three lists; UserError for an unknown class, or for a class that is listed twice."""
-    lists = [chosen.get(split) for split in SPLITS] if isinstance(chosen, Mapping) else [None]
-    if not all(isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed) for listed in lists):
-        raise UserError(f"{source} must have the three lists train, val and test of class names, none of them empty.")
-    known, seen = {composed(name): name for name in names}, dict[str, str]()
-    for split in SPLITS:
-        for name in map(composed, chosen[split]):
-            if name not in known:
-                raise UserError(
-                    f"{source} has class '{printable(name)}' in {split}, but '{printable(str(root))}' has no such folder with images."
-                    f"{printable(nearest(name, names))}"
-                )
-            if name in seen:
-                raise UserError(f"{source} has class '{printable(name)}' in {seen[name]} and in {split}; a class may occur only once.")
-            seen[name] = split
-    return {split: [known[composed(name)] for name in chosen[split]] for split in SPLITS}
+def _planned(found: ClassFolders, request: _Request) -> _Plan:
+    """Choose the classes of each split and the sizes of the episodes, and note what does not fit."""
+    counts = {name: len(rows) for name, rows in found.rows.items()}
+    least = {split: needed(request.keys, request.usual, split) for split in request.used}
+    small = {name for name, count in counts.items() if count < max(least.values())} if request.skip_small else set()
+    try:
+        drawn = request.splitting.drawn
+        chosen = chosen_split(request.splitting, [name for name in counts if not (drawn and name in small)])
+    except UserError as error:
+        return _Plan(found, said=[str(error)])
+    if not drawn and request.skip_small:
+        small = {name for split, names in chosen.items() for name in names if counts[name] < least.get(split, 0)}
+        chosen = {split: [name for name in names if name not in small] for split, names in chosen.items()}
+    sizes = fitted(request.keys, request.usual, {split: [counts[name] for name in names] for split, names in chosen.items()})
+    keys, said = {**request.keys, **sizes}, []
+    for split in request.used:
+        skip = "" if request.skip_small else "task.skip_small=true"
+        said += complaints(keys, split, [(name, counts[name]) for name in chosen[split]], skip=skip)
+    try:
+        for split in request.used:
+            check_size(keys, split, request.shape)
+    except UserError as error:
+        said.append(str(error))
+    return _Plan(found, chosen, sizes, {name: counts[name] for name in counts if name in small}, said)
+
+
+def _say(plan: _Plan, request: _Request, bad: Mapping[str, str], chosen: Mapping[str, Any]) -> None:
+    """Log what metarun left out, and what it chose."""
+    root = printable(str(request.splitting.root))
+    if bad:
+        log.warning("left out %s of '%s': %s", counted(len(bad), "unreadable file"), root, by_reason(bad))
+    if plan.small:
+        named = [f"'{printable(name)}' has {count}" for name, count in plan.small.items()]
+        log.warning("left out %s of '%s' with too few images: %s", counted(len(plan.small), "class"), root, listed(named))
+    if chosen:
+        usual = unfitted(request.keys, request.usual)
+        words = [f"task.{name}={str(value).lower()}" for name, value in chosen.items()]
+        fewer = [f" (usually {usual[name]})" if usual.get(name, value) > value else "" for name, value in chosen.items()]
+        held = ", ".join(f"{len(plan.split[split])} {split}" for split in SPLITS)
+        log.info("'%s' has %s classes; chosen: %s", root, held, " ".join(map("".join, zip(words, fewer, strict=True))))
 
 
 def _pool(images: Tensor, rows: Mapping[str, Sequence[int]], names: Sequence[str]) -> ClassPool:

@@ -14,44 +14,20 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from metarun.errors import UserError, first_line, printable
 from metarun.files.paths import expanded
 from metarun.tasks.decoding import UnreadableError
+from metarun.tasks.image_names import hidden, may_be_image
 
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 30
 """Files of more bytes are not read as an image."""
-
-_NOT_IMAGES = frozenset(
-    (
-        *(".txt", ".md", ".rst", ".log", ".html", ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".nfo"),
-        *(".xls", ".xlsx", ".ods", ".csv", ".tsv", ".parquet", ".feather", ".arrow", ".mdb", ".db", ".sqlite", ".bib", ".tex"),
-        *(".json", ".jsonl", ".geojson", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".lnk", ".url", ".webloc", ".info"),
-        *(".xmp", ".aae", ".thm", ".pp3", ".dop", ".cos", ".on1", ".lrtemplate", ".nksc", ".sha1", ".sha256", ".md5", ".sfv", ".par2"),
-        *(".py", ".pyc", ".ipynb", ".sh", ".bat", ".m", ".mat", ".npy", ".npz", ".pkl", ".pt", ".pth", ".h5", ".hdf5", ".tfrecord", ".mdb"),
-        *(".mp3", ".wav", ".m4a", ".aac", ".ogg", ".flac", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".3gp", ".mts", ".wmv"),
-        *(".mpg", ".mpeg", ".flv", ".lrv", ".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
-    )
-)
-"""Endings of files that metarun skips, side-car files of cameras among them. Any other file must be an image, so that no photograph is lost
-silently."""
-
-_NOT_IMAGE_NAMES = frozenset(("readme", "license", "licence", "copying", "authors", "changelog", "notice", "makefile", "icon\r"))
-"""Names without an ending of files that metarun skips, in lower case."""
-
-_LEFT_BY_DEVICES = frozenset(
-    (
-        *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "__pycache__"),
-    )
-)
-"""Folders, in lower case, in which systems and devices keep thumbnails, deleted files and copies."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +36,7 @@ class ImageFiles:
 
     root: the folder or zip. names: paths relative to it, "/" between the parts, sorted. stamp: changes whenever a file does.
     sizes: the bytes of each file. checks: the CRC-32 of each file, as a zip states it; () for a folder.
+    empty: the folders without an image in them or below them.
     """
 
     root: Path
@@ -67,6 +44,16 @@ class ImageFiles:
     stamp: str
     sizes: tuple[int, ...] = ()
     checks: tuple[int, ...] = ()
+    empty: tuple[str, ...] = ()
+
+    def without(self, names: Collection[str]) -> ImageFiles:
+        """Return the same set without the files of these names."""
+        if not (left := set(names) & set(self.names)):
+            return self
+        kept = [place for place, name in enumerate(self.names) if name not in left]
+        facts = {key: tuple(getattr(self, key)[place] for place in kept) for key in ("names", "sizes", "checks") if getattr(self, key)}
+        stamp = hashlib.sha256(json.dumps([self.stamp, facts["names"] if kept else []]).encode()).hexdigest()
+        return replace(self, stamp=stamp, **({"names": ()} | facts))
 
 
 def find_images(root: str | Path) -> ImageFiles:
@@ -85,10 +72,11 @@ def find_images(root: str | Path) -> ImageFiles:
         raise UserError(f"'{printable(str(root))}' cannot be opened ({error.strerror}).") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise UserError(f"'{printable(str(root))}' is a pipe, a socket or a device; task.root must be a folder or a zip.")
-    facts = dict(sorted((_walk(root) if stat.S_ISDIR(mode) else _list_zip(root)).items()))
+    found, folders = _walk(root) if stat.S_ISDIR(mode) else _list_zip(root)
+    facts = dict(sorted(found.items()))
     stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
     checks = () if stat.S_ISDIR(mode) else tuple(check for _, check in facts.values())
-    return ImageFiles(root, tuple(facts), stamp, tuple(size for size, _ in facts.values()), checks)
+    return ImageFiles(root, tuple(facts), stamp, tuple(size for size, _ in facts.values()), checks, _without_images(folders, facts))
 
 
 @contextmanager
@@ -103,6 +91,12 @@ def reader(files: ImageFiles) -> Iterator[Callable[[str], bytes]]:
         with zipfile.ZipFile(files.root) as archive:
             entries = _entries(archive)
             yield lambda name: _unpack(archive, entries[name])
+
+
+def _without_images(folders: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders above none of these files, sorted."""
+    above = {"/".join(parts[:depth]) for parts in (name.split("/") for name in names) for depth in range(1, len(parts))}
+    return tuple(sorted(set(folders) - above - {""}))
 
 
 def read_file(path: Path) -> bytes:
@@ -134,15 +128,6 @@ def _check_size(size: int) -> None:
         raise UnreadableError(f"{size / 1e9:.1f} GB, more than the {MOST_BYTES / 1e9:.1f} GB that metarun reads as one image")
 
 
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part.lower() in _LEFT_BY_DEVICES
-
-
-def _may_be_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() not in _NOT_IMAGES and path.name.lower() not in _NOT_IMAGE_NAMES
-
-
 # Folders
 
 
@@ -150,18 +135,22 @@ def _may_be_image(name: str) -> bool:
 class _Found:
     """What a walk has found so far.
 
-    folders: the folders that it has entered. files: the files' names, whether a link leads to them, and their status.
+    folders: the folders that it has entered; names: their names. files: the files' names, whether a link leads to them, and their status.
     links: the links that it has not followed yet, a heap. loops: links that it does not follow.
     """
 
     folders: set[tuple[int, int]] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)
     files: list[tuple[bool, str, os.stat_result]] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
 
 
-def _walk(root: Path) -> dict[str, list[int]]:
-    """Return size and time of each image below the folder, by its name. All folders come before all links, and links by their names."""
+def _walk(root: Path) -> tuple[dict[str, list[int]], list[str]]:
+    """Return size and time of each image below the folder, by its name, and the names of all folders.
+
+    All folders come before all links, and links by their names.
+    """
     found, waiting, linked = _Found(), [""], False
     found.folders.add(_identity(root.stat()))
     while waiting or found.links:
@@ -170,14 +159,15 @@ def _walk(root: Path) -> dict[str, list[int]]:
             waiting = _follow(root, heapq.heappop(found.links), found)
             continue
         folder = waiting.pop()
+        found.names.append(folder)
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
                 for entry in entries:
-                    if not _hidden(entry.name):
+                    if not hidden(entry.name):
                         waiting += _enter(entry, f"{folder}/{entry.name}" if folder else entry.name, linked, found)
         except OSError as error:
             raise UserError(f"cannot read the folder '{printable(str(root / folder))}' ({error.strerror}).") from error
-    return _once(root, found)
+    return _once(root, found), found.names
 
 
 def _enter(entry: os.DirEntry[str], name: str, linked: bool, found: _Found) -> list[str]:
@@ -189,7 +179,7 @@ def _enter(entry: os.DirEntry[str], name: str, linked: bool, found: _Found) -> l
         if identity not in found.folders:
             found.folders.add(identity)
             return [name]
-    elif entry.is_file(follow_symlinks=False) and _may_be_image(name):
+    elif entry.is_file(follow_symlinks=False) and may_be_image(name):
         found.files.append((linked, name, os.stat(entry.path)))
     return []
 
@@ -210,7 +200,7 @@ def _follow(root: Path, name: str, found: _Found) -> list[str]:
             return [name]
     except OSError:
         return []  # the link leads nowhere, or only to itself
-    if stat.S_ISREG(status.st_mode) and _may_be_image(name):
+    if stat.S_ISREG(status.st_mode) and may_be_image(name):
         found.files.append((True, name, status))
     return []
 
@@ -261,10 +251,10 @@ def _once(root: Path, found: _Found) -> dict[str, list[int]]:
 # Zips
 
 
-def _list_zip(root: Path) -> dict[str, list[int]]:
+def _list_zip(root: Path) -> tuple[dict[str, list[int]], list[str]]:
     try:
         with zipfile.ZipFile(root) as archive:
-            return {name: [info.file_size, info.CRC] for name, info in _entries(archive).items()}
+            return {name: [info.file_size, info.CRC] for name, info in _entries(archive).items()}, _folders(archive)
     except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise UserError(f"'{printable(str(root))}' is neither a folder nor a complete zip file ({first_line(error)}).") from error
 
@@ -282,10 +272,16 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             continue
         if ".." in parts:
             raise UserError(f"'{printable(str(archive.filename))}' has the entry '{printable(name)}' outside itself; pack the zip again.")
-        if not any(_hidden(part) for part in parts) and _may_be_image(parts[-1]):
+        if not any(hidden(part) for part in parts) and may_be_image(parts[-1]):
             entries["/".join(parts)] = info
     alike = {(name.casefold(), info.file_size, info.CRC): name for name, info in sorted(entries.items(), reverse=True)}
     return {name: entries[name] for name in alike.values()}
+
+
+def _folders(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the folders that the archive lists, or that hold one of its files."""
+    parts = [[part for part in _name(info).split("/")[:-1] if part not in ("", ".")] for info in archive.infolist()]
+    return ["/".join(each[:depth]) for each in parts if not any(map(hidden, each)) for depth in range(1, len(each) + 1)]
 
 
 def _name(info: zipfile.ZipInfo) -> str:

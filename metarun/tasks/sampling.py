@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
@@ -12,36 +12,20 @@ import torch
 from torch import Tensor
 
 from metarun import draws
-from metarun.compute.memory import check_fits
 from metarun.episodes import first_of
-from metarun.errors import UserError, nearest, printable
+from metarun.errors import UserError, nearest
+from metarun.tasks.augment import augmented
+from metarun.tasks.episode_sizes import Shape, check_numbers, check_size, complaints, key_of, shape_of, together
 from metarun.tasks.fingerprint import Fingerprint, of_pools
-from metarun.tasks.pool import ClassPool, is_whole, numbers_of, pool_of
+from metarun.tasks.pool import SPLITS, ClassPool, numbers_of, pool_of
 from metarun.types import Episode, Examples
 from metarun.values import Count, Keys, Range, Seed
 
-LEAST = {"ways": 2, "shots": 1, "queries": 1}
-"""The smallest values of these keys, and of their `train_` and `min_` forms."""
 Labels = Literal["episode", "global"]
 LABELS = get_args(Labels)
 Ways = Annotated[int, Range(least=2, most=1_000_000)]
 LARGE = 2 << 30
 """Images of more bytes than this stay on disk, as a memory map, and do not move to a device."""
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Sizes of the episodes of one split; ways and shots vary where their `min_` value is smaller."""
-
-    ways: int
-    shots: int
-    queries: int
-    min_ways: int
-    min_shots: int
-
-    @property
-    def varies(self) -> bool:
-        return self.min_ways < self.ways or self.min_shots < self.shots
 
 
 @dataclass(frozen=True)
@@ -58,9 +42,11 @@ class FewShot:
     seed: of the training stream. eval_seed: of the "val" and "test" streams, so that metarun scores runs with different seeds
         on the same episodes.
     class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
+    augment: whether training episodes, support and query, have randomly changed images (`metarun.tasks.augment`).
+    used: the splits whose episodes must be possible. Another split whose classes do not suffice is refused when it is dealt.
     data: the name of the data set. The names of `origins` begin with this name. files: the fingerprint of the files behind the images;
         None where no files are behind them. prepared: how raw pictures become the vectors of the pools (`metarun.tasks.preparation`);
-        None where the pools hold images.
+        None where the pools hold images. chosen: the values that the source chose for keys that the user left at null.
     """
 
     pools: Mapping[str, ClassPool]
@@ -79,21 +65,29 @@ class FewShot:
     class_numbers: bool = False
     objective: str = "classification"
     data: str = ""
+    augment: bool = False
+    used: Sequence[str] = SPLITS
     files: Fingerprint | None = field(default=None, repr=False, compare=False)
     prepared: Any = field(default=None, repr=False, compare=False)
+    chosen: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _starts: dict[str, Tensor] = field(init=False, repr=False)
     _counts: dict[str, Tensor] = field(init=False, repr=False)
     _groups: dict[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
     _labels: dict[str, list[Tensor]] = field(init=False, repr=False)
+    _refused: dict[str, UserError] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         counts = {split: torch.tensor(list(pool.counts), dtype=torch.int64) for split, pool in self.pools.items()}
         object.__setattr__(self, "_counts", counts)
         object.__setattr__(self, "_starts", {split: c.cumsum(0) - c for split, c in counts.items()})
-        object.__setattr__(self, "_groups", {split: self._group_table(split) for split in self.pools})
+        for name in ("_groups", "_labels", "_refused"):
+            object.__setattr__(self, name, {})
+        self._check_keys()
+        said = {split: complaints(vars(self), split, list(zip(pool.names, pool.counts, strict=True))) for split, pool in self.pools.items()}
+        if at_once := [each for split in self.pools if split in self.used for each in said[split]]:
+            raise UserError(together(at_once))
         for split in self.pools:
-            self._check(split)
-        object.__setattr__(self, "_labels", {split: self._one_hot(split) for split in self.pools})
+            self._prepare(split, said[split])
 
     @property
     def classes(self) -> dict[str, list[str]]:
@@ -119,13 +113,9 @@ class FewShot:
         """An identifying number for each class of a split, (C,), computed from the names of the data set and the class."""
         return {split: numbers_of([f"{self.data}/{name}" for name in pool.names]) for split, pool in self.pools.items()}
 
-    def shape(self, split: str) -> _Shape:
+    def shape(self, split: str) -> Shape:
         """Return ways, shots and queries of a split."""
-        train = split == "train"
-        ways = self.train_ways if train and self.train_ways is not None else self.ways
-        shots = self.train_shots if train and self.train_shots is not None else self.shots
-        queries = self.train_queries if train and self.train_queries is not None else self.queries
-        return _Shape(ways, shots, queries, min(self.min_ways or ways, ways), min(self.min_shots or shots, shots))
+        return shape_of(vars(self), split)
 
     def to(self, device: torch.device | str) -> FewShot:
         """Return the source with its images and episodes on the device; this source itself where the images exceed `LARGE`."""
@@ -145,10 +135,7 @@ class FewShot:
         pool = pool_of(self.pools, split)
         rows, present, shots = self.draw(split, indices)
         shape, tasks = self.shape(split), len(indices)
-        parts = rows.split((shape.shots, shape.queries), dim=-1)
-        # One pass over the images for support and query; each part is contiguous.
-        values = pool.values(torch.cat([part.flatten() for part in parts])).split([part.numel() for part in parts])
-        x = [part.unflatten(0, (tasks, -1)) for part in values]
+        x = [part.unflatten(0, (tasks, -1)) for part in self._images(split, rows, indices)]
         if self._labels_are_global(split):
             y = self._global_one_hot(rows[..., 0], shape)
         else:
@@ -167,8 +154,10 @@ class FewShot:
         Returns rows (T, N, K+Q): indices of the pool's images. No image occurs twice among the used rows of an episode.
         present (T, N) bool, False for the ways that the episode does not use. shots (T, N), how many of the first K rows are used.
         """
+        if split in self._refused:
+            raise self._refused[split]
         shape = self.shape(split)
-        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+        key = self._key(split, indices)
         classes = self._draw_classes(split, key, shape.ways)
         counts = self._counts[split][classes]
         slots = draws.fold(key, "rows")[:, None] + torch.arange(shape.ways)
@@ -182,7 +171,7 @@ class FewShot:
         shots = shape.min_shots + draws.integers(draws.fold(slots, "shots"), size=(highest - shape.min_shots + 1))
         return starts + picks, torch.arange(shape.ways) < ways[:, None], shots
 
-    def _pick_few(self, slots: Tensor, counts: Tensor, shape: _Shape, picks: Tensor) -> Tensor:
+    def _pick_few(self, slots: Tensor, counts: Tensor, shape: Shape, picks: Tensor) -> Tensor:
         """Replace picks of classes with fewer than K+Q images: Q images are queries, the rest are support; spare rows repeat an image."""
         needed = shape.shots + shape.queries
         short = draws.bits(draws.fold(slots, 1), needed)
@@ -192,6 +181,23 @@ class FewShot:
         column = torch.arange(needed)
         column = torch.where(column < shape.shots, column.minimum(shots - 1), column - shape.shots + shots)
         return torch.where((counts < needed)[..., None], order.gather(-1, column), picks)
+
+    def _key(self, split: str, indices: Tensor) -> Tensor:
+        """Return the keys (T,) of episodes, from which all their draws are made."""
+        return draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+
+    def _images(self, split: str, rows: Tensor, indices: Tensor) -> list[Tensor]:
+        """Return the images of all support sets and of all query sets, in the order of `rows` (T, N, K+Q)."""
+        shape, pool = self.shape(split), self.pools[split]
+
+        def in_order(values: Tensor) -> Tensor:
+            return torch.cat([part.flatten() for part in values.split((shape.shots, shape.queries), dim=-1)])
+
+        images = pool.values(in_order(rows))  # one pass for support and query; each part is contiguous
+        if self.augment and split == "train":
+            slots = torch.arange(rows[0].numel()).view(rows.shape[1:])
+            images = augmented(images, in_order(draws.fold(draws.fold(self._key(split, indices), "augment")[:, None, None], slots)))
+        return list(images.split([len(indices) * shape.ways * count for count in (shape.shots, shape.queries)]))
 
     def _draw_classes(self, split: str, key: Tensor, ways: int) -> Tensor:
         first, size = self._groups[split]
@@ -206,7 +212,7 @@ class FewShot:
         ways = torch.eye(shape.ways, device=self.pools[split].images.device)
         return [ways.repeat_interleave(count, dim=0) for count in (shape.shots, shape.queries)]
 
-    def _global_one_hot(self, rows: Tensor, shape: _Shape) -> list[Tensor]:
+    def _global_one_hot(self, rows: Tensor, shape: Shape) -> list[Tensor]:
         """Return the labels of support (T, N*K, C) and query (T, N*Q, C) among all C training classes; rows: (T, N), one of each class."""
         device = self.pools["train"].images.device
         numbers = self._class_of("train", rows)
@@ -246,55 +252,31 @@ class FewShot:
             largest = max(size for _, size in sizes)
             raise UserError(
                 f"no group of the {split} split has {ways} classes (the largest has {largest}); "
-                f"lower {self._key_of('ways', split)} to {largest}."
+                f"lower task.{key_of(vars(self), 'ways', split)} to {largest}."
             )
         return torch.tensor([first for first, _ in enough]), torch.tensor([size for _, size in enough])
 
-    def _check(self, split: str) -> None:
-        self._check_numbers()
-        shape, pool = self.shape(split), self.pools[split]
-        key = {name: self._key_of(name, split) for name in LEAST}
-        for name, low, high in (("ways", self.min_ways, self.ways), ("shots", self.min_shots, self.shots)):
-            if low is not None and not 1 <= low <= high:
-                raise UserError(f"task.min_{name}={low} must lie between 1 and task.{name}={high}.")
-        if shape.ways > len(pool.names):
-            raise UserError(
-                f"the {split} split has {len(pool.names)} classes; {shape.ways} ways need more. "
-                f"Lower {key['ways']} to {len(pool.names)} or less."
-            )
-        needed = shape.min_shots + shape.queries
-        for name, count in zip(pool.names, pool.counts, strict=True):
-            if count < needed:
-                raise UserError(
-                    f"class '{printable(name)}' has {count} images; {shape.min_shots} shots + {shape.queries} queries need {needed}. "
-                    f"Lower {key['queries']} or {key['shots']}."
-                )
-        images = shape.ways * (shape.shots + shape.queries)
-        what = f"an episode of {shape.ways} ways, {shape.shots} shots and {shape.queries} queries, {images} images,"
-        check_fits(4.0 * images * math.prod(pool.images.shape[1:]), what, f"lower {key['ways']} or the size of the images")
+    def _prepare(self, split: str, said: Sequence[str]) -> None:
+        """Note what all episodes of a split share, or why the split has none. Raises UserError for a split that is used."""
+        try:
+            if said:
+                raise UserError(together(said))
+            check_size(vars(self), split, self.pools[split].images.shape[1:])
+            self._groups[split] = self._group_table(split)
+            self._labels[split] = self._one_hot(split)
+        except UserError as error:
+            if split in self.used:
+                raise
+            self._refused[split] = error
 
-    def _key_of(self, name: str, split: str) -> str:
-        """Return the config key that sets a size for a split: `task.train_ways` where it is set for training, else `task.ways`."""
-        own = split == "train" and getattr(self, f"train_{name}") is not None
-        return f"task.train_{name}" if own else f"task.{name}"
-
-    def _check_numbers(self) -> None:
-        """Refuse values that are not whole numbers, since a source passes its sampling keys on unchecked."""
-        for name, least in LEAST.items():
-            for key in (name, f"train_{name}", f"min_{name}"):
-                value: Any = getattr(self, key, None)
-                if value is None and key != name:
-                    continue
-                if not is_whole(value) or value < least:
-                    raise UserError(f"task.{key}={value} must be a whole number of at least {least}.")
+    def _check_keys(self) -> None:
+        """Refuse wrong values, since a source passes its sampling keys on unchecked."""
+        check_numbers(vars(self))
         if self.train_labels not in LABELS:
             known = f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
             raise UserError(f"task.train_labels={self.train_labels} is unknown; {known}")
-        for key in ("seed", "eval_seed"):
-            if not is_whole(value := getattr(self, key)):
-                raise UserError(f"task.{key}={value} must be a whole number.")
 
 
-_HIDDEN = ("pools", "class_numbers", "objective", "files", "prepared", "_starts", "_counts", "_groups", "_labels")
+_HIDDEN = ("pools", "class_numbers", "objective", "files", "prepared", "chosen", "_starts", "_counts", "_groups", "_labels", "_refused")
 Sampling = Annotated[Any, Keys(FewShot, hidden=_HIDDEN)]
 """The sampling keys of an image source, for its `**sampling`: ways, shots, … as the fields of `FewShot`."""

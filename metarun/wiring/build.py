@@ -120,7 +120,7 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device) -> Parts:
 
 
 def build_source(config: dict[str, Any]) -> TaskSource:
-    """Build the task source. If it drew a split, write the split into the config, so that a checkpoint restores the same split."""
+    """Build the task source. Write the split that it drew, and what else it chose, into the config, so that a checkpoint restores it."""
     task = config["task"]
     if has_embedder(task):
         task = with_embedder(task, config["seed"], choose_device(config["device"]).name)

@@ -16,7 +16,8 @@ from metarun.tasks.preparation import Preparation
 from metarun.types import TaskSource
 from metarun.wiring.around import divided
 from metarun.wiring.backbones import build_from, check_embedding
-from metarun.wiring.instantiate import TARGET, instantiate
+from metarun.wiring.fitting import annotations_of
+from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.module_checks import check_vectors, sample_of
 
 FEATURES = "metarun.tasks.features.features"
@@ -28,15 +29,15 @@ def has_embedder(task: Mapping[str, Any]) -> bool:
     return task.get(TARGET) == FEATURES and all(isinstance(node, Mapping) and TARGET in node for node in nodes)
 
 
-def with_embedder(task: dict[str, Any], seed: int, device: str) -> dict[str, Any]:
+def with_embedder(task: dict[str, Any], seed: int, device: str, scored: str | None = None) -> dict[str, Any]:
     """Return a node of `task=features` with the image source and the embedder in place of their nodes.
 
     Writes into the node what comes from the data and from the weights: the drawn split, and the mean of each channel.
-    seed: of weights that are not loaded. device: where the network computes.
+    seed: of weights that are not loaded. device: where the network computes. scored: see `metarun.wiring.build.build`.
     """
-    images: TaskSource = instantiate(task["images"], name="task.images")
+    images: TaskSource = instantiate(task["images"], name="task.images", **checked_splits(task["images"], scored))
     fill_drawn(task["images"], images)
-    x = sample_of(images.episode("train", 0)).cpu()
+    x = sample_of(images.episode(scored or "train", 0)).cpu()
     return {**task, "images": images, "backbone": _embedder(task["backbone"], x, seed, device)}
 
 
@@ -60,10 +61,18 @@ def with_network(preparation: Preparation, config: Mapping[str, Any], device: st
 
 
 def fill_drawn(node: dict[str, Any], source: TaskSource) -> None:
-    """Write the split that a source drew into its node, so that a checkpoint restores the same split."""
+    """Write the split that a source drew, and what else it chose, into its node, so that a checkpoint restores the same episodes."""
     for key in ("classes", "tasks"):
         if key in node and node[key] is None:
             node[key] = getattr(source, key)
+    for key, value in getattr(source, "chosen", {}).items():
+        if key in node and node[key] is None:
+            node[key] = value
+
+
+def checked_splits(node: Mapping[str, Any], scored: str | None) -> dict[str, Any]:
+    """Return the argument by which a source checks only the split that an evaluation scores; {} where it has no such argument."""
+    return {"used": (scored,)} if scored is not None and "used" in annotations_of(locate(node.get(TARGET, ""))) else {}
 
 
 def _embedder(node: dict[str, Any], x: Tensor, seed: int, device: str) -> Embedder:

@@ -142,18 +142,19 @@ def test_colour_becomes_grey_on_demand(root: Path) -> None:
     assert source(root, channels=1).episode("train", 0).support.x.shape == (2, 1, 8, 8)
 
 
-def test_a_class_with_too_few_images_is_named_before_any_image_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "read_images", lambda *_, **__: pytest.fail("images were read"))
+def test_small_classes_of_a_large_set_are_named_before_any_image_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "try_images", lambda *_, **__: pytest.fail("images were read"))
+    monkeypatch.setattr(module, "READ", 20)
     a_class(root, "oak", 0, count=1)
     lists = {"train": ["oak", "c1"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
-    with pytest.raises(UserError, match="class 'oak' has 1 images; 1 shots \\+ 1 queries need 2"):
+    with pytest.raises(UserError, match="class 'oak' has 1 image; 1 shot \\+ 1 query need 2"):
         source(root, classes=lists)
 
 
 def test_control_characters_in_the_name_of_a_class_are_printed_as_escapes(root: Path) -> None:
     a_class(root, "a\nb\x1b[2J", 0, count=1)
     lists = {"train": ["a\nb\x1b[2J", "c1"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
-    with pytest.raises(UserError, match=r"class 'a\\nb\\x1b\[2J' has 1 images"):
+    with pytest.raises(UserError, match=r"class 'a\\nb\\x1b\[2J' has 1 image;"):
         source(root, classes=lists)
 
 
@@ -211,14 +212,6 @@ def test_a_folder_without_two_classes_is_refused_with_the_number(tmp_path: Path,
         source(tmp_path / "set")
 
 
-def test_a_ready_split_without_validation_classes_is_refused(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for name in "ab":
-            a_class(tmp_path / "set" / split, split + name, 0)
-    with pytest.raises(UserError, match="holds test, train; a ready split needs the folders train, val and test"):
-        source(tmp_path / "set")
-
-
 def test_a_class_in_two_ready_splits_is_refused(tmp_path: Path) -> None:
     for split, names in (("train", "ab"), ("val", "cd"), ("test", "ae")):
         for name in names:
@@ -227,14 +220,14 @@ def test_a_class_in_two_ready_splits_is_refused(tmp_path: Path) -> None:
         source(tmp_path / "set")
 
 
-@pytest.mark.parametrize("names", [("Train", "Val", "TEST"), ("training", "valid", "testing"), ("train", "dev", "test")])
-def test_the_folders_of_a_ready_split_may_have_other_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
-    for split, classes in zip(names, ("abc", "de", "fg"), strict=True):
+@pytest.mark.parametrize("names", ["Train Val TEST", "training valid testing", "train dev test", "base val novel", "Base VAL Novel"])
+def test_the_folders_of_a_ready_split_may_have_other_usual_names(tmp_path: Path, names: str) -> None:
+    for split, classes in zip(names.split(), ("abc", "de", "fg"), strict=True):
         for name in classes:
             a_class(tmp_path / "set" / split, name, 0)
     assert class_split(source(tmp_path / "set")) == {"train": ["a", "b", "c"], "val": ["d", "e"], "test": ["f", "g"]}
     a_class(tmp_path / "set" / "val", "h", 0)
-    if names[1] != "val":
+    if "val" not in names.split():
         with pytest.raises(UserError, match="a ready split needs the folders train, val and test, and no other"):
             source(tmp_path / "set")
 
@@ -282,16 +275,143 @@ def test_an_unreadable_image_is_named(root: Path) -> None:
         source(root)
 
 
+def test_all_complaints_come_in_one_message_with_the_keys_that_help(root: Path) -> None:
+    for name in ("oak", "elm"):
+        a_class(root, name, 0, count=1)
+    (root / "c4" / "broken.jpg").write_bytes(b"not a jpeg")
+    (root / "c4" / "IMG.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    with pytest.raises(UserError) as raised:
+        source(root, ways=6, split=[4, 4, 4])
+    first, *complaints = str(raised.value).split("\n")
+    assert first == f"{len(complaints)} things need a change:"
+    assert complaints[0].startswith("- cannot read 2 of the 34 files")
+    assert "'c4/IMG.HEIC' (HEIC, which Pillow here cannot read; install pillow-heif" in complaints[0]
+    assert complaints[0].endswith("or leave them out with task.skip_bad=true.")
+    small = [line for line in complaints if "1 shot + 1 query need 2" in line]
+    assert sum("'oak' has 1" in line or "'elm' has 1" in line for line in small) >= 1
+    assert all("task.skip_small=true" in line for line in small)
+    assert sum("split has 4 classes; 6 ways need more. Lower task.ways to 4 or less." in line for line in complaints) == 3
+
+
+def test_small_classes_and_bad_files_are_left_out_on_demand_and_listed(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    a_class(root, "oak", 0, count=1)
+    (root / "c4" / "broken.jpg").write_bytes(b"not a jpeg")
+    made = source(root, skip_small=True, skip_bad=True)
+    assert class_split(made) == GOLDEN_SPLIT
+    assert {count for pool in made.pools.values() for count in pool.counts} == {3}
+    bad = {"c4/broken.jpg": "no image of a format that metarun reads"}
+    assert made.chosen["left_out"] == {"classes": {"oak": 1}, "files": bad}
+    assert "left out 1 unreadable file of" in caplog.text
+    assert "left out 1 class of" in caplog.text
+    assert "'oak' has 1" in caplog.text
+
+
+def test_a_resumed_run_leaves_out_the_same_files_though_they_can_be_read_now(root: Path) -> None:
+    (root / "c4" / "0b.png").write_bytes(b"no image")
+    first = source(root, skip_bad=True)
+    saved = {"classes": class_split(first), "left_out": json.loads(json.dumps(first.chosen["left_out"]))}
+    Image.new("RGB", (12, 10), (4, 9, 9)).save(root / "c4" / "0b.png")
+    again = source(root, **saved)
+    assert again.chosen["left_out"]["files"] == saved["left_out"]["files"]
+    for split in SPLITS:
+        assert torch.equal(first.batch(split, torch.arange(9)).query.x, again.batch(split, torch.arange(9)).query.x)
+
+
+def test_a_class_of_unreadable_files_only_counts_as_small(root: Path) -> None:
+    (root / "oak").mkdir()
+    for number in range(3):
+        (root / "oak" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"(?s)cannot read 3 of the 33 files.*class 'oak' has 0 images; 1 shot \+ 1 query need 2"):
+        source(root)
+    assert source(root, skip_bad=True, skip_small=True).chosen["left_out"]["classes"] == {"oak": 0}
+
+
+def test_classes_that_a_list_names_are_left_out_of_their_split_where_they_are_small(root: Path) -> None:
+    a_class(root, "oak", 0, count=1)
+    lists = {"train": ["oak", "c1", "c0"], "val": ["c2", "c3"], "test": ["c4", "c5"]}
+    assert class_split(source(root, classes=lists, skip_small=True))["train"] == ["c1", "c0"]
+
+
+def test_loose_images_and_empty_class_folders_are_mentioned_and_not_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "loose.jpg").write_bytes(b"not even an image")
+    (root / "elm" / "deep").mkdir(parents=True)
+    (root / "notes").mkdir()
+    (root / "notes" / "about.txt").write_text("text")
+    assert class_split(source(root)) == GOLDEN_SPLIT
+    assert "1 image outside the class folders, which metarun does not use: loose.jpg" in caplog.text
+    assert "2 class folders without an image: elm, notes" in caplog.text
+
+
+def test_sizes_that_the_user_leaves_open_follow_what_the_splits_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(14):
+        a_class(tmp_path / "set", f"c{number}", number, count=9 if number == 5 else 12)
+    recipe = {"train_ways": 20, "train_queries": 5}
+    caplog.set_level("INFO")
+    made = folder(root=str(tmp_path / "set"), image_size=8, usual=recipe, augment=None)
+    assert {split: len(pool.names) for split, pool in made.pools.items()} == {"train": 8, "val": 3, "test": 3}
+    expected = {"ways": 3, "queries": 11, "train_ways": 8, "train_queries": 5}
+    if any("c5" in made.pools[split].names for split in ("val", "test")):
+        expected["queries"] = 8
+    assert {key: made.chosen[key] for key in expected} == expected
+    assert made.augment
+    assert "task.ways=3 (usually 5)" in caplog.text
+    assert "task.train_ways=8 (usually 20)" in caplog.text
+    assert "task.augment=true" in caplog.text
+    again = folder(root=str(tmp_path / "set"), image_size=8, usual=recipe, classes=class_split(made), **made.chosen)
+    for split in SPLITS:
+        assert torch.equal(made.episode(split, 3).query.x, again.episode(split, 3).query.x)
+    with pytest.raises(UserError, match=r"the train split has 8 classes; 20 ways need more\. Lower task\.train_ways to 8"):
+        folder(root=str(tmp_path / "set"), image_size=8, train_ways=20)
+
+
+def test_the_split_makes_room_for_the_ways_that_the_user_asks_for(tmp_path: Path) -> None:
+    for number in range(14):
+        a_class(tmp_path / "set", f"c{number}", number)
+    made = source(tmp_path / "set", ways=5, train_ways=None, usual={"train_ways": 20})
+    assert {split: len(pool.names) for split, pool in made.pools.items()} == {"train": 4, "val": 5, "test": 5}
+    assert made.chosen["train_ways"] == 4
+
+
+def test_a_split_without_a_folder_is_drawn_from_the_training_classes(tmp_path: Path) -> None:
+    for split, names in (("train", "abcdefghi"), ("Test", "xyz")):
+        for name in names:
+            a_class(tmp_path / "set" / split, name, 0)
+    chosen = class_split(source(tmp_path / "set"))
+    assert chosen["test"] == ["x", "y", "z"]
+    assert len(chosen["val"]) == 2
+    assert sorted(chosen["train"] + chosen["val"]) == list("abcdefghi")
+    assert class_split(source(tmp_path / "set", split_seed=3))["val"] != chosen["val"]
+
+
+def test_train_and_test_folders_of_the_same_classes_are_refused_with_what_a_split_is(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in "abcdef":
+            a_class(tmp_path / "set" / split, name, 0)
+    with pytest.raises(UserError, match=r"has 6 classes in train and in test, 'a', 'b', .* divides classes, not images"):
+        source(tmp_path / "set", classes=None)
+
+
+def test_an_evaluation_asks_only_the_classes_that_it_uses_for_their_images(root: Path) -> None:
+    for name in ("c2", "c6"):
+        a_class(root, name, 0, count=12)
+    made = source(root, shots=10, classes=GOLDEN_SPLIT, train_shots=1, used=["test"])
+    assert made.episode("test", 0).support.x.shape[0] == 20
+    with pytest.raises(UserError, match="2 val classes have too few images"):
+        made.episode("val", 0)
+    with pytest.raises(UserError, match="2 val classes have too few images: 'c0' has 3, 'c5' has 3; 10 shots"):
+        source(root, shots=10, classes=GOLDEN_SPLIT, train_shots=1)
+
+
 @pytest.mark.skipif(
     not Path(os.environ.get("METARUN_DATA", "/nonexistent"), "caltech101").is_dir(), reason="METARUN_DATA names no caltech101/"
 )
 def test_the_photographs_are_divided_as_their_split_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without their pixels, which take seconds to read."""
 
-    def blank(files: ImageFiles, *, size: int, channels: int, name: str) -> torch.Tensor:
-        return torch.zeros(len(files.names), channels, 1, 1, dtype=torch.uint8)
+    def blank(files: ImageFiles, *, size: int, channels: int, name: str) -> tuple[torch.Tensor, dict[str, str]]:
+        return torch.zeros(len(files.names), channels, 1, 1, dtype=torch.uint8), {}
 
-    monkeypatch.setattr(module, "read_images", blank)
+    monkeypatch.setattr(module, "try_images", blank)
     data = Path(os.environ["METARUN_DATA"], "caltech101")
     photographs = folder(root=str(data / "caltech101_84x84.zip"), split_file=str(data / "splits_64_16_20.json"), shots=5)
     assert {split: len(pool.names) for split, pool in photographs.pools.items()} == {"train": 64, "val": 16, "test": 20}

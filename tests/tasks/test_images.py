@@ -20,7 +20,7 @@ from metarun.errors import UserError
 from metarun.tasks import images as module
 from metarun.tasks.decoding import decode
 from metarun.tasks.image_files import find_images
-from metarun.tasks.images import cache_folder, cached, read_images
+from metarun.tasks.images import by_reason, cache_folder, cached, read_images, try_images
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +218,6 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path, cache: Path) -> 
     assert " and 4 more; repair, convert or remove these files." in text
     assert text.isprintable()
     assert "BytesIO" not in text
-    assert list(cache.iterdir()) == []
 
 
 def test_pillows_warnings_stay_inside(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -239,12 +238,41 @@ def test_a_set_whose_deep_images_would_all_be_black_is_refused(tmp_path: Path) -
     assert shades.tolist() == [0, 3, 15, 255]
 
 
-def test_an_unreadable_image_leaves_no_file_behind(tmp_path: Path, cache: Path) -> None:
-    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4))))
+@pytest.mark.parametrize("large", [False, True])
+def test_the_cache_keeps_which_files_are_no_images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4), 7)))
     a_file(tmp_path / "set", "a/2.png", b"no image")
+    files = find_images(tmp_path / "set")
+    if large:
+        monkeypatch.setattr(module, "LARGE", 1)
+    made = [try_images(files, size=4, channels=1, name="set")]
+    monkeypatch.setattr(module, "decode", lambda *_, **__: pytest.fail("read again"))
+    made.append(try_images(files, size=4, channels=1, name="set"))
+    for shown, unreadable in made:
+        assert shown.amax(dim=(1, 2, 3)).tolist() == [7, 0]
+        assert unreadable == {"a/2.png": "no image of a format that metarun reads"}
     with pytest.raises(UserError, match=r"cannot read 'a/2\.png'"):
-        read_images(find_images(tmp_path / "set"), size=4, channels=1, name="set")
-    assert list(cache.iterdir()) == []
+        read_images(files, size=4, channels=1, name="set")
+
+
+def test_a_file_that_may_be_readable_later_is_not_kept_as_unreadable(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_file(tmp_path / "set", "a/1.png", encode(Image.new("L", (4, 4), 7)))
+    files = find_images(tmp_path / "set")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode", refused)
+        assert try_images(files, size=4, channels=1, name="set")[1] == {"a/1.png": "Permission denied"}
+        assert list(cache.iterdir()) == []
+    assert try_images(files, size=4, channels=1, name="set")[1] == {}
+
+
+def test_one_reason_stands_behind_all_files_of_which_it_is_true() -> None:
+    reasons = {"1.heic": "HEIC", "2.png": "empty", "3.heic": "HEIC"} | {f"{number}.png": "empty" for number in range(4, 16)}
+    assert by_reason({name: reasons[name] for name in list(reasons)[:3]}) == "'1.heic', '3.heic' (HEIC), '2.png' (empty)"
+    assert by_reason(reasons).endswith("'10.png' (empty) and 5 more")
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

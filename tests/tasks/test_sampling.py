@@ -283,8 +283,9 @@ def test_the_draws_of_the_first_episodes_are_pinned() -> None:
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"shots": 6, "train_shots": 1}, "class 'class 0' has 20 images; 6 shots + 15 queries need 21. Lower task.queries or task.shots."),
-        ({"train_queries": 20}, "class 'class 0' has 20 images; 1 shots + 20 queries need 21. Lower task.train_queries or "),
+        ({"shots": 6, "train_shots": 1}, "12 val classes have too few images: 'class 0' has 20, 'class 1' has 20, "),
+        ({"shots": 6, "train_shots": 1}, " and 2 more; 6 shots + 15 queries need 21. Lower task.queries or task.shots."),
+        ({"train_queries": 20}, "1 shot + 20 queries need 21. Lower task.train_queries or task.shots."),
         ({"ways": 13, "train_ways": 5}, "the val split has 12 classes; 13 ways need more. Lower task.ways to 12 or less."),
         ({"train_ways": 60}, "the train split has 12 classes; 60 ways need more. Lower task.train_ways to 12 or less."),
         ({"ways": 1}, "task.ways=1"),

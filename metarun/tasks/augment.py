@@ -1,0 +1,63 @@
+"""Random changes of training photographs: another crop, a mirror image, another brightness.
+
+The draws are a pure function of the episode's key and of the place of the picture in the episode. So episode n of a run has the same
+pictures whenever it is dealt, alone or in a batch, before a stop or after it.
+
+Differences from torchvision's `RandomResizedCrop` (Inception's crop, Szegedy et al. 2015), `RandomHorizontalFlip` and `ColorJitter`:
+
+- The crop is cut from the picture of the episode, whose centre was cropped before, and not from the file.
+- The crop has between `LEAST` and all of the area; torchvision's default begins at 0.08 of the area, which leaves 24 of 84 pixels a side.
+- Area and shape are drawn once. A side that is longer than the picture is shortened. torchvision draws again, then takes the centre.
+- Edges of the crop lie between pixels too. Resizing is bilinear; it never shrinks, so it needs no antialiasing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from metarun import draws
+
+LEAST = 0.35
+"""The smallest share of the area that a crop keeps."""
+SHAPE = 4 / 3
+"""Crops are from 1/SHAPE to SHAPE times as wide as high (torchvision's default)."""
+BRIGHTNESS = 0.4
+"""Pictures are multiplied by 1 - BRIGHTNESS to 1 + BRIGHTNESS (Chen et al. 2019, "A closer look at few-shot classification")."""
+
+
+def augmented(images: Tensor, keys: Tensor) -> Tensor:
+    """Return changed copies of images (B, C, H, W) in [0, 1], on their device. keys: (B,), one for each image, on the CPU.
+
+    Each image is cropped and resized to its size, mirrored with a chance of 1/2, and multiplied by its brightness; values stay in [0, 1].
+    """
+    window, brightness = (part.to(images.device, non_blocking=True) for part in drawn(keys))
+    height, width = images.shape[-2:]
+    x, y = (window[:, axis, :1] * _centres(size, images.device) + window[:, axis, 1:] for axis, size in enumerate((width, height)))
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
+    cropped = grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cropped.mul_(brightness[:, None, None, None]).clamp_(0, 1)
+
+
+def drawn(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the window (B, 2, 2) and the brightness (B,) of each key (B,).
+
+    window: for x and for y, half the length of the crop and its centre, where the picture reaches from -1 to 1. A negative length of x
+    mirrors the picture.
+    """
+    area, shape, left, top, mirror, light = draws.uniform(keys, 6).unbind(dim=-1)
+    area = LEAST + (1 - LEAST) * area
+    ratio = torch.exp((2 * shape - 1) * math.log(SHAPE))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = (2 * left - 1) * (1 - width), (2 * top - 1) * (1 - height)
+    side = torch.where(mirror < 0.5, -width, width)
+    window = torch.stack([torch.stack([side, x], dim=-1), torch.stack([height, y], dim=-1)], dim=1)
+    return window, 1 - BRIGHTNESS + 2 * BRIGHTNESS * light
+
+
+def _centres(size: int, device: torch.device) -> Tensor:
+    """Return the centres of `size` pixels on a line from -1 to 1."""
+    return (2 * torch.arange(size, device=device, dtype=torch.float32) + 1) / size - 1
