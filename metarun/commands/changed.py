@@ -17,13 +17,13 @@ KEYS = ("root", "path")
 """The keys of a task source that name its data."""
 
 
-def build_again(config: Mapping[str, Any], stored: Checkpoint) -> Parts:
+def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | None = None) -> Parts:
     """Build the objects of a checkpoint's config; where that fails and the data have changed, the sentence says so.
 
-    config: the checkpoint's, with the user's changes. Raises UserError as `metarun.wiring.build.build` does.
+    config: the checkpoint's, with the user's changes. scored, errors: as in `metarun.wiring.build.build`.
     """
     try:
-        return build(config)
+        return build(config, scored=scored)
     except UserError as error:
         changed = differences(stored.data, _now(config["task"], stored))
         if not changed:

@@ -61,7 +61,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     check_data(merged := evaluation_config(members[0].config, config), members[0].config)
     request = request_of(config)
     saved = _check_save(request.save, len(groups) if each else 1)
-    parts = build_again(merged, members[0])
+    parts = build_again(merged, members[0], scored=request.split)
     _say_changes(paths, members, parts, config)
     overlap = check_evaluation(
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
@@ -162,7 +162,7 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
     algorithm, device = trained.algorithm, parts.device.name
     params, state = place(trained.params, device), place(trained.state, device)
     if algorithm is not parts.algorithm and is_own(parts.config["backbone"]):  # an ensemble maps over its members too
-        looped = rehearse_scores(algorithm, params, state, parts.source.episode("val", 0), parts.device)
+        looped = rehearse_scores(algorithm, params, state, parts.source.episode(request.split, 0), parts.device)
         parts = dataclasses.replace(parts, device=dataclasses.replace(parts.device, loop=parts.device.loop or looped))
     with Progress(request.episodes) as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}

@@ -150,7 +150,18 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
         merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
     if "eval_seed" in merged["task"]:
         merged = put(merged, "task.eval_seed", config["seed"])
-    return merged
+    return {**merged, "task": {**merged["task"], **_as_trained(merged["task"], stored["task"])}}
+
+
+def _as_trained(task: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys of training episodes under which other shots or queries of an evaluation leave these episodes as they were.
+
+    Pictures do not change at random, so that `split=train` scores the pictures of the files.
+    """
+    sizes = [name for name in ("shots", "queries") if task.get(name) != stored.get(name) and task.get(f"train_{name}", 0) is None]
+    trained = {f"train_{name}": stored.get(f"train_{name}") or stored.get(name) for name in sizes}
+    kept = {name: value for name, value in trained.items() if value is not None}
+    return {**kept, **({"augment": False} if "augment" in task else {})}
 
 
 SHORT = {"backbone.norm": "norm", "algo.test_inner_steps": "inner_steps"}

@@ -66,12 +66,12 @@ def _order(seed: int, name: str, names: Sequence[str]) -> list[str]:
 
 
 def _usual_sizes(count: int, ways: int | None) -> list[int]:
-    """Return the sizes by `SHARES`; with few classes, val and test have at least a quarter of them, or `ways` where that is possible."""
+    """Return the sizes by `SHARES`; with few classes, val and test have about a quarter of them each, or `ways` where that is possible."""
     if count < 3 * LEAST:
         raise UserError(
             f"a split into train, val and test needs at least {3 * LEAST} classes, {LEAST} for each, and there are {count}. Add classes."
         )
-    least = max(LEAST, min(5, count // 4)) if ways is None or count - 2 * ways < LEAST else ways
+    least = max(LEAST, min(5, (count + 1) // 4)) if ways is None or count - 2 * ways < LEAST else ways
     val, test = (max(least, round(share * count)) for share in SHARES[1:])
     return [count - val - test, val, test]
 
@@ -102,7 +102,7 @@ def _completed(keys: SplitKeys) -> Split:
     _refuse_twice(ready, f"'{keys.root}'")
     for missing in (split for split in SPLITS if split not in ready):
         train = sorted(ready["train"])
-        size = max(LEAST, min(keys.ways or 5, len(train) // 4))
+        size = max(LEAST, min(keys.ways or 5, (len(train) + 1) // 4))
         if len(train) - size < LEAST:
             raise UserError(
                 f"'{printable(str(keys.root))}' has no folder {missing}, and its folder train has {counted(len(train), 'class')}, of which "

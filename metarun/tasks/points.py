@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.compute.memory import check_fits
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, nearest, printable
 from metarun.tasks.pool import check_split, is_whole
 from metarun.types import Episode, Examples
 from metarun.values import Count, Keys, Seed
@@ -63,6 +63,21 @@ class PointSampling:
         train = split == "train"
         shots = self.train_shots if train and self.train_shots is not None else self.shots
         return shots, self.train_queries if train and self.train_queries is not None else self.queries
+
+    def too_few(self, split: str, rows: Mapping[str, int]) -> str:
+        """Return the sentence on tasks with too few rows for an episode of a split; "" where there is none. rows: of each task."""
+        shots, queries = self.sizes(split)
+        small = {name: count for name, count in rows.items() if count < shots + queries}
+        if not small:
+            return ""
+        name = min(small, key=lambda task: small[task])
+        own = [split == "train" and getattr(self, f"train_{key}") is not None for key in ("shots", "queries")]
+        first, second = (f"task.{'train_' * each}{key}" for each, key in zip(own, ("shots", "queries"), strict=True))
+        skip = ", or leave such tasks out with task.skip_small=true" if len(small) < len(rows) else ""
+        return (
+            f"{len(small)} of the {len(rows)} {split} tasks have too few rows, '{printable(name)}' only {small[name]}; {shots} shots + "
+            f"{queries} queries need {shots + queries}. Lower {first} or {second}{skip}."
+        )
 
     def used(self, split: str, key: Tensor) -> Tensor | None:
         """Return which support points each episode uses, (T, K) bool, from the episodes' keys (T,); None where each one uses all K."""

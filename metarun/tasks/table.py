@@ -24,6 +24,7 @@ from metarun.errors import UserError, nearest, printable
 from metarun.files.paths import expanded
 from metarun.tasks.columns import Columns, Words, read_columns
 from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
+from metarun.tasks.episode_sizes import together
 from metarun.tasks.fingerprint import Fingerprint, of_table
 from metarun.tasks.missing import Missing, fill_gaps, without_gaps
 from metarun.tasks.points import Points, PointSampling, divide
@@ -46,6 +47,7 @@ class TableTasks:
     counts: task -> its number of rows, in the order of the rows.
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
+    used: the splits whose episodes must be possible. Another split whose tasks do not suffice is refused when it is dealt.
     data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
     prepared: how raw rows become `x` and `y`; None where that is unknown.
     """
@@ -58,19 +60,27 @@ class TableTasks:
     targets: Standard
     sampling: PointSampling
     skip_small: bool = False
+    used: Sequence[str] = SPLITS
     objective: str = "regression"
     data: str = ""
     files: Fingerprint = field(default_factory=dict, repr=False, compare=False)
     prepared: TablePreparation | None = field(default=None, repr=False, compare=False)
     skipped: Mapping[str, Sequence[str]] = field(init=False)
     _used: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False)
+    _said: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         needed = {split: sum(self.sampling.sizes(split)) for split in SPLITS}
         small = {split: [name for name in self.tasks[split] if self.counts[name] < needed[split]] for split in SPLITS}
         used = {split: [name for name in self.tasks[split] if self.counts[name] >= needed[split]] for split in SPLITS}
-        for split in SPLITS:
-            self._check(split, small[split], used[split])
+        left_out = {split for split in SPLITS if small[split] and used[split] and self.skip_small}
+        said = {split: self.sampling.too_few(split, {name: self.counts[name] for name in self.tasks[split]}) for split in SPLITS}
+        object.__setattr__(self, "_said", {split: said[split] for split in SPLITS if small[split] and split not in left_out})
+        if at_once := [sentence for split, sentence in self._said.items() if split in self.used]:
+            raise UserError(together(at_once))
+        for split in sorted(left_out):
+            counts = (len(small[split]), len(self.tasks[split]), split, needed[split])
+            log.warning("%d of the %d %s tasks have fewer than %d rows and are left out", *counts)
         object.__setattr__(self, "skipped", small)
         ends = accumulate(self.counts.values())
         start = {name: end - count for (name, count), end in zip(self.counts.items(), ends, strict=True)}
@@ -87,6 +97,8 @@ class TableTasks:
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
         key = self.sampling.key(split, indices)
+        if split in self._said:
+            raise UserError(self._said[split])
         shots, queries = self.sampling.sizes(split)
         starts, counts = self._used[split]
         task = draws.integers(draws.fold(key, "task"), size=len(starts))
@@ -116,22 +128,6 @@ class TableTasks:
         """Return the number of tasks of a split."""
         return len(self._used[split][0])
 
-    def _check(self, split: str, small: Sequence[str], used: Sequence[str]) -> None:
-        shots, queries = self.sampling.sizes(split)
-        prefix = "train_" if split == "train" else ""
-        if small and not (self.skip_small and used):
-            name = min(small, key=lambda task: self.counts[task])
-            raise UserError(
-                f"{len(small)} of the {len(self.tasks[split])} {split} tasks have too few rows, '{printable(name)}' only "
-                f"{self.counts[name]}; {shots} shots + {queries} queries need {shots + queries}. "
-                f"Lower task.{prefix}shots or task.{prefix}queries"
-                + (", or leave such tasks out with task.skip_small=true." if used else ".")
-            )
-        if small:
-            log.warning(
-                "%d of the %d %s tasks have fewer than %d rows and are left out", len(small), len(self.tasks[split]), split, shots + queries
-            )
-
 
 Delimiter = Annotated[str, Form(r"comma|semicolon|tab|pipe|[^\"\r\n]", "one character, comma, semicolon, tab or pipe")]
 
@@ -151,31 +147,31 @@ def table(
     split_seed: Seed = 0,
     tasks: Mapping[str, Listed] | None = None,
     skip_small: bool = False,
+    used: Sequence[str] = SPLITS,
     data: str | None = None,
     **sampling: Points,
 ) -> TableTasks:
     """Read a CSV file with a header line as regression tasks: x (B, D) and y (B, number of targets), both standardised.
 
-    task_column: the column that names the task of a row. target: one column or several. features: the input columns; None for all
-        others. categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
+    task_column: names the task of a row. target: one column or several. features: the input columns; None for all others.
+    categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
     delimiter, decimal: see `open_csv` and `read_columns`; None finds them. missing, missing_target: see `metarun.tasks.missing`.
-    split: shares of the tasks for train, val and test. split_seed: seed of the order in which the tasks are dealt to them. tasks: the
-        names of each split's tasks, instead of a drawn split. skip_small: leave out tasks with fewer rows than an episode needs.
+    split: shares of the tasks for train, val and test, dealt in an order of `split_seed`. tasks: each split's tasks by name, instead.
+    skip_small: leave out tasks with too few rows. used: see `TableTasks`.
     sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default. data: names the table instead of its file.
     Raises UserError for columns that do not exist, values that are missing, no numbers or outlandish, and tasks too small or too few.
     """
     targets = [target] if isinstance(target, str) else list(target)
     inputs = _columns(file := open_csv(path, delimiter, [task_column, *targets]), task_column, targets, features, categorical)
     columns = _read(file, task_column, inputs, targets, categorical, decimal, missing, missing_target)
-    named = columns.words[task_column]
-    splits, train = _divided(named, tasks, split, split_seed)
+    splits, train = _divided(named := columns.words[task_column], tasks, split, split_seed)
     order = np.argsort(named.codes, kind="stable")  # the rows of one task next to each other, tasks as they first occur
     columns, filled, fill = fill_gaps(columns, inputs, train, missing)
     (x, encoder), (y, decoder) = (standardised(columns, order, train, *each) for each in ((filled, "feature"), (targets, "target")))
     counts = dict(zip(named.known, np.bincount(named.codes).tolist(), strict=True))
     facts: dict[str, Any] = {"data": Path(path).stem if data is None else data, "files": of_table(expanded(path), len(order), len(counts))}
     facts["prepared"] = prepared(columns, train, (inputs, targets), (encoder, decoder), fill)
-    return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, **facts)
+    return TableTasks(x, y, splits, counts, encoder, decoder, PointSampling.of(sampling, queries=10), skip_small, used, **facts)
 
 
 def _read(

@@ -50,7 +50,7 @@ from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.checking import SETTINGS, check_values, largest_key
 from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
-from metarun.wiring.features import fill_drawn, has_embedder, with_embedder
+from metarun.wiring.features import checked_splits, fill_drawn, has_embedder, with_embedder
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
@@ -74,21 +74,23 @@ class Parts:
     """The work of one task, by split ("train", "val")."""
 
 
-def build(typed: Mapping[str, Any]) -> Parts:
+def build(typed: Mapping[str, Any], *, scored: str | None = None) -> Parts:
     """Build the task source, the network and the algorithm of a config; UserError where the parts do not fit each other.
 
     typed: the config; `build` does not change it. A config from a checkpoint must pass `metarun.wiring.stored.accepted` first.
+    scored: the split that an evaluation scores. Only this split then needs enough classes and examples, and it stands in for others that
+        have too few. None for a training, whose later test needs all splits.
     """
     config: dict[str, Any] = copy.deepcopy(check_values(typed))
     device = choose_device(config["device"])
     lower = f"lower {largest_key(config, ['task'])}"
     with allocating("the data of the task", lower):
-        source = build_source(config)
+        source = build_source(config, scored)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
     if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape; this task may have another
         source = fit_images(source, config["input_shape"])
-    return _built(config, source, device)
+    return _built(config, source, device, scored)
 
 
 def build_without_data(typed: Mapping[str, Any], shapes: Shapes) -> Parts:
@@ -100,18 +102,18 @@ def build_without_data(typed: Mapping[str, Any], shapes: Shapes) -> Parts:
     return _built(config, shapes, choose_device(config["device"]))
 
 
-def _built(config: dict[str, Any], source: TaskSource, device: Device) -> Parts:
+def _built(config: dict[str, Any], source: TaskSource, device: Device, scored: str | None = None) -> Parts:
     """Build the algorithm for the first episodes of a source."""
     lower = f"lower {largest_key(config, ['task'])}"
     with allocating("an episode", lower, counted=True):
-        episodes: dict[str, Episode] = {split: tree_map_only(Tensor, Tensor.cpu, source.episode(split, 0)) for split in ("train", "val")}
+        episodes = _first_episodes(source, scored)
     check_episodes(episodes, config["task"][TARGET])
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
     lower = f"lower {largest_key(config, ['algo', 'backbone', 'task'])}"
     with allocating("the algorithm", lower):
         algorithm = _build_algorithm(config, source, episodes)
     check_copies(algorithm)
-    source = _with_class_numbers(source, algorithm)
+    source = _with_class_numbers(source, algorithm, scored or "train")
     if is_own(config["backbone"]) or is_own(config["algo"]):
         device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
     with allocating("the algorithm", lower, counted=True):
@@ -119,12 +121,27 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device) -> Parts:
     return Parts(config, source, algorithm, device, episodes["train"], work)
 
 
-def build_source(config: dict[str, Any]) -> TaskSource:
-    """Build the task source. Write the split that it drew, and what else it chose, into the config, so that a checkpoint restores it."""
+def _first_episodes(source: TaskSource, scored: str | None) -> dict[str, Episode]:
+    """Return an episode of training and one of validation, on the CPU; in an evaluation, the split that it scores is the validation."""
+    shown = source.episode(scored or "val", 0)
+    try:
+        first = source.episode("train", 0)
+    except UserError:
+        if scored is None or scored == "train":
+            raise
+        first = shown
+    return {split: tree_map_only(Tensor, Tensor.cpu, each) for split, each in (("train", first), ("val", shown))}
+
+
+def build_source(config: dict[str, Any], scored: str | None = None) -> TaskSource:
+    """Build the task source. Write the split that it drew, and what else it chose, into the config, so that a checkpoint restores it.
+
+    scored: see `build`.
+    """
     task = config["task"]
     if has_embedder(task):
-        task = with_embedder(task, config["seed"], choose_device(config["device"]).name)
-    source: TaskSource = instantiate(task, name="task")
+        task = with_embedder(task, config["seed"], choose_device(config["device"]).name, scored)
+    source: TaskSource = instantiate(task, name="task", **checked_splits(task, scored))
     for name in ("objective", "episode"):
         if not hasattr(source, name):
             raise UserError(
@@ -134,13 +151,13 @@ def build_source(config: dict[str, Any]) -> TaskSource:
     return source
 
 
-def _with_class_numbers(source: TaskSource, algorithm: Algorithm) -> TaskSource:
+def _with_class_numbers(source: TaskSource, algorithm: Algorithm, split: str) -> TaskSource:
     """Return the source with class numbers in its episodes, where the algorithm reads them; log a warning where the source has none."""
     if not traits_of(algorithm).class_numbers or source.objective != "classification":
         return source
     if isinstance(source, WithClassNumbers):
         source = source.numbered()
-    if source.episode("train", 0).support.classes is None:
+    if source.episode(split, 0).support.classes is None:
         log.warning(
             "%s deals episodes without class numbers (`Examples.classes`), so %s cannot tell an episode's own classes from others",
             type(source).__name__,

@@ -72,6 +72,16 @@ def test_another_task_keeps_the_episodes_and_the_image_size_of_the_training_unle
     assert merged["input_shape"] == [1, 28, 28]
 
 
+def test_other_shots_of_an_evaluation_leave_the_episodes_of_training_as_they_were() -> None:
+    task = {**CONFIG["task"], "queries": 15, "train_shots": None, "train_queries": 5, "augment": True}
+    stored = {**CONFIG, "task": task}
+    asked = {"seed": 7, "device": {}, "options": {}, "task": {"shots": 40}}
+    merged = overrides.evaluation_config(stored, asked)["task"]
+    assert merged == {**task, "shots": 40, "train_shots": 1, "eval_seed": 7, "augment": False}
+    assert overrides.evaluation_config(stored, {**asked, "task": {}})["task"]["train_shots"] is None
+    assert stored["task"]["augment"]
+
+
 def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:
     with pytest.raises(UserError, match=r"there is no key 'task\.shotss' in the checkpoint's config\..*Did you mean 'task\.shots'"):
         evaluation(task={"shotss": 3})

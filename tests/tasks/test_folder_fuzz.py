@@ -276,7 +276,7 @@ def check(root: Path, shades: dict[str, int], files: int) -> None:
     else:
         sentence = ""
     event(re.sub(r"'.*?'|\d+", "…", sentence)[:60] or "episodes")
-    assert sentence == "" or sentence.isprintable()
+    assert all(line.isprintable() for line in sentence.split("\n"))
     if sentence:
         return
     names = find_images(root).names

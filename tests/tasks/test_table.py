@@ -132,6 +132,15 @@ def test_a_batch_is_its_episodes(tmp_path: Path):
             assert torch.equal(part.y[place], alone.y)
 
 
+def test_small_tasks_of_all_splits_are_said_at_once_and_a_split_that_is_not_used_may_have_them(tmp_path: Path):
+    with pytest.raises(UserError, match=r"(?s)3 things need a change:.*5 of the 5 train.*1 of the 1 val.*1 of the 1 test"):
+        houses(tmp_path, shots=5)
+    source = houses(tmp_path, shots=4, train_shots=5, used=["test"])
+    assert len(source.episode("test", 0).support.x) == 4
+    with pytest.raises(UserError, match=r"5 of the 5 train tasks have too few rows.*Lower task.train_shots or task.queries"):
+        source.episode("train", 0)
+
+
 def test_small_tasks_are_left_out_where_asked_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     text = "t,x,y\n" + "".join(f"{task},{row},{row}\n" for task in range(5) for row in range(6)) + "tiny,1,1\n"
     options = {"path": write(tmp_path, text), "task_column": "t", "target": "y", "shots": 2, "queries": 2}
@@ -176,7 +185,7 @@ def test_the_split_and_the_stream_are_pinned(tmp_path: Path):
         ({"split": [0.5, "a", 0.5]}, "must be three shares"),
         (
             {"shots": 5},
-            r"5 of the 5 train tasks have too few rows, 'h\d' only 6; 5 shots \+ 2 queries need 7. Lower task.train_shots or .*queries\.$",
+            r"5 of the 5 train tasks have too few rows, 'h\d' only 6; 5 shots \+ 2 queries need 7. Lower task.shots or task.queries\.\n",
         ),
         ({"queries": -1}, "task.queries=-1 must be a whole number of at least 1"),
         ({"tasks": {"train": ["h0"], "val": ["h1"]}}, "has the splits train, val; it needs train, val, test"),

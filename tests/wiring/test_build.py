@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from small import SmallConv, composed, few_shot
 from torch import Tensor
 
@@ -198,6 +200,42 @@ def test_a_backbone_that_gives_no_vectors_is_a_sentence():
 def test_a_split_that_the_source_drew_is_written_into_the_config():
     parts = build(images("algo=maml", task={**SMALL_IMAGES, "_target_": "small.split_images", "classes": None}))
     assert parts.config["task"]["classes"] == few_shot().classes
+
+
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, Any]:
+    """A config on eleven classes of eight images, of which c0 has twelve."""
+    monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
+    for number in range(11):
+        (tmp_path / "set" / f"c{number}").mkdir(parents=True)
+        for place in range(12 if number == 0 else 8):
+            Image.new("L", (8, 8), 20 * number + place).save(tmp_path / "set" / f"c{number}" / f"{place}.png")
+    keys = [f"task.root={tmp_path / 'set'}", "task.image_size=8", "task.channels=1", *overrides]
+    return composed("task=folder", "algo=protonet", "device.threads=1", *keys) | {"backbone": dict(SMALL_CONV)}
+
+
+def test_what_a_source_chose_is_written_into_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = build(photographs(tmp_path, monkeypatch)).config["task"]
+    chosen = {"ways": 3, "queries": 7, "train_ways": 5, "train_queries": 5, "train_shots": None, "augment": True, "left_out": None}
+    assert {name: task[name] for name in chosen} == chosen
+    assert [len(task["classes"][split]) for split in ("train", "val", "test")] == [5, 3, 3]
+
+
+def test_an_evaluation_needs_examples_of_the_split_that_it_scores_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    typed = photographs(tmp_path, monkeypatch, "task.shots=6", "task.queries=5", "task.ways=2")
+    typed["task"]["classes"] = {"train": ["c1", "c2"], "val": ["c3", "c4"], "test": ["c0", "c5"]}
+    with pytest.raises(UserError) as raised:
+        build(typed, scored="test")
+    assert "class 'c5' has 8 images; 6 shots + 5 queries need 11" in str(raised.value)
+    assert "c1" not in str(raised.value)
+    typed["task"]["skip_small"] = True
+    typed["task"]["classes"]["test"] = ["c0", "c5", "c6"]
+    with pytest.raises(UserError, match="the test split has 1 class; 2 ways need more"):
+        build(typed, scored="test")
+    typed["task"] |= {"shots": 2, "train_shots": 9, "train_queries": 9}
+    parts = build(typed, scored="test")
+    assert parts.shown.support.x.shape == (4, 1, 8, 8)
+    with pytest.raises(UserError, match="the train split has 0 classes"):
+        build(typed)
 
 
 def test_only_an_algorithm_that_reads_class_numbers_gets_them():
