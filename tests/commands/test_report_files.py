@@ -141,3 +141,21 @@ def test_a_drawn_split_is_written_and_a_missing_one_is_not(tmp_path: Path) -> No
     report_files.write_splits({"task": {"classes": {"train": ["oak"]}, "tasks": None}}, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["classes.json"]
     assert json.loads((tmp_path / "classes.json").read_text()) == {"train": ["oak"]}
+
+
+def test_names_of_classes_stand_as_they_are_in_json_and_halves_of_characters_as_escapes(tmp_path: Path) -> None:
+    content = {"Eichhörnchen": ["蟹", "M\udcfcller", "a\nb"]}
+    report_files.write_json(tmp_path / "classes.json", content)
+    text = (tmp_path / "classes.json").read_text(encoding="utf-8")
+    assert '"Eichhörnchen"' in text
+    assert '"蟹"' in text
+    assert r'"M\udcfcller"' in text
+    assert json.loads(text) == content
+
+
+def test_a_run_folder_gets_the_classes_and_what_was_left_out(tmp_path: Path) -> None:
+    left_out = {"classes": {"oak": 4}, "files": {"elm/1.jpg": "empty"}}
+    report_files.write_splits({"task": {"classes": {"train": ["a"]}, "left_out": left_out}}, tmp_path)
+    assert json.loads((tmp_path / "left_out.json").read_text()) == left_out
+    report_files.write_splits({"task": {"classes": {"train": ["a"]}, "left_out": None}}, tmp_path / "other")
+    assert not (tmp_path / "other" / "left_out.json").exists()
