@@ -112,7 +112,7 @@ ROWS = [
     ("train task=sinusoid backbone=conv4 logger=jsonl", "conv4"),
     # data
     (f"{PHOTOS} task.ways=50", "50"),
-    (f"{PHOTOS} task.shots=3", "has 4 images; 3 shots + 2 queries need 5"),
+    (f"{PHOTOS} task.shots=3", "3 shots + 2 queries need 5"),
     (f"{PHOTOS} task.shots=-1", "-1"),
     (f"{PHOTOS} task.ways=two", "two"),
     (f"{PHOTOS} task.root=nowhere", "nowhere"),
