@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import composed
 
 from metarun.errors import UserError
 from metarun.tasks import named_splits as module
@@ -192,6 +193,11 @@ def test_a_copy_that_is_absent_or_of_another_form_is_refused_with_the_reason(tmp
     (tmp_path / "tiered/train_images_png.pkl").write_bytes(b"x")
     with pytest.raises(UserError, match=r"'train_images_png.pkl', a pickle, and reading a pickle can run any code"):
         tiered_imagenet(root=str(tmp_path / "tiered"), **FEW)
+
+
+def test_training_images_of_each_benchmark_are_augmented_by_default() -> None:
+    for name in ("mini_imagenet", "tiered_imagenet", "cub", "cifar_fs", "fc100"):
+        assert composed(f"task={name}")["task"]["augment"] is True
 
 
 def test_the_nearest_folder_tells_the_class_before_the_name_of_the_file() -> None:
