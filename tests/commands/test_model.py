@@ -216,6 +216,21 @@ def test_a_training_stores_the_variance_of_its_last_validation(tmp_path: Path):
     assert load(tmp_path / "checkpoints/last.pt").variance == pytest.approx(report["last"]["mean"], rel=1e-5)
 
 
+def test_a_run_on_a_relative_path_is_used_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = ["site,x,y", *(f"s{site},{row + site},{row * site}" for site in range(9) for row in range(6))]
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    named = ("task.path=table.csv", "task.task_column=site", "task.target=y", "task.shots=2", "task.queries=2")
+    train(composed(*SHORT, "steps=1", "task=table", *named, "algo=maml", "backbone=mlp", "backbone.widths=[4]"), tmp_path / "run")
+    stored = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
+    assert stored.config["task"]["path"] == str(tmp_path / "table.csv")
+    (tmp_path / "table.csv").unlink()
+    model = load(tmp_path / "run")
+    known, new = [{"x": 1.0}, {"x": 3.0}], {"x": [2.0]}
+    alike = [model.adapt(x, y).predict(new) for x, y in ((known, [5.0, 9.0]), ([[1.0], [3.0]], {"y": [5.0, 9.0]}))]
+    np.testing.assert_allclose(np.ravel(alike[0]), np.ravel(alike[1]))
+
+
 def test_drawings_of_omniglot_in_their_files_give_the_outputs_of_the_episode(omniglot_root: Path, tmp_path: Path):
     few = ("task.ways=20", "task.train_ways=20", "task.queries=2", "task.train_queries=2")
     upright = "task.rotations={train:false,val:false,test:false}"
