@@ -75,7 +75,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**now, **before} if before.get(key) != now.get(key)]
     other_data = changed_data(stored.data, parts.source, config["overrides"])
     if changed := changed + other_data:
-        where = remedy(parts.config) if other_data else ""
+        where = remedy(parts.config) if other_data and stored.data else ""
         print(f"metarun: not bit for bit the run that was stopped, since {printable(', '.join(changed))}{where}.")
     if settings.steps != stored.config["steps"] and parts.config["optimizer"].get("schedule", "constant") in ("linear", "cosine"):
         print(f"metarun: the learning rate's schedule now ends at step {settings.steps} instead of {stored.config['steps']}.")

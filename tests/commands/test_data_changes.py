@@ -97,7 +97,7 @@ def test_a_run_goes_on_with_changed_data_and_says_what_changed(here: Path, capsy
     invert(root / "c3")
     resume(here / "run", **{"task.root": str(root)})
     (line,) = said(capsys)
-    words = "2 images added, the contents of 3 of 18 sampled images differ"
+    words = "2 images added, the contents of 3 of 18 sampled images differ; if the old data are elsewhere, give task.root=PLACE"
     assert line == f"metarun: not bit for bit the run that was stopped, since {words}."
     resume(here / "run", steps=5)
     assert said(capsys) == [], "the new checkpoint describes the new data"
@@ -111,7 +111,9 @@ def test_an_evaluation_says_what_changed_since_the_training(here: Path, capsys: 
     invert(root)
     evaluate(here / "run", here / "second", **place)
     (line,) = said(capsys)
-    assert line.endswith(f"{here / 'run/checkpoints/best.pt'}: the contents of 18 of 18 sampled images differ.")
+    assert line.endswith(
+        f"{here / 'run/checkpoints/best.pt'}: the contents of 18 of 18 sampled images differ; if the old data are elsewhere, give task.root=PLACE."
+    )
     assert unchanged["episodes"] == json.loads((here / "second/report.json").read_text())["episodes"]
 
 
@@ -150,7 +152,9 @@ def test_a_table_that_moved_and_changed_is_compared(
     (tmp_path / "b.csv").write_text(text)
     capsys.readouterr()
     resume(tmp_path / "run", **{"task.path": str(tmp_path / "b.csv"), "steps": 2})
-    assert [line.partition("since ")[2] for line in said(capsys)] == [f"{word}." for word in words]
+    assert [line.partition("since ")[2] for line in said(capsys)] == [
+        f"{word}; if the old data are elsewhere, give task.path=PLACE." for word in words
+    ]
     assert all(name.startswith("a/") for name in checkpoint.load(tmp_path / "run/checkpoints/last.pt").origins)
 
 
