@@ -111,9 +111,8 @@ def test_an_evaluation_says_what_changed_since_the_training(here: Path, capsys: 
     invert(root)
     evaluate(here / "run", here / "second", **place)
     (line,) = said(capsys)
-    assert line.endswith(
-        f"{here / 'run/checkpoints/best.pt'}: the contents of 18 of 18 sampled images differ; if the old data are elsewhere, give task.root=PLACE."
-    )
+    words = "the contents of 18 of 18 sampled images differ; if the old data are elsewhere, give task.root=PLACE."
+    assert line.endswith(f"{here / 'run/checkpoints/best.pt'}: {words}")
     assert unchanged["episodes"] == json.loads((here / "second/report.json").read_text())["episodes"]
 
 
