@@ -46,7 +46,8 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
     lines, facts = list[str](), dict[str, Any]()
     if any(copies):
         facts["copies"] = sum(copies)
-        lines.append(f"{_counted(sum(copies), 'query picture')} among the known pictures; no score counts them")
+        which = "1 query is a known picture too; no score counts it"
+        lines.append(which if sum(copies) == 1 else f"{sum(copies):,} queries are known pictures too; no score counts them")
     accuracy = None
     if true:
         accuracy, facts["accuracy"], said = _share([query.label == query.truth for query in true])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from small_runs import SHORT, evaluate, predict
 from metarun.commands import abstaining
 from metarun.commands.model import load
 from metarun.commands.train import train
+from metarun.engine.training import Settings
 from metarun.errors import UserError
 from metarun.tasks.omniglot import omniglot
 from metarun.tasks.sampling import FewShot
@@ -179,3 +181,18 @@ def test_a_short_training_stores_no_calibration(maml_run: Path, picture_run: Pat
     content = json.loads((picture_run / "calibration.json").read_text())
     assert [(each["ways"], each["shots"]) for each in content["calibrations"]] == [(3, 2)]
     assert len(content["calibrations"][0]["true"]["logit"]) == 3
+
+
+def test_an_impossible_calibration_is_logged_and_ends_no_training(
+    picture_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = dataclasses.replace(load(picture_run, ["small"], "cpu").parts, source=source_of(picture_run))
+    shutil.copytree(picture_run / "checkpoints", tmp_path / "checkpoints")
+    settings = Settings(steps=200, eval_episodes=2)
+    monkeypatch.setattr(abstaining, "calibrate", gone)
+    abstaining.keep_calibration(parts, settings, {"score": 1.0}, tmp_path)
+    assert "abstain= of metarun predict will need the data of this training: the photographs are gone." in caplog.text
+    assert not (tmp_path / "calibration.json").exists()
+    monkeypatch.undo()
+    abstaining.keep_calibration(parts, settings, {"score": 1.0}, tmp_path)
+    assert len(json.loads((tmp_path / "calibration.json").read_text())["calibrations"][0]["true"]["energy"]) == 2

@@ -34,7 +34,7 @@ def test_accuracy_counts_queries_of_known_classes_only() -> None:
     low, high = wilson(2, 4)
     assert found.facts["accuracy"] == {"share": 0.5, "low": low, "high": high, "count": 2, "of": 4, "ci95_over": "queries"}
     assert found.facts["copies"] == 1
-    assert found.lines[0].startswith("1 query picture among the known pictures; no score counts")
+    assert found.lines[0] == "1 query is a known picture too; no score counts it"
     assert found.lines[1].startswith("accuracy 50.0 % [15.0, 85.0] of 4 query pictures with a label of a known class; the interval covers")
     assert found.lines[2] == "1 query picture of 1 other class cannot be right; abstain=0.05 looks for such pictures"
 
