@@ -155,7 +155,11 @@ def _planned(found: ClassFolders, request: _Request) -> _Plan:
             check_size(keys, split, request.shape)
     except UserError as error:
         said.append(str(error))
-    return _Plan(found, chosen, sizes, {name: counts[name] for name in counts if name in small}, said)
+    left_out = {name: counts[name] for name in counts if name in small}
+    if said and left_out:
+        shown = listed([f"'{printable(name)}' has {count}" for name, count in left_out.items()])
+        said.append(f"task.skip_small=true leaves out {counted(len(left_out), 'class')} with too few images: {shown}.")
+    return _Plan(found, chosen, sizes, left_out, said)
 
 
 def _say(plan: _Plan, request: _Request, bad: Mapping[str, str], chosen: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import messy_photos
 import pytest
 import torch
 from PIL import Image
@@ -332,6 +333,15 @@ def test_classes_that_a_list_names_are_left_out_of_their_split_where_they_are_sm
     assert class_split(source(root, classes=lists, skip_small=True))["train"] == ["c1", "c0"]
 
 
+def test_a_split_that_lost_its_small_classes_is_refused_with_what_was_left_out(root: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        source(root, classes=GOLDEN_SPLIT, shots=9, skip_small=True, used=["test"])
+    assert str(raised.value).split("\n")[1:] == [
+        "- the test split has 0 classes; 2 ways need more. An episode has at least 2 ways, so give this split more classes.",
+        "- task.skip_small=true leaves out 2 classes with too few images: 'c2' has 3, 'c6' has 3.",
+    ]
+
+
 def test_loose_images_and_empty_class_folders_are_mentioned_and_not_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "loose.jpg").write_bytes(b"not even an image")
     (root / "elm" / "deep").mkdir(parents=True)
@@ -402,9 +412,34 @@ def test_an_evaluation_asks_only_the_classes_that_it_uses_for_their_images(root:
         source(root, shots=10, classes=GOLDEN_SPLIT, train_shots=1)
 
 
-@pytest.mark.skipif(
-    not Path(os.environ.get("METARUN_DATA", "/nonexistent"), "caltech101").is_dir(), reason="METARUN_DATA names no caltech101/"
-)
+CALTECH = Path(os.environ.get("METARUN_DATA", "/nonexistent"), "caltech101")
+needs_caltech = pytest.mark.skipif(not CALTECH.is_dir(), reason="METARUN_DATA names no caltech101/")
+
+
+@needs_caltech
+def test_photographs_as_people_have_them_are_refused_with_the_flags_that_help_and_then_deal_episodes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = messy_photos.messy(CALTECH / "caltech101_84x84.zip", tmp_path / "photos")
+    recipe: dict[str, Any] = {"usual": {"train_ways": 20, "train_queries": 5}, "augment": None}
+    with pytest.raises(UserError) as raised:
+        folder(root=str(place), **recipe)
+    _, bad, small = str(raised.value).split("\n")
+    assert messy_photos.BROKEN in bad
+    assert "task.skip_bad=true" in bad
+    assert f"class '{messy_photos.SMALL}' has {messy_photos.FEW} images" in small
+    assert "task.skip_small=true" in small
+    made = folder(root=str(place), skip_bad=True, skip_small=True, **recipe)
+    assert {split: len(pool.names) for split, pool in made.pools.items()} == {"train": 5, "val": 3, "test": 3}
+    assert set(made.chosen["left_out"]["files"]) == {messy_photos.BROKEN}
+    counts = {name: count for pool in made.pools.values() for name, count in zip(pool.names, pool.counts, strict=True)}
+    assert counts == {name: messy_photos.MANY - (name == "chair") for name in messy_photos.CLASSES.values() if name != messy_photos.SMALL}
+    assert made.episode("train", 0).query.x.shape == (25, 3, 84, 84)
+    assert "loose.jpg" in caplog.text
+    assert "to sort" in caplog.text
+
+
+@needs_caltech
 def test_the_photographs_are_divided_as_their_split_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without their pixels, which take seconds to read."""
 
@@ -412,7 +447,7 @@ def test_the_photographs_are_divided_as_their_split_file_says(monkeypatch: pytes
         return torch.zeros(len(files.names), channels, 1, 1, dtype=torch.uint8), {}
 
     monkeypatch.setattr(module, "try_images", blank)
-    data = Path(os.environ["METARUN_DATA"], "caltech101")
+    data = CALTECH
     photographs = folder(root=str(data / "caltech101_84x84.zip"), split_file=str(data / "splits_64_16_20.json"), shots=5)
     assert {split: len(pool.names) for split, pool in photographs.pools.items()} == {"train": 64, "val": 16, "test": 20}
     assert sum(len(pool.rows) for pool in photographs.pools.values()) == 8677 - 435  # without Faces_easy
