@@ -173,3 +173,9 @@ NormMode = Literal["batch", "support", "running", "reptile", "layer", "instance"
 """How a network normalises (`metarun.network`)."""
 InputShape = Annotated[Sequence[Size], Length(1, 10)]
 Episodes = Annotated[int, Range(least=1, most=10_000_000)]
+
+
+def plain(value: float, digits: int = 4) -> str:
+    """Return a number with so many digits that count, and without an exponent: 11040, not 1.104e+04."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"

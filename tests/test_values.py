@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metarun.values import Built, Form, Length, Range
+from metarun.values import Built, Form, Length, Range, plain
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,11 @@ def test_a_form_is_of_the_whole_text() -> None:
 def test_plain_data_is_no_object(plain: Any) -> None:
     assert not Built().holds(plain)
     assert Built().holds(object())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(11043.2, "11040"), (9.9999e3, "10000"), (0.0173, "0.0173"), (-98765.0, "-98760"), (3.0e-7, "3e-07"), (0.0, "0"), (math.inf, "inf")],
+)
+def test_a_number_is_shown_with_four_digits_and_without_an_exponent(value: float, shown: str):
+    assert plain(value) == shown

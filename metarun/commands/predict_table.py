@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from metarun.commands.model import Model
+from metarun.engine.averages import interval
 from metarun.errors import UserError, printable
 from metarun.records.predictions import Found, write_rows
 from metarun.tasks.table_preparation import TablePreparation
 from metarun.tasks.table_rows import TableRows, by_task, read_rows, unknown_words
+from metarun.values import plain
 
 LEVEL = 0.9
 """The probability of the intervals."""
@@ -94,8 +97,8 @@ def scores(query: TableRows, targets: Sequence[str], predicted: Predicted) -> tu
         mae, half = float(np.abs(errors).mean()), _half(np.abs(errors))
         rmse, mean = math.sqrt(float(np.square(errors).mean())), float(np.abs(predicted.means[real, place] - truth[real]).mean())
         facts[name] = {"mae": mae, "mae_ci95": half, "rmse": rmse, "mae_of_the_mean": mean, "rows": int(real.sum()), "ci95_over": "rows"}
-        said = f"{name}: mean absolute error {mae:.4g} ± {half:.3g} (95 % interval over {_counted(int(real.sum()), 'row')}), root mean "
-        said += f"square error {rmse:.4g}; the mean of the known rows of the task would have a mean absolute error of {mean:.4g}"
+        said = f"{name}: mean absolute error {plain(mae)} ± {plain(half, 3)} (95 % interval over {_counted(int(real.sum()), 'row')}), "
+        said += f"root mean square error {plain(rmse)}; the mean of the task's known rows would have a mean absolute error of {plain(mean)}"
         if predicted.low is not None and predicted.high is not None:
             inside = (predicted.low[real, place] <= truth[real]) & (truth[real] <= predicted.high[real, place])
             facts[name]["inside_90"] = float(inside.mean())
@@ -106,7 +109,7 @@ def scores(query: TableRows, targets: Sequence[str], predicted: Predicted) -> tu
 
 def _half(errors: np.ndarray) -> float:
     """Return half the 95 % interval of a mean; infinity for a single value."""
-    return 1.96 * float(errors.std(ddof=1)) / math.sqrt(len(errors)) if len(errors) > 1 else math.inf
+    return interval(torch.from_numpy(errors)) if len(errors) > 1 else math.inf
 
 
 def _header(query: TableRows, prepared: TablePreparation, predicted: Predicted) -> list[str]:

@@ -15,6 +15,7 @@ from metarun.commands.overlap import described
 from metarun.engine.report import Report
 from metarun.engine.units import SHOWN_TARGETS, Errors
 from metarun.files.writing import write_text
+from metarun.values import plain
 
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:
@@ -86,14 +87,14 @@ def targets_told(errors: Errors | None) -> str:
     parts = []
     for target, each in list((errors or {}).items())[:SHOWN_TARGETS]:
         low, high, half = (each.get(name, math.nan) for name in ("rmse_low", "rmse_high", "mae_ci95"))
-        rmse = f" ({low:.4g} to {high:.4g})" if math.isfinite(low) and math.isfinite(high) else _plus_minus(each.get("rmse_ci95"))
-        parts.append(f"; {target}: RMSE {each['rmse']:.4g}{rmse}, MAE {each['mae']:.4g}{_plus_minus(half)}")
+        rmse = f" ({plain(low)} to {plain(high)})" if math.isfinite(low) and math.isfinite(high) else _plus_minus(each.get("rmse_ci95"))
+        parts.append(f"; {target}: RMSE {plain(each['rmse'])}{rmse}, MAE {plain(each['mae'])}{_plus_minus(half)}")
     more = len(errors or {}) - len(parts)
     return "".join(parts) + (f"; {more} more targets in report.json" if more else "")
 
 
 def _plus_minus(half: float | None) -> str:
-    return f" ± {half:.2g}" if half is not None and math.isfinite(half) else ""
+    return f" ± {plain(half, 2)}" if half is not None and math.isfinite(half) else ""
 
 
 def _more(report: Report) -> str:

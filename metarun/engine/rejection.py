@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from metarun.engine.averages import interval
+
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "probability": lambda logits: logits.softmax(dim=-1).amax(dim=-1),
     "logit": lambda logits: logits.amax(dim=-1),
@@ -104,7 +106,7 @@ def choose(calibration: Calibration, rate: float) -> Rejection:
 
 def _rate(shares: Tensor) -> Rate:
     count = len(shares)
-    return Rate(float(shares.mean()), 1.96 * float(shares.std()) / math.sqrt(count) if count > 1 else math.inf)
+    return Rate(float(shares.mean()), interval(shares) if count > 1 else math.inf)
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

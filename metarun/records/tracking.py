@@ -15,6 +15,7 @@ from metarun.errors import UserError
 from metarun.files.paths import word
 from metarun.files.run_folder import METRICS, TENSORBOARD
 from metarun.files.writing import check_place, open_to_append, open_to_read, write_whole
+from metarun.values import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,7 +153,7 @@ class Progress:
         return tqdm(total=self.steps, initial=self.start, file=self._stream, dynamic_ncols=True, bar_format=form, mininterval=0.2)
 
     def _texts(self) -> list[str]:
-        words = {name: value if isinstance(value, str) else f"{float(value):.4g}" for name, value in self._shown.items()}
+        words = {name: value if isinstance(value, str) else plain(float(value)) for name, value in self._shown.items()}
         return [f"{word} {name}" if name == "tasks/s" else f"{name} {word}" for name, word in words.items()]
 
     def _left(self, step: int) -> str:

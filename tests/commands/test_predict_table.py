@@ -73,8 +73,8 @@ def test_the_scores_by_hand() -> None:
     values = np.array([[2.0], [2.0], [9.0], [5.0]])
     lines, facts = scores(rows, ["y"], Predicted(values, np.zeros((4, 1)), values - 2, values + 2))
     assert facts["y"]["mae"] == 2.0
-    assert facts["y"]["mae_ci95"] == pytest.approx(1.96 / math.sqrt(3))
+    assert facts["y"]["mae_ci95"] == pytest.approx(4.30265273 / math.sqrt(3))  # Student's t, two degrees of freedom
     assert facts["y"]["mae_of_the_mean"] == 3.0
     assert facts["y"]["inside_90"] == pytest.approx(2 / 3)
-    assert lines[0].startswith("y: mean absolute error 2 ± 1.13 (95 % interval over 3 rows)")
+    assert lines[0].startswith("y: mean absolute error 2 ± 2.48 (95 % interval over 3 rows)")
     assert scores(rows, ["y"], Predicted(values, values, None, None))[1]["y"].get("inside_90") is None

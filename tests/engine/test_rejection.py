@@ -53,7 +53,7 @@ def test_even_episodes_choose_and_odd_episodes_measure() -> None:
     chosen = choose(calibration([[1, 2], [1, 9], [3, 4], [8, 9]], [[0, 0], [0, 1], [0, 0], [1, 5]]), 0.25)
     assert (chosen.threshold, chosen.episodes) == (2.0, 2)
     assert (chosen.true.mean, chosen.foreign.mean) == (0.25, 0.75)
-    assert chosen.true.ci95 == pytest.approx(1.96 * math.sqrt(1 / 8) / math.sqrt(2))
+    assert chosen.true.ci95 == pytest.approx(12.7062047 * math.sqrt(1 / 8) / math.sqrt(2))  # Student's t, one degree of freedom
     assert chosen.separation["logit"] == 1.0
 
 
