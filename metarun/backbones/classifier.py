@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ class Classifier(nn.Module):
     backbone: an embedding network with `out_features`; becomes the submodule `body`.
     outputs: ways in classification, targets in regression.
     head_init: the head's initial weights, drawn from torch's global generator.
-        None: the backbone's own rule where it has a method `init_weights(module)`, else "torch".
+        None: the backbone's own rule where it has a method `init_weights(module)`, else "torch". A method of this name with other
+        arguments is something else, such as timm's, which initialises the backbone.
         "glorot": uniform with bound sqrt(6 / (out_features + outputs)), biases zero.
         "normal": standard normal, biases zero: the head of MAML's released code on Omniglot (`cbfinn/maml` maml.py, `random_normal`).
         "torch": the default of `nn.Linear`, weights and biases uniform with bound 1 / sqrt(out_features).
@@ -44,7 +46,7 @@ class Classifier(nn.Module):
         init_weights = getattr(backbone, "init_weights", None)
         if head_init is not None:
             _init(self.head, head_init)
-        elif callable(init_weights):
+        elif callable(init_weights) and list(inspect.signature(init_weights).parameters) == ["module"]:
             init_weights(self.head)
 
     def forward(self, x: Tensor) -> Tensor:

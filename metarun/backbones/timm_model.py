@@ -25,7 +25,7 @@ def timm_model(
     """
     try:
         import timm
-    except ImportError as error:
+    except (ImportError, RuntimeError, OSError) as error:  # torchvision, which timm imports, may not fit the installed torch
         raise UserError(
             f"backbone=timm needs the package timm ({first_line(error)}); install it with: pip install 'metarun[pretrained]'."
         ) from error

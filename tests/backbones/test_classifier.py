@@ -84,3 +84,14 @@ def test_without_a_rule_of_its_own_a_head_follows_the_backbone():
 def test_an_unknown_rule_is_refused_with_the_nearest_one():
     with pytest.raises(UserError, match=r"backbone.head_init=glorott is unknown; .* glorot, normal, torch. Did you mean 'glorot'\?"):
         head("glorott")
+
+
+class InitialisesItself(nn.Linear):
+    """As a network of timm: the method initialises the whole network and takes no layer."""
+
+    def init_weights(self, mode: str = "") -> None:
+        raise AssertionError(mode)
+
+
+def test_a_method_init_weights_of_another_meaning_is_not_called() -> None:
+    assert Classifier(InitialisesItself(3, 4), 2).head.weight.shape == (2, 4)

@@ -67,6 +67,14 @@ def test_without_timm_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPat
         timm_model(input_shape=(3, 84, 84), name="resnet18")
 
 
+def test_a_torchvision_that_does_not_fit_torch_gets_the_same_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=r"needs the package timm \(operator torchvision::nms does not exist\)"):
+        timm_model(input_shape=(3, 84, 84), name="resnet18")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed (pip install 'metarun[pretrained]')")
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
 def test_models_of_timm_give_vectors_for_images_of_84_pixels(name: str) -> None:
