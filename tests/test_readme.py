@@ -91,7 +91,7 @@ def belongings(conf: Path) -> Path:
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     (code,) = re.findall(r"<!-- run -->\n```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("steps=20", "steps=2, eval_episodes=2").replace("episodes=100", "episodes=2"), {})
+    exec(code.replace("steps=200", "steps=2, eval_episodes=2").replace("episodes=100", "episodes=2"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] in ("['an O', 'an A']", "['an A', 'an A']", "['an O', 'an O']", "['an A', 'an O']")
 
