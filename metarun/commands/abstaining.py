@@ -24,7 +24,7 @@ from metarun.records.tracking import Progress
 from metarun.tasks.converted import fit_images
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import ClassPool
-from metarun.tasks.preparation import ArrayPreparation, preparation_by
+from metarun.tasks.preparing.preparation import ArrayPreparation, preparation_by
 from metarun.tasks.sampling import FewShot
 from metarun.types import adapts_backbone
 from metarun.wiring.build import Parts, build_source

@@ -10,7 +10,7 @@ from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, of_images, of_table
-from metarun.tasks.image_files import find_images
+from metarun.tasks.pictures.image_files import find_images
 from metarun.wiring.build import Parts, build
 
 KEYS = ("root", "path")

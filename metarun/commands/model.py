@@ -25,7 +25,7 @@ from metarun.functional import without_map
 from metarun.network import network_of
 from metarun.predictive import quantile
 from metarun.records.checkpoint import Checkpoint
-from metarun.tasks.preparation import Preparation, preparation_by, preparation_of
+from metarun.tasks.preparing.preparation import Preparation, preparation_by, preparation_of
 from metarun.types import Adapted, Examples, traits_of
 from metarun.wiring.build import Parts, build, build_without_data
 from metarun.wiring.features import with_network

@@ -12,9 +12,9 @@ from metarun.commands.predict_table import predict_table
 from metarun.commands.report_files import write_json
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
-from metarun.tasks.feature_preparation import FeaturePreparation
-from metarun.tasks.image_preparation import ImagePreparation
-from metarun.tasks.table_preparation import TablePreparation
+from metarun.tasks.preparing.feature_preparation import FeaturePreparation
+from metarun.tasks.preparing.image_preparation import ImagePreparation
+from metarun.tasks.preparing.table_preparation import TablePreparation
 
 
 class Places(NamedTuple):

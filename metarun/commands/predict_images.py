@@ -19,11 +19,11 @@ from metarun.errors import UserError
 from metarun.files.writing import write_text
 from metarun.records.contact_sheet import Query, Sheet, choose
 from metarun.records.predictions import HEADER, Found, write_rows
-from metarun.tasks.decoding import decode
-from metarun.tasks.feature_preparation import FeaturePreparation
-from metarun.tasks.image_files import reader
-from metarun.tasks.image_preparation import ImagePreparation
-from metarun.tasks.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
+from metarun.tasks.pictures.decoding import decode
+from metarun.tasks.pictures.image_files import reader
+from metarun.tasks.pictures.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
+from metarun.tasks.preparing.feature_preparation import FeaturePreparation
+from metarun.tasks.preparing.image_preparation import ImagePreparation
 
 _THUMBNAIL, _QUALITY = 112, 80
 """The side of a picture on the page, in pixels, and its JPEG quality."""

@@ -14,8 +14,8 @@ from metarun.commands.model import Model
 from metarun.engine.averages import interval
 from metarun.errors import UserError, printable
 from metarun.records.predictions import Found, write_rows
-from metarun.tasks.table_preparation import TablePreparation
-from metarun.tasks.table_rows import TableRows, by_task, read_rows, unknown_words
+from metarun.tasks.preparing.table_preparation import TablePreparation
+from metarun.tasks.tables.table_rows import TableRows, by_task, read_rows, unknown_words
 from metarun.values import plain
 
 LEVEL = 0.9

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metarun.errors import printable
-from metarun.tasks.published import class_words
+from metarun.tasks.pictures.published import class_words
 from metarun.types import TaskSource, WithOrigins
 
 SHARED = {"cub": "imagenet"}

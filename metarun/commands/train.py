@@ -34,7 +34,7 @@ from metarun.records.checkpoint import Checkpoint
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Progress, Tracker
 from metarun.tasks.fingerprint import fingerprint_of
-from metarun.tasks.preparation import preparation_by
+from metarun.tasks.preparing.preparation import preparation_by
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
 from metarun.wiring.checking import TRAINED, check_values
 from metarun.wiring.instantiate import instantiate

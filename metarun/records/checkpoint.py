@@ -44,7 +44,7 @@ class Checkpoint:
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
     (`metarun.tasks.fingerprint`); {} where they are unknown. preparation: how raw inputs become those of the run
-    (`metarun.tasks.preparation`); {} where they are taken as they are. shapes: of inputs and outputs (`metarun.wiring.shapes`); {} in the
+    (`metarun.tasks.preparing`); {} where they are taken as they are. shapes: of inputs and outputs (`metarun.wiring.shapes`); {} in the
     file of an earlier metarun. variance: of a regression's observations around the predictions on validation tasks; None where the
     algorithm has a distribution of its own. version: of the metarun that wrote the file. format: of the file.
     """

@@ -13,11 +13,11 @@ from typing import Literal
 from metarun.errors import UserError, first_line
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
-from metarun.tasks.cifar_files import find_official, read_official
 from metarun.tasks.named_splits import of_images_in_memory, read_copy
-from metarun.tasks.published import Published, published
+from metarun.tasks.pictures.cifar_files import find_official, read_official
+from metarun.tasks.pictures.published import Published, published
+from metarun.tasks.pictures.unpacking import unpacked
 from metarun.tasks.sampling import FewShot, Sampling
-from metarun.tasks.unpacking import unpacked
 from metarun.values import Pixels, Text
 
 

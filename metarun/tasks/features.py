@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from metarun.errors import UserError
 from metarun.records.tracking import Progress
-from metarun.tasks.feature_preparation import FeaturePreparation
-from metarun.tasks.image_preparation import ImagePreparation
-from metarun.tasks.images import cached
-from metarun.tasks.preparation import preparation_by
+from metarun.tasks.pictures.images import cached
+from metarun.tasks.preparing.feature_preparation import FeaturePreparation
+from metarun.tasks.preparing.image_preparation import ImagePreparation
+from metarun.tasks.preparing.preparation import preparation_by
 from metarun.tasks.sampling import FewShot, Sampling, Ways
 from metarun.types import TaskSource
 from metarun.values import Built, Count

@@ -14,7 +14,7 @@ import torch
 from metarun.tasks.pool import ClassPool
 
 if TYPE_CHECKING:
-    from metarun.tasks.image_files import ImageFiles
+    from metarun.tasks.pictures.image_files import ImageFiles
 
 Fingerprint = dict[str, Any]
 """Plain values and tensors by name. "kind" says which of the functions below made it; {} is unknown data.

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from metarun.errors import UserError, printable
-from metarun.tasks.class_folders import ClassFolders, Split, class_folders
-from metarun.tasks.class_splits import SplitKeys, chosen_split
 from metarun.tasks.episode_sizes import check_size, complaints, counted, listed, together
 from metarun.tasks.fingerprint import of_images
-from metarun.tasks.image_files import find_images
-from metarun.tasks.images import by_reason, complaint, try_images
+from metarun.tasks.pictures.class_folders import ClassFolders, Split, class_folders
+from metarun.tasks.pictures.class_splits import SplitKeys, chosen_split
+from metarun.tasks.pictures.image_files import find_images
+from metarun.tasks.pictures.images import by_reason, complaint, try_images
 from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.sampling import FewShot, Sampling, Ways
 from metarun.tasks.usual_sizes import Usual, fitted, needed, unfitted
@@ -48,9 +48,9 @@ def folder(
 ) -> FewShot:
     """Deal episodes of the images in `root`, (channels, image_size, image_size).
 
-    root: a folder or zip with one folder per class, or with folders train/, val/ and test/ above them (`metarun.tasks.class_folders`).
+    root: a folder or zip with one folder per class, or with folders train/, val/ and test/ above them (`pictures.class_folders`).
     image_size: pixels; the shorter side is resized to this size and the centre is cropped. channels: 3 for RGB, 1 for grey.
-    split, split_seed, split_file, classes: see `metarun.tasks.class_splits.SplitKeys`.
+    split, split_seed, split_file, classes: see `metarun.tasks.pictures.class_splits.SplitKeys`.
     skip_small, skip_bad: leave out classes with too few images, and files that are no images. left_out: what an earlier run left out.
     ways, queries, and `train_*` of the sampling: None for the usual sizes, lowered to what the splits hold (`metarun.tasks.usual_sizes`).
     augment: whether training images are changed at random; None for yes. usual: the algorithm's own sizes of a training episode.

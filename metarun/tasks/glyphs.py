@@ -23,7 +23,7 @@ from metarun import draws
 from metarun.compute.memory import check_fits
 from metarun.errors import UserError
 from metarun.files.paths import expanded
-from metarun.tasks.images import cached
+from metarun.tasks.pictures.images import cached
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.sampling import FewShot, Sampling
 from metarun.values import Few, Text

@@ -22,7 +22,7 @@ from metarun.tasks.fingerprint import Fingerprint, fingerprint_of, joined
 from metarun.tasks.noisy import Noisy
 from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
-from metarun.tasks.preparation import Preparation, preparation_by
+from metarun.tasks.preparing.preparation import Preparation, preparation_by
 from metarun.types import Episode, Examples, TaskSource, WithClassNumbers, WithOrigins
 from metarun.values import Built, Count, NotNegative, Seed
 

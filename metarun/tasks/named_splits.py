@@ -21,16 +21,16 @@ from torch import Tensor
 
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
-from metarun.tasks.archives import explain
 from metarun.tasks.converted import convert
 from metarun.tasks.fingerprint import Fingerprint, of_images
-from metarun.tasks.image_files import ImageFiles, find_images
-from metarun.tasks.image_lists import ImageList, read_lists
-from metarun.tasks.images import read_images
-from metarun.tasks.mini_pickles import find_pickles, read_pickles
-from metarun.tasks.published import Published, published
+from metarun.tasks.pictures.archives import explain
+from metarun.tasks.pictures.image_files import ImageFiles, find_images
+from metarun.tasks.pictures.image_lists import ImageList, read_lists
+from metarun.tasks.pictures.images import read_images
+from metarun.tasks.pictures.mini_pickles import find_pickles, read_pickles
+from metarun.tasks.pictures.published import Published, published
+from metarun.tasks.pictures.unpacking import unpacked
 from metarun.tasks.sampling import FewShot, Sampling
-from metarun.tasks.unpacking import unpacked
 from metarun.values import Pixels, Text
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def mini_imagenet(*, root: Text | None = None, image_size: Pixels = 84, channels
     root: a folder, zip or tar archive with these classes; None for mini_imagenet/ in $METARUN_DATA. It may be the whole ImageNet, since
         metarun leaves other classes out. Lists train.csv, val.csv and test.csv beside the images choose the images.
     image_size, channels: as of `metarun.tasks.folder.folder`. sampling: ways, shots, … of `FewShot`.
-    The pickles of `metarun.tasks.mini_pickles` are read as well, without running code. Raises UserError where the copy is absent, has
+    The pickles of `pictures.mini_pickles` are read as well, without running code. Raises UserError where the copy is absent, has
     another form, or lacks a class.
     """
     place = place_of(root, "mini_imagenet")

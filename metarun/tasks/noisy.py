@@ -13,7 +13,7 @@ from metarun import draws
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError
 from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
-from metarun.tasks.preparation import Preparation, preparation_by
+from metarun.tasks.preparing.preparation import Preparation, preparation_by
 from metarun.types import Episode, TaskSource, WithOrigins
 
 

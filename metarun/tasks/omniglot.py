@@ -19,8 +19,8 @@ from metarun.errors import UserError, first_line, nearest, printable
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
 from metarun.tasks.fingerprint import Fingerprint, joined, of_images
-from metarun.tasks.image_files import ImageFiles, find_images
-from metarun.tasks.images import read_images
+from metarun.tasks.pictures.image_files import ImageFiles, find_images
+from metarun.tasks.pictures.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.sampling import FewShot, Sampling
 from metarun.values import Pixels, Seed, Text

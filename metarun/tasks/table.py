@@ -22,15 +22,15 @@ from metarun import draws
 from metarun.episodes import first_of
 from metarun.errors import UserError, nearest, printable
 from metarun.files.paths import expanded
-from metarun.tasks.columns import Columns, Words, read_columns
-from metarun.tasks.csv_file import CsvFile, looks_like_data, open_csv
 from metarun.tasks.episode_sizes import together
 from metarun.tasks.fingerprint import Fingerprint, of_table
-from metarun.tasks.missing import Missing, fill_gaps, without_gaps
 from metarun.tasks.points import Points, PointSampling, divide
 from metarun.tasks.pool import SPLITS
-from metarun.tasks.standardising import Standard, standardised
-from metarun.tasks.table_preparation import TablePreparation, prepared
+from metarun.tasks.preparing.table_preparation import TablePreparation, prepared
+from metarun.tasks.tables.columns import Columns, Words, read_columns
+from metarun.tasks.tables.csv_file import CsvFile, looks_like_data, open_csv
+from metarun.tasks.tables.missing import Missing, fill_gaps, without_gaps
+from metarun.tasks.tables.standardising import Standard, standardised
 from metarun.types import Episode
 from metarun.values import Form, Listed, Names, Seed, Shares, Text
 
@@ -155,7 +155,7 @@ def table(
 
     task_column: names the task of a row. target: one column or several. features: the input columns; None for all others.
     categorical: the features that hold words; each becomes one 0/1 input per word of the train tasks.
-    delimiter, decimal: see `open_csv` and `read_columns`; None finds them. missing, missing_target: see `metarun.tasks.missing`.
+    delimiter, decimal: see `open_csv` and `read_columns`; None finds them. missing, missing_target: see `metarun.tasks.tables.missing`.
     split: shares of the tasks for train, val and test, dealt in an order of `split_seed`. tasks: each split's tasks by name, instead.
     skip_small: leave out tasks with too few rows. used: see `TableTasks`.
     sampling: the keys of `PointSampling`; shots and queries are rows, 10 queries by default. data: names the table instead of its file.

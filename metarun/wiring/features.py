@@ -10,9 +10,9 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.errors import UserError
-from metarun.tasks.feature_preparation import FeaturePreparation
 from metarun.tasks.features import Embedder
-from metarun.tasks.preparation import Preparation
+from metarun.tasks.preparing.feature_preparation import FeaturePreparation
+from metarun.tasks.preparing.preparation import Preparation
 from metarun.types import TaskSource
 from metarun.wiring.around import divided
 from metarun.wiring.backbones import build_from, check_embedding

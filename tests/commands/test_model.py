@@ -25,8 +25,8 @@ from metarun.errors import UserError
 from metarun.files.run_folder import CHECKPOINTS
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
-from metarun.tasks.image_files import find_images, reader
 from metarun.tasks.omniglot import PARTS, omniglot
+from metarun.tasks.pictures.image_files import find_images, reader
 from metarun.types import Episode, Examples
 from metarun.wiring.build import build
 

@@ -13,7 +13,7 @@ from small_runs import predict
 from metarun.commands.model import load
 from metarun.commands.predict_table import Predicted, scores
 from metarun.errors import UserError
-from metarun.tasks.table_rows import TableRows
+from metarun.tasks.tables.table_rows import TableRows
 
 KNOWN = "city,x,word,y\nA,1,b,160\nA,2,a,120\nB,1,b,170\nB,4,a,180\n"
 NEW = "id,word,x,city\n7,a,4,B\n8,b,3,A\n9,c,0,A\n"

@@ -19,7 +19,7 @@ from metarun.compute.kernels import compiler
 from metarun.files.cache import private_folder, read_checked, write_checked
 from metarun.files.lock import FolderLock
 from metarun.files.writing import PREFIX, remove_leftovers
-from metarun.tasks.images import cached
+from metarun.tasks.pictures.images import cached
 
 
 @pytest.fixture(autouse=True)

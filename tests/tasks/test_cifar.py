@@ -14,8 +14,8 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks.cifar import cifar_fs, fc100
+from metarun.tasks.pictures.published import published
 from metarun.tasks.pool import SPLITS
-from metarun.tasks.published import published
 from metarun.tasks.sampling import FewShot
 
 FEW = {"queries": 1}

@@ -19,9 +19,9 @@ from metarun.records.content import Copier
 from metarun.tasks import fingerprint as module
 from metarun.tasks.fingerprint import WithFingerprint, differences, fingerprint_of, of_images, of_table
 from metarun.tasks.folder import folder
-from metarun.tasks.image_files import find_images
 from metarun.tasks.mixture import Mixture
 from metarun.tasks.noisy import Noisy
+from metarun.tasks.pictures.image_files import find_images
 from metarun.tasks.table import table
 
 

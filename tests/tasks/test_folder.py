@@ -16,9 +16,9 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks import folder as module
-from metarun.tasks import images
 from metarun.tasks.folder import class_split, folder
-from metarun.tasks.image_files import ImageFiles
+from metarun.tasks.pictures import images
+from metarun.tasks.pictures.image_files import ImageFiles
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.sampling import FewShot
 

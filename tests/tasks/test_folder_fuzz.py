@@ -28,7 +28,7 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks.folder import class_split, folder
-from metarun.tasks.image_files import find_images
+from metarun.tasks.pictures.image_files import find_images
 
 KINDS = [
     "png",

@@ -18,8 +18,8 @@ from small import composed
 from metarun.errors import UserError
 from metarun.tasks import named_splits as module
 from metarun.tasks.named_splits import class_of, cub, mini_imagenet, tiered_imagenet
+from metarun.tasks.pictures.published import published
 from metarun.tasks.pool import SPLITS
-from metarun.tasks.published import published
 from metarun.tasks.sampling import FewShot
 
 FEW = {"image_size": 4, "queries": 1}

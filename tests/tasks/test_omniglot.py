@@ -19,8 +19,8 @@ from PIL import Image
 from metarun import draws
 from metarun.errors import UserError
 from metarun.tasks import omniglot as module
-from metarun.tasks.image_files import ImageFiles
 from metarun.tasks.omniglot import LAKE_VALIDATION, Character, omniglot, random_split
+from metarun.tasks.pictures.image_files import ImageFiles
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.sampling import FewShot
 

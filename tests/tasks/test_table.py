@@ -8,8 +8,8 @@ import torch
 from small import composed
 
 from metarun.errors import UserError
-from metarun.tasks import standardising
 from metarun.tasks.table import table
+from metarun.tasks.tables import standardising
 from metarun.wiring.checking import check_values
 
 HOUSES = {f"h{house}": [(rooms, 10 * house + rooms) for rooms in range(6)] for house in range(7)}

@@ -18,7 +18,7 @@ from metarun import testing
 from metarun.commands.train import train
 from metarun.errors import UserError
 from metarun.tasks import named_splits, omniglot
-from metarun.tasks.published import published
+from metarun.tasks.pictures.published import published
 from metarun.wiring.build import build, build_optimizer, build_settings, build_source, start
 from metarun.wiring.instantiate import instantiate
 

@@ -12,8 +12,8 @@ from small import SmallConv, composed, few_shot
 from torch import nn
 
 from metarun.errors import UserError
-from metarun.tasks.feature_preparation import FeaturePreparation
-from metarun.tasks.preparation import preparation_by, preparation_of
+from metarun.tasks.preparing.feature_preparation import FeaturePreparation
+from metarun.tasks.preparing.preparation import preparation_by, preparation_of
 from metarun.tasks.sampling import FewShot
 from metarun.wiring.build import build_source
 from metarun.wiring.checking import check_values

@@ -1,0 +1,1 @@
+"""Reading pictures: folders, zips, lists, archives and pickles of a user's copy."""

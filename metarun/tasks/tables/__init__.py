@@ -1,0 +1,1 @@
+"""Reading tables: the file, its columns, missing cells and standardisation."""
