@@ -58,14 +58,20 @@ class Embedder:
         return vectors.float().cpu().clone()
 
     @cached_property
-    def digest(self) -> str:
-        """A hash of the weights, of the layers with their code, and of the preparation of the inputs."""
-        hashed = hashlib.sha256(repr((_RECIPE, self.width, self.facts, repr(self.module))).encode())
-        for code in sorted({_code_of(type(layer)) for layer in self.module.modules()}):
-            hashed.update(code.encode())
+    def weights(self) -> str:
+        """A hash of the weights and of the preparation of the inputs, which a checkpoint keeps."""
+        hashed = hashlib.sha256(repr((self.width, self.facts)).encode())
         for name, value in sorted([*self.module.named_parameters(), *self.module.named_buffers()], key=lambda each: each[0]):
             hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return hashed.hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the weights, of the preparation of the inputs, and of the layers with their code, for the cache."""
+        hashed = hashlib.sha256(repr((_RECIPE, self.weights, repr(self.module), torch.__version__)).encode())
+        for code in sorted({_code_of(type(layer)) for layer in self.module.modules()}):
+            hashed.update(code.encode())
         return hashed.hexdigest()
 
 
@@ -92,11 +98,11 @@ def features(
     once = {id(pool.images): pool.images for pool in images.pools.values()}  # splits may share one tensor
     embedded = {number: _embedded(pixels, backbone, batch_size) for number, pixels in once.items()}
     pools = {split: replace(pool, images=embedded[id(pool.images)]) for split, pool in images.pools.items()}
-    known = {"kind": "features", "images": images.fingerprint(), "weights": backbone.digest}
+    known = {"kind": "features", "images": images.fingerprint(), "weights": backbone.weights}
     of_images = preparation_by(images)
     prepared = None
     if isinstance(of_images, ImagePreparation):
-        prepared = FeaturePreparation(of_images, (backbone.width,), backbone.digest, backbone)
+        prepared = FeaturePreparation(of_images, (backbone.width,), backbone.weights, backbone)
     given = {name: value for name, value in {**sampling, "ways": ways, "queries": queries}.items() if value is not None}
     return replace(images, pools=pools, files=known, prepared=prepared, **{**given, "augment": False})
 
@@ -133,7 +139,7 @@ def _digest_of(pixels: Tensor) -> str:
 def _code_of(kind: type) -> str:
     """Return the name of a class of layers with its code, where the code is not torch's."""
     if kind.__module__.split(".")[0] == "torch":
-        return f"{kind.__module__}.{kind.__qualname__} {torch.__version__}"
+        return f"{kind.__module__}.{kind.__qualname__}"
     try:
         return f"{kind.__qualname__} {inspect.getsource(kind)}"
     except (OSError, TypeError):

@@ -143,7 +143,7 @@ def _compare_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 def _compare_features(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     said = differences(before["images"], now["images"])
     if before["weights"] != now["weights"]:
-        said.append("the weights or the code of the backbone of the features differ")
+        said.append("the weights of the backbone of the features differ")
     return said
 
 

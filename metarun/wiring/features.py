@@ -52,9 +52,9 @@ def with_network(preparation: Preparation, config: Mapping[str, Any], device: st
         raise UserError("the checkpoint has features as its inputs, and its config names no network for them; take another checkpoint.")
     x = draws.uniform(draws.key(0, "sample"), 4, *preparation.images.shape)
     embedder = _embedder(dict(config["task"]["backbone"]), x, config["seed"], device)
-    if embedder.digest != preparation.weights:
+    if embedder.weights != preparation.weights:
         raise UserError(
-            f"the weights or the code of the backbone {embedder.name} are not those of the training, so its features would be others; put "
+            f"the weights of the backbone {embedder.name} are not those of the training, so its features would be others; put "
             "the weights of the training back, or train the run again."
         )
     return dataclasses.replace(preparation, embed=embedder)

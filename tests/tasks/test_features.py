@@ -92,7 +92,7 @@ def test_splits_that_share_one_tensor_share_its_embeddings() -> None:
 def test_the_fingerprint_has_the_images_and_the_weights() -> None:
     before, now = (features(images=few_shot(), backbone=embedder(weight)).fingerprint() for weight in (1.0, 2.0))
     assert differences(before, before) == []
-    assert differences(before, now) == ["the weights or the code of the backbone of the features differ"]
+    assert differences(before, now) == ["the weights of the backbone of the features differ"]
     smaller = features(images=few_shot(side=4), backbone=Embedder(Sums(), 4, "Sums")).fingerprint()
     assert "pictures or classes differ" in differences(before, smaller)
 
@@ -105,6 +105,13 @@ def test_a_source_without_images_and_values_that_are_not_finite_are_refused(monk
 
 
 def test_a_changed_computation_gets_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = embedder().digest
-    monkeypatch.setattr(module_of_features, "_RECIPE", 99)
-    assert embedder().digest != before
+    """In the cache only: the features of a checkpoint stay usable after an update of torch or an edit of the module's code."""
+    before, weights = embedder().digest, embedder().weights
+    for name in ("_RECIPE", "_code_of"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module_of_features, name, 99 if name == "_RECIPE" else lambda kind: "other code")
+            assert embedder().digest != before
+            assert embedder().weights == weights
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "99")
+        assert embedder().digest != before

@@ -21,7 +21,7 @@ PORTION = 64
 class FeaturePreparation:
     """Turns pictures into the vectors that the source deals.
 
-    images: how the pictures are made. shape: of one vector, (width,). weights: the digest of the network (`Embedder.digest`).
+    images: how the pictures are made. shape: of one vector, (width,). weights: the digest of the network (`Embedder.weights`).
     embed: the network; None in a preparation from a checkpoint until `metarun.wiring.features` has built the network.
     """
 
