@@ -16,6 +16,8 @@ from metarun.errors import UserError
 from metarun.files.paths import expanded
 from metarun.files.writing import write_text, write_whole
 from metarun.network import BUFFER, FROZEN, RUNNING, network_of
+from metarun.wiring.around import Around, divided
+from metarun.wiring.instantiate import TARGET
 
 WEIGHTS, DESCRIPTION = "backbone.safetensors", "model.json"
 
@@ -29,6 +31,11 @@ NORMS = {
     "none": (None, "no statistics, only scale and shift, which nn.BatchNorm does not compute: replace it by a layer with these two"),
 }
 """norm -> the mode of the module that computes metarun's embeddings, None where no mode does; and the statistics in words."""
+NO_BATCH = {
+    False: "none, since the backbone has no batch normalisation that learns",
+    True: "those of the pretraining, in the file, since the backbone is frozen; call backbone.eval()",
+}
+"""The same for a network without batch normalisation that follows a norm, by whether it is frozen."""
 TRACKED = "; the running statistics in the file come from the training, and no score was measured with them"
 
 
@@ -99,17 +106,18 @@ def description(model: Model, backbone: nn.Module) -> dict[str, Any]:
     config = stored.config
     network = network_of(model.parts.algorithm)
     assert network is not None
-    node = {key: value for key, value in config["backbone"].items() if key not in ("_target_", "norm", "head_init")}
+    rest, around = divided(config["backbone"])
+    node = {key: value for key, value in rest.items() if key != TARGET}
     if "input_shape" in node:
         node["input_shape"] = list(model.shapes.inputs)
     width = getattr(backbone, "out_features", None)
     options = config.get("options") or {}
-    mode, statistics = NORMS[network.norm] if network.norms else ("eval", "none, since the backbone has no batch normalisation")
+    mode, statistics = NORMS[network.norm] if network.norms else ("eval", NO_BATCH[around.frozen])
     statistics += TRACKED if mode == "train" else ""
     return {
         "metarun": metarun.__version__,
         "weights": WEIGHTS,
-        "backbone": {"class": config["backbone"]["_target_"], "arguments": node, "mode": mode},
+        "backbone": {"class": config["backbone"]["_target_"], "arguments": node, "mode": mode, **_pretrained(around)},
         "input_shape": list(model.shapes.inputs),
         "out_features": width if isinstance(width, int) else None,
         "inputs": {**(stored.preparation or {"kind": "arrays"}), **_told(stored.preparation)},
@@ -121,6 +129,13 @@ def description(model: Model, backbone: nn.Module) -> dict[str, Any]:
         "step": stored.step,
         "config": config,
     }
+
+
+def _pretrained(around: Around) -> dict[str, Any]:
+    """Return the keys of a pretrained backbone that are set: the removed layers, the scale of the channels, and facts about the weights."""
+    without = [around.without] if isinstance(around.without, str) else around.without
+    said = {"without": without, "mean": around.mean, "std": around.std, "pretrained_on": around.pretrained_on, "license": around.license}
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _told(preparation: Mapping[str, Any]) -> dict[str, str]:

@@ -14,12 +14,13 @@ from small import SmallConv, composed, few_shot
 from small_runs import CONV, SHORT, image_config
 
 from metarun import draws
-from metarun.commands.export import DESCRIPTION, NORMS, WEIGHTS, backbone_of, export, weights_of
+from metarun.commands.export import DESCRIPTION, NORMS, WEIGHTS, _pretrained, backbone_of, export, weights_of
 from metarun.commands.model import Model, load
 from metarun.commands.train import train
 from metarun.errors import UserError
 from metarun.layers.norm import MODES, NormPass
 from metarun.network import network_of, running_statistics
+from metarun.wiring.around import Around
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,3 +132,13 @@ def test_the_documented_lines_read_an_export(tmp_path: Path, monkeypatch: pytest
         names: dict[str, Any] = {"x": x}
         exec(block, names)
         torch.testing.assert_close(names["z"].detach(), embedded(model, x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pretrained_backbone_has_its_removed_layers_and_the_scale_of_its_channels_and_no_argument_of_metaruns():
+    assert _pretrained(Around(frozen=True, without="fc", mean=[0.5], std=[0.25], license="mit")) == {
+        "without": ["fc"],
+        "mean": [0.5],
+        "std": [0.25],
+        "license": "mit",
+    }
+    assert _pretrained(Around()) == {}
