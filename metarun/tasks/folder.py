@@ -117,7 +117,8 @@ def _read(found: ClassFolders, request: _Request, left_out: Mapping[str, Mapping
     before = {name: str(why) for name, why in left_out.get("files", {}).items() if name in set(found.names)}
     plan, said = _planned(found.hiding(before), request), list[str]()
     if plan.said and len(found.names) > READ:
-        raise UserError(together(plan.said))
+        unread = f"metarun has not read the {len(found.names):,} images yet; unreadable ones are named when the sizes fit."
+        raise UserError(f"{together(plan.said)}\n{unread}")
     try:
         images, unreadable = try_images(found.files, size=request.shape[-1], channels=request.shape[0], name="folder")
     except UserError as error:
@@ -125,7 +126,7 @@ def _read(found: ClassFolders, request: _Request, left_out: Mapping[str, Mapping
     bad = {name: unreadable[path] for name, path in zip(found.names, found.files.names, strict=True) if path in unreadable}
     if new := bad.keys() - before.keys():
         plan = _planned(found.hiding(bad.keys() | before.keys()), request)
-        shown = {path: why for path, why in unreadable.items() if found.names[found.files.names.index(path)] in new}
+        shown = {path: unreadable[path] for name, path in zip(found.names, found.files.names, strict=True) if name in new}
         said = [] if request.skip_bad else [complaint(found.files, shown, "task.skip_bad=true")]
     if said := [*said, *plan.said]:
         raise UserError(together(said))
