@@ -80,7 +80,8 @@ def complaints(keys: Mapping[str, Any], split: str, counts: Sequence[tuple[str, 
         )
     small = [(name, count) for name, count in counts if count < shape.needed]
     if small:
-        said.append(_too_small(keys, split, small, skip))
+        remain = len(counts) - len(small) >= LEAST["ways"]  # else a flag that leaves them out would not help
+        said.append(_too_small(keys, split, small, skip if remain else ""))
     return said
 
 

@@ -32,8 +32,8 @@ def test_windows_stay_inside_the_picture_and_keep_the_stated_area_and_shape() ->
     assert float((width * height).max()) > 0.97
     inside = (width < 1) & (height < 1)
     ratio = (width / height)[inside]
-    assert 1 / SHAPE - 1e-5 <= float(ratio.min()) < 0.78
-    assert 1.28 < float(ratio.max()) <= SHAPE + 1e-5
+    assert 1 / SHAPE - 1e-5 <= float(ratio.min()) < 0.79
+    assert 1.26 < float(ratio.max()) <= SHAPE + 1e-5
     assert abs(float((window[:, 0, 0] < 0).float().mean()) - 0.5) < 0.02
     assert pytest.approx((float(brightness.min()), float(brightness.max())), abs=1e-3) == (1 - BRIGHTNESS, 1 + BRIGHTNESS)
 
@@ -92,6 +92,6 @@ def test_one_picture_changes_differently_in_another_place_and_in_another_episode
 def test_the_changes_of_the_first_episode_are_pinned() -> None:
     """Other numbers would change the episodes of every run with augmentation."""
     window, brightness = drawn(draws.fold(torch.tensor(0), torch.arange(2)))
-    expected = [0.932256, -0.015293, 0.830342, 0.053074, -0.670587, 0.249764, 0.789684, -0.146838]
+    expected = [0.983186, -0.003796, 0.875704, 0.038883, -0.776749, 0.16927, 0.914701, -0.059554]
     assert window.flatten().tolist() == pytest.approx(expected, abs=1e-6)
-    assert brightness.tolist() == pytest.approx([0.716988, 1.009846], abs=1e-6)
+    assert brightness.tolist() == pytest.approx([0.858494, 1.004923], abs=1e-6)

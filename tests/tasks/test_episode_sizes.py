@@ -29,14 +29,21 @@ def test_what_fits_gives_no_complaint() -> None:
 
 
 def test_all_that_does_not_fit_is_said_with_the_smallest_class_first() -> None:
-    said = complaints(KEYS, "val", classes(19, 3, 20, 4), skip="task.skip_small=true")
+    ways = {**KEYS, "ways": 6}
+    said = complaints(ways, "val", classes(19, 3, 20, 4, 20), skip="task.skip_small=true")
     assert said == [
-        "the val split has 4 classes; 5 ways need more. Lower task.ways to 4 or less.",
+        "the val split has 5 classes; 6 ways need more. Lower task.ways to 5 or less.",
         (
             "3 val classes have too few images: 'c1' has 3, 'c3' has 4, 'c0' has 19; 5 shots + 15 queries need 20. "
             "Lower task.queries or task.shots, or leave these classes out with task.skip_small=true."
         ),
     ]
+
+
+def test_leaving_small_classes_out_is_advised_only_where_two_classes_remain() -> None:
+    for counts, helps in (((3, 20, 20), True), ((3, 20), False), ((3, 3), False)):
+        (said,) = complaints({**KEYS, "ways": 2}, "val", classes(*counts), skip="task.skip_small=true")
+        assert ("task.skip_small=true" in said) == helps
 
 
 def test_a_single_small_class_is_named_with_the_keys_of_its_split() -> None:
