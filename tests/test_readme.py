@@ -45,8 +45,11 @@ def fences(page: str, language: str) -> list[str]:
 
 
 def commands(block: str) -> list[list[str]]:
-    """Return the words after `metarun` of each line that begins so."""
-    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    """Return the words after `metarun` of each line that begins so, with the values of the block's own variables in their places."""
+    text = block.replace("\\\n", " ")
+    for name, value in reversed(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, flags=re.MULTILINE)):
+        text = text.replace(f"${name}", value)
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     return [words[1:] for words in lines if words[:1] == ["metarun"]]
 
 
@@ -64,13 +67,15 @@ COMPOSED = [
 ]
 RUN_BLOCKS = [commands(block) for block in re.findall(r"<!-- run -->\n```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)]
 EXAMPLES = dict(
-    re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```", README + PAGES["docs/extending.md"], flags=re.DOTALL | re.MULTILINE)
+    found
+    for page in ("README.md", "docs/extending.md", "docs/pretrained.md")
+    for found in re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```", PAGES[page], flags=re.DOTALL | re.MULTILINE)
 )
 
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """Write the example files of the README and of docs/extending.md into the working folder."""
+    """Write the example files of the README and of two pages into the working folder."""
     for name, text in EXAMPLES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")

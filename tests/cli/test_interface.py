@@ -65,7 +65,6 @@ def test_a_run_is_trained_resumed_scored_and_loaded_from_python_and_the_process_
         ([], {"algo": "maml,reptile"}, "algo has no option|several values|names no option"),
         ([], {"resume": "nowhere"}, "resume=.*no such run folder"),
     ],
-    ids=str,
 )
 def test_a_mistake_is_the_sentence_of_the_command_and_leaves_no_folder(here: Path, overrides: Any, keys: dict[str, Any], sentence: str):
     before = process()

@@ -168,7 +168,6 @@ def test_a_distribution_of_the_algorithms_own_needs_no_variance_and_another_one_
         (torch.rand(1, 1, 8, 8), [], "y has no labels"),
         (torch.rand(1, 1, 9, 9), ["a"], r"must have the shape \(1, 8, 8\)"),
     ],
-    ids=str,
 )
 def test_examples_that_do_not_fit_are_one_sentence(tmp_path: Path, x: torch.Tensor, y: object, sentence: str):
     with pytest.raises(UserError, match=sentence):
