@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict, read_write
 
 from metarun.cli.arguments import GROUPS, prepare
@@ -32,6 +34,8 @@ _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 """Text that Hydra reads as this text."""
 _WORDS = ("true", "false", "null", "nan", "inf", "on", "off", "yes", "no")
 """Text that Hydra reads as another value, in lower case."""
+_COMPOSING = threading.Lock()
+"""Hydra composes in global state, so one thread at a time does."""
 
 
 def train(overrides: Overrides = (), /, **keys: Any) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def _composed(command: str, words: list[str]) -> tuple[DictConfig, dict[str, Any
     prepared = prepare(command, words)
     check_options(prepared)
     try:
-        with initialize_config_module("metarun.configs", version_base="1.3"):
+        with _own_hydra(), initialize_config_module("metarun.configs", version_base="1.3"):
             cfg = compose(command, overrides=prepared, return_hydra_config=True)
         chosen, typed, folder = dict(cfg.hydra.runtime.choices), list(cfg.hydra.overrides.task), str(cfg.hydra.run.dir)
     except Exception as error:
@@ -120,10 +124,23 @@ def _composed(command: str, words: list[str]) -> tuple[DictConfig, dict[str, Any
     return cfg, chosen, typed, folder
 
 
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Let one thread at a time compose, beside a Hydra that the caller's program has initialised; that one is put back."""
+    with _COMPOSING:
+        of_caller, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+        try:
+            yield
+        finally:
+            GlobalHydra.instance().hydra = of_caller
+
+
 def _words(overrides: Overrides, keys: Mapping[str, Any]) -> list[str]:
     """Return the words of a command line; UserError for a flag and for what is no override."""
     if isinstance(overrides, str):
         raise UserError(f"give the overrides as a list, ['{overrides}'], or as keyword arguments.")
+    if not isinstance(overrides, Iterable):
+        raise UserError(f"the overrides are a {type(overrides).__name__}; give them as a list or a mapping, or as keyword arguments.")
     words: list[str] = []
     for given in (overrides, keys):
         if isinstance(given, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,8 @@ class Model:
 
         Raises UserError for examples that cannot be read, and for more classes than the head of the model has.
         """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise UserError(f"seed={seed!r} should be a whole number.")
         classes, targets, flat = self._labels(y)
         inputs = self.preparation.inputs(x)
         if len(inputs) != len(targets):
@@ -132,7 +134,7 @@ class Model:
             mask = torch.ones(len(inputs), dtype=torch.bool) if targets.shape[1] > len(classes) else None
             numbers = torch.full((targets.shape[1],), -1) if traits_of(self.parts.algorithm).class_numbers else None
         support = self._placed(Examples(inputs, targets, mask, numbers))
-        key = draws.key(seed, "evaluate", "test", 0).to(self.parts.device.name)
+        key = draws.key(int(seed), "evaluate", "test", 0).to(self.parts.device.name)
         with self._computing(f"the adaptation to {len(inputs)} examples", "give fewer examples"):
             adapted = self.trained.algorithm.adapt(self.trained.params, self.trained.state, support, key)
         return Predictor(self, adapted, classes, flat)
@@ -262,7 +264,7 @@ def stands_alone(model: Model) -> bool:
 
 def _plain_labels(y: Any) -> list[Hashable]:
     """Return labels as hashable values; UserError for other values."""
-    if isinstance(y, (str, bytes, Mapping)) or not hasattr(y, "__iter__"):
+    if isinstance(y, (str, bytes, Mapping, Set)) or not hasattr(y, "__iter__"):
         raise UserError(f"y is a {type(y).__name__}; give a list or an array with a label for each example.")
     labels = y.tolist() if isinstance(y, (np.ndarray, Tensor)) else list(y)
     labels = [label.item() if isinstance(label, (np.generic, Tensor)) and label.ndim == 0 else label for label in labels]
@@ -271,9 +273,19 @@ def _plain_labels(y: Any) -> list[Hashable]:
             hash(label)
         except TypeError:
             raise UserError(f"label {number} of y is a {type(label).__name__}; a label must be a hashable value, such as a name.") from None
+        if not _equals_itself(label):
+            raise UserError(f"label {number} of y is {label}, which marks a missing value; give each example a label.")
     if not labels:
         raise UserError("y has no labels; give at least one example.")
     return labels
+
+
+def _equals_itself(label: Hashable) -> bool:
+    """Return False for NaN, and for pandas' NaT and NA: two of them would be two classes."""
+    try:
+        return bool(label == label)
+    except TypeError:  # NA has no truth value
+        return False
 
 
 def _name(model: Model) -> str:

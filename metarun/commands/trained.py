@@ -40,6 +40,8 @@ def load_members(named: Any, best: int = 1, trust: Any = ()) -> tuple[list[Path]
     Raises UserError for an empty list, for a run that has not kept so many, for members of different algorithms or backbones, for a
     file that `checkpoint.load` refuses, and for a config that `metarun.wiring.stored.accepted` refuses.
     """
+    if isinstance(best, bool) or not isinstance(best, int) or best < 1:
+        raise UserError(f"best={best!r} should be a whole number from 1.")
     names = list(named) if isinstance(named, (list, tuple)) else [named]
     if not names:
         raise UserError("checkpoint=[] names no run; give one run, or a list of runs to score as an ensemble.")

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 import metarun
@@ -58,6 +60,7 @@ def test_a_run_is_trained_resumed_scored_and_loaded_from_python_and_the_process_
     [
         (["algo=nope"], {}, "algo has no option 'nope'"),
         ("algo=maml", {}, r"give the overrides as a list, \['algo=maml'\]"),
+        (None, {}, "the overrides are a NoneType"),
         (["-m"], {}, "'-m' is not of the form key=value"),
         ([], {"steps": "many"}, "steps='many' should be a whole number"),
         ({"task.shotz": 3}, {}, "no key 'task.shotz'. Did you mean 'task.shots'"),
@@ -79,6 +82,26 @@ def test_values_of_python_arrive_as_they_are():
     words = _words({f"+own{place}": value for place, value in enumerate([*values, Path("a b/c")])}, {})
     cfg = _composed("train", words)[0]
     assert [cfg[f"own{place}"] for place in range(len(words))] == [*values, "a b/c"]
+
+
+def test_threads_compose_one_after_the_other_and_the_hydra_of_the_caller_stays():
+    sentences: list[str] = []
+
+    def mistake() -> None:
+        with pytest.raises(UserError) as caught:
+            metarun.train(steps="many")
+        sentences.append(str(caught.value))
+
+    with initialize_config_module("metarun.configs", version_base="1.3"):
+        own = GlobalHydra.instance().hydra
+        threads = [Thread(target=mistake) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert GlobalHydra.instance().hydra is own
+    assert len(sentences) == 4
+    assert all("steps='many'" in each for each in sentences)
 
 
 def test_numbers_of_numpy_and_mappings_of_a_group_become_words():

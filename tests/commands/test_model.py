@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -166,12 +167,28 @@ def test_a_distribution_of_the_algorithms_own_needs_no_variance_and_another_one_
         (torch.rand(1, 1, 8, 8), "a", "y is a str"),
         (torch.rand(1, 1, 8, 8), [["a"]], "label 0 of y is a list"),
         (torch.rand(1, 1, 8, 8), [], "y has no labels"),
+        (torch.rand(2, 1, 8, 8), [1.0, math.nan], "label 1 of y is nan, which marks a missing value"),
+        (torch.rand(2, 1, 8, 8), np.array([math.nan, math.nan]), "label 0 of y is nan"),
+        (torch.rand(2, 1, 8, 8), {"a", "b"}, "y is a set"),
         (torch.rand(1, 1, 9, 9), ["a"], r"must have the shape \(1, 8, 8\)"),
     ],
 )
 def test_examples_that_do_not_fit_are_one_sentence(tmp_path: Path, x: torch.Tensor, y: object, sentence: str):
     with pytest.raises(UserError, match=sentence):
         on_images(tmp_path, "algo=protonet").adapt(x, y)
+
+
+@pytest.mark.parametrize("seed", ["3", 0.5, None, True])
+def test_a_seed_is_a_whole_number(tmp_path: Path, seed: Any):
+    with pytest.raises(UserError, match=r"seed=.* should be a whole number"):
+        on_images(tmp_path, "algo=protonet").adapt(torch.rand(2, 1, 8, 8), ["a", "b"], seed)
+
+
+@pytest.mark.parametrize("best", [0, -1, "5", 1.5, True])
+def test_a_number_of_checkpoints_is_a_whole_number(tmp_path: Path, best: Any):
+    on_images(tmp_path, "algo=protonet")
+    with pytest.raises(UserError, match=r"best=.* should be a whole number from 1"):
+        load(tmp_path, best=best)
 
 
 def test_the_draws_of_an_adaptation_depend_on_its_seed_alone(tmp_path: Path):

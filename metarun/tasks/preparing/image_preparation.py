@@ -108,7 +108,7 @@ class ImagePreparation:
 
     def _prepared(self, values: Any) -> Tensor:
         """Return prepared pictures (B, *shape), checked."""
-        x = torch.as_tensor(values)
+        x = torch.as_tensor(values).detach()
         x = (x[None] if x.dim() == 3 else x).to(torch.float32)
         if tuple(x.shape[1:]) != self.shape or not len(x):
             raise UserError(
@@ -132,6 +132,8 @@ def _several(x: Any) -> Any:
         return [x]
     if isinstance(x, Mapping) or not isinstance(x, (Iterable, Tensor)):
         raise UserError(f"x is a {type(x).__name__}; give pictures as a list of paths or images, as an array or as a tensor.")
+    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "OU":  # paths, or images of Pillow's
+        return x.tolist()
     if isinstance(x, (np.ndarray, Tensor)) and x.ndim < 3:
         raise UserError(f"x has shape {tuple(x.shape)}; it must have an axis of examples before those of a picture.")
     return x

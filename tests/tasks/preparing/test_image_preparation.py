@@ -44,7 +44,8 @@ def test_pictures_in_every_form_become_the_values_that_the_source_deals(tmp_path
             wanted = pool.values(torch.arange(3 * place, 3 * place + 3))
             own = sorted(paths[3 * names[name] : 3 * names[name] + 3])
             lazily = [Image.open(path) for path in own]
-            for given in (own, [str(path) for path in own], [path.read_bytes() for path in own], lazily):
+            arrays = (np.array(list(map(str, own))), np.array(own, dtype=object))
+            for given in (own, [str(path) for path in own], *arrays, [path.read_bytes() for path in own], lazily):
                 torch.testing.assert_close(prepared.inputs(given), wanted, rtol=0, atol=0)
             assert [image.size for image in lazily if image.format == "JPEG"] == [(300, 200)], "the user's images stay as they are"
             for image in lazily:
@@ -77,6 +78,7 @@ def test_floats_of_the_networks_shape_pass_through():
     torch.testing.assert_close(prepared.inputs(values), values, rtol=0, atol=0)
     torch.testing.assert_close(prepared.inputs(list(values.numpy())), values, rtol=0, atol=0)
     torch.testing.assert_close(prepared.inputs(values[0]), values[:1], rtol=0, atol=0)
+    assert not prepared.inputs(values.clone().requires_grad_()).requires_grad
 
 
 @pytest.mark.parametrize(
