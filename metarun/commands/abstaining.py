@@ -85,9 +85,9 @@ class Abstention(NamedTuple):
 
 
 def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
-    """Return the threshold that rejects `rate` of the queries of validation classes with known pictures.
+    """Return the threshold that rejects `rate` of the queries of validation classes with known images.
 
-    shots: the numbers of known pictures of the support classes. The episodes have these sizes where the data of the training are there;
+    shots: the numbers of known images of the support classes. The episodes have these sizes where the data of the training are there;
     else they have the sizes that the training stored in its run folder. Raises UserError where there is neither.
     """
     notes: list[str] = []
@@ -95,7 +95,7 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
         pool = _validation_pool(model, notes)
         with Progress(EPISODES) as progress:
             found = calibrate(_taking_prepared(model), pool, shots, EPISODES, progress.update)
-        why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 pictures each"
+        why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 images each"
     except UserError as error:
         found, why = None, str(error).rstrip(".")
     if found is not None:
@@ -110,7 +110,7 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
         )
     wanted = (len(shots), sum(shots) / len(shots))
     if wanted != (found.ways, found.shots):
-        notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} pictures; the nearest stored calibration is taken"]
+        notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} images; the nearest stored calibration is taken"]
     return Abstention(rate, choose(found, rate), found, "stored by the training", tuple(notes))
 
 
@@ -139,7 +139,7 @@ def _run_of(path: Path) -> Path:
 
 
 def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] | None, folder: Path) -> None:
-    """Store calibrations of the best checkpoint of a finished training of pictures in its run folder.
+    """Store calibrations of the best checkpoint of a finished training of images in its run folder.
 
     Together they take about as long as one validation. A calibration that is impossible is logged, since the training itself is complete.
     """

@@ -30,14 +30,14 @@ _MOST_BYTES = 32 << 20
 
 
 class Adapts(Protocol):
-    """A model that adapts to labelled pictures."""
+    """A model that adapts to labelled images."""
 
     def adapt(self, x: Any, y: Sequence[Any]) -> Any:
         """Return an object whose `outputs(x)` gives logits (B, N), for the classes in the order of their first labels."""
 
 
 class _Sizes(NamedTuple):
-    """The sizes of all episodes. shots: of each of the classes with known pictures. queries: of each class."""
+    """The sizes of all episodes. shots: of each of the classes with known images. queries: of each class."""
 
     shots: list[int]
     foreign: int
@@ -47,10 +47,10 @@ class _Sizes(NamedTuple):
 def calibrate(
     model: Adapts, pool: ClassPool, shots: Sequence[int], episodes: int = EPISODES, progress: Callable[[int], None] = lambda done: None
 ) -> Calibration | None:
-    """Return the scores of validation queries of known and of foreign classes; None where fewer than 3 classes have 2 pictures or more.
+    """Return the scores of validation queries of known and of foreign classes; None where fewer than 3 classes have 2 images or more.
 
-    pool: the validation classes; of copies of one class, such as turned ones, the first counts. shots: the number of known pictures of each
-    class of the support set. Where the validation classes are too few, the episodes have fewer ways; where a class has too few pictures, it
+    pool: the validation classes; of copies of one class, such as turned ones, the first counts. shots: the number of known images of each
+    class of the support set. Where the validation classes are too few, the episodes have fewer ways; where a class has too few images, it
     has fewer shots. progress: called with the number of episodes done.
     """
     first = {origin: place for place, origin in reversed(list(enumerate(pool.origins or pool.names))) if pool.counts[place] > 1}
@@ -80,7 +80,7 @@ def _sizes(pool: ClassPool, classes: Sequence[int], shots: Sequence[int]) -> _Si
 
 
 def _deal(pool: ClassPool, classes: Sequence[int], sizes: _Sizes, key: Tensor, episode: int) -> tuple[list[int], list[int], list[int]]:
-    """Return the rows of the known pictures, their labels, and the rows of the queries, class by class, those of known classes first."""
+    """Return the rows of the known images, their labels, and the rows of the queries, class by class, those of known classes first."""
     support, labels, queries = list[int](), list[int](), list[int]()
     ways = len(sizes.shots)
     chosen = draws.distinct(draws.fold(key, "classes"), ways + sizes.foreign, torch.tensor(len(classes))).tolist()
@@ -107,7 +107,7 @@ def store(calibrations: Sequence[Calibration], step: int, folder: Path) -> None:
 def stored(folder: Path, step: int, shots: Sequence[int]) -> Calibration | None:
     """Return a calibration in a run folder, which a stranger may have written; None without one for the checkpoint of this step.
 
-    shots: the number of known pictures of each class. The calibration is the one of the nearest ways and shots, by their ratios.
+    shots: the number of known images of each class. The calibration is the one of the nearest ways and shots, by their ratios.
     """
     try:
         with open_to_read(folder / FILE) as file:

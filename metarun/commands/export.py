@@ -139,7 +139,7 @@ def _pretrained(around: Around) -> dict[str, Any]:
 
 
 def _told(preparation: Mapping[str, Any]) -> dict[str, str]:
-    """Return in words how pictures become inputs; nothing for other inputs."""
+    """Return in words how images become inputs; nothing for other inputs."""
     if preparation.get("kind") != "images":
         return {}
     how = "turned upright by EXIF, blended onto white, the shorter side resized to `size` (Lanczos), the centre cropped, divided by 255"

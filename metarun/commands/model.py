@@ -242,7 +242,7 @@ class Predictor:
 
     def _parts(self, x: Any) -> Iterator[Tensor]:
         """Yield the prepared inputs in parts that fit into memory; in one part where the outputs depend on all inputs."""
-        pictures = getattr(self.model.preparation, "images", None)  # a run on features decodes pictures first
+        pictures = getattr(self.model.preparation, "images", None)  # a run on features decodes images first
         shapes = (self.model.shapes.inputs, getattr(pictures, "shape", ()))
         size = max(1, VALUES // max(math.prod(shape) for shape in shapes))
         if not stands_alone(self.model):

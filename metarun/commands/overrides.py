@@ -156,7 +156,7 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
 def _as_trained(task: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys of training episodes under which other shots or queries of an evaluation leave these episodes as they were.
 
-    Pictures do not change at random, so that `split=train` scores the pictures of the files.
+    Images do not change at random, so that `split=train` scores the images of the files.
     """
     sizes = [name for name in ("shots", "queries") if task.get(name) != stored.get(name) and task.get(f"train_{name}", 0) is None]
     trained = {f"train_{name}": stored.get(f"train_{name}") or stored.get(name) for name in sizes}

@@ -1,4 +1,4 @@
-"""What `metarun predict` does, from a plain config to predictions: labels for pictures, or the targets of the rows of a table."""
+"""What `metarun predict` does, from a plain config to predictions: labels for images, or the targets of the rows of a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarun.tasks.preparing.table_preparation import TablePreparation
 
 
 class Places(NamedTuple):
-    """Where the predictions go: a CSV file, the page of pictures, and the report."""
+    """Where the predictions go: a CSV file, the page of images, and the report."""
 
     rows: Path
     page: Path
@@ -41,7 +41,7 @@ def predict(config: dict[str, Any], folder: Path) -> float:
         found = predict_images(model, config, places.rows, places.page)
     else:
         raise UserError(
-            f"predict labels pictures and predicts tables, and {_named(model)} was trained on neither; use metarun.load in Python."
+            f"predict labels images and predicts tables, and {_named(model)} was trained on neither; use metarun.load in Python."
         )
     facts = {"checkpoint": [str(path) for path in model.paths], "step": model.members[0].step, "support": config["support"]}
     write_json(places.report, {**facts, "query": config["query"], **found.facts})
@@ -53,7 +53,7 @@ def places_of(out: str | None, folder: Path) -> Places:
     """Return where the predictions go; UserError for a file that exists, and for a name that is none of a CSV file."""
     rows = folder / "predictions.csv" if out is None else expanded(out)
     if rows.suffix.lower() != ".csv":
-        raise UserError(f"out={out} must end in .csv; the page of pictures gets the same name with .html.")
+        raise UserError(f"out={out} must end in .csv; the page of images gets the same name with .html.")
     if not rows.parent.is_dir():
         raise UserError(f"out={out}: there is no folder {rows.parent}; make it first.")
     places = Places(rows, rows.with_suffix(".html"), folder / "report.json")

@@ -1,4 +1,4 @@
-"""Labels for the user's pictures: read all of them, adapt to the known ones, label the others, and write the table and the page."""
+"""Labels for the user's images: read all of them, adapt to the known ones, label the others, and write the table and the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from metarun.tasks.preparing.feature_preparation import FeaturePreparation
 from metarun.tasks.preparing.image_preparation import ImagePreparation
 
 _THUMBNAIL, _QUALITY = 112, 80
-"""The side of a picture on the page, in pixels, and its JPEG quality."""
+"""The side of an image on the page, in pixels, and its JPEG quality."""
 
 _PART = 1024
 """Queries that are in floating point at one time, where a label does not depend on the other queries."""
@@ -35,7 +35,7 @@ _PART = 1024
 def predict_images(model: Model, config: Mapping[str, Any], rows: Path, page: Path) -> Found:
     """Label the queries, write the CSV file and the page, and return the result.
 
-    config: the keys support, query and abstain of `predict.yaml`. Raises UserError for pictures that cannot be read, all of them at once.
+    config: the keys support, query and abstain of `predict.yaml`. Raises UserError for images that cannot be read, all of them at once.
     """
     rate = config["abstain"]
     support = read_support(config["support"])
@@ -70,13 +70,13 @@ def predict_images(model: Model, config: Mapping[str, Any], rows: Path, page: Pa
 
 
 def outputs(model: Model, predictor: Predictor, pixels: Tensor) -> Tensor:
-    """Return the logits (M, N) of pictures, uint8 (M, C, H, W); UserError where some are not finite."""
+    """Return the logits (M, N) of images, uint8 (M, C, H, W); UserError where some are not finite."""
     parts = pixels.split(_PART if stands_alone(model) else max(1, len(pixels)))
     logits = torch.cat([predictor.outputs(unit_range(part)) for part in parts])
     if bad := int((~logits.isfinite()).any(dim=1).sum()):
         raise UserError(
-            f"the outputs for {bad} of the {len(logits)} query pictures are not finite numbers, so the adaptation to the known pictures "
-            "diverged; give other known pictures, or another checkpoint."
+            f"the outputs for {bad} of the {len(logits)} query images are not finite numbers, so the adaptation to the known images "
+            "diverged; give other known images, or another checkpoint."
         )
     return logits
 
@@ -101,7 +101,7 @@ def _sheet(lines: Sequence[str], queries: Sequence[Query], support: Pictures, qu
 
 
 def _thumbnails(pictures: Pictures, places: Sequence[int]) -> dict[int, bytes]:
-    """Return small JPEG files of some of the pictures, by their places, cropped as the network sees them."""
+    """Return small JPEG files of some of the images, by their places, cropped as the network sees them."""
     small = {}
     with reader(pictures.files) as read:
         for place in places:

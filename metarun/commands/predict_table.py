@@ -42,7 +42,7 @@ def predict_table(model: Model, config: Mapping[str, Any], path: Path) -> Found:
     prepared, task = model.preparation, model.members[0].config["task"]
     assert isinstance(prepared, TablePreparation)
     if config["abstain"] is not None:
-        raise UserError("abstain= rejects pictures of unknown classes, and this run predicts numbers; leave it out.")
+        raise UserError("abstain= rejects images of unknown classes, and this run predicts numbers; leave it out.")
     column, decimal = task.get("task_column"), task.get("decimal")
     support = read_rows(config["support"], "support", prepared, column, decimal)
     query = read_rows(config["query"], "query", prepared, column, decimal)

@@ -25,20 +25,20 @@ class Scored(NamedTuple):
 
 
 def told(queries: Sequence[Query], counts: Mapping[str, int]) -> str:
-    """Return how many queries each label got, as one line for a person. counts: class -> its known pictures."""
+    """Return how many queries each label got, as one line for a person. counts: class -> its known images."""
     labels = Counter(REJECTED if query.label is None else query.label for query in queries)
     common = labels.most_common(_NAMED)
     more = f" and {len(labels) - _NAMED} more labels" if len(labels) > _NAMED else ""
     listed = ", ".join(f"{label} {count:,}" for label, count in common)
-    known = f"{_counted(sum(counts.values()), 'known picture')} of {len(counts):,} classes"
-    return f"{_counted(len(queries), 'picture')} labelled from {known}: {listed}{more}"
+    known = f"{_counted(sum(counts.values()), 'known image')} of {len(counts):,} classes"
+    return f"{_counted(len(queries), 'image')} labelled from {known}: {listed}{more}"
 
 
 def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bool], abstains: bool) -> Scored:
     """Return the scores of the queries whose class is known.
 
     A query of a support class is right where it has the label of its class. A query of another class is right where it is rejected.
-    copies: whether a query is one of the known pictures; these do not count. abstains: whether queries can be rejected.
+    copies: whether a query is one of the known images; these do not count. abstains: whether queries can be rejected.
     """
     counted = [query for query, copied in zip(queries, copies, strict=True) if query.truth is not None and not copied]
     true = [query for query in counted if query.truth in classes]
@@ -46,21 +46,21 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
     lines, facts = list[str](), dict[str, Any]()
     if any(copies):
         facts["copies"] = sum(copies)
-        which = "1 query is a known picture too; no score counts it"
-        lines.append(which if sum(copies) == 1 else f"{sum(copies):,} queries are known pictures too; no score counts them")
+        which = "1 query is a known image too; no score counts it"
+        lines.append(which if sum(copies) == 1 else f"{sum(copies):,} queries are known images too; no score counts them")
     accuracy = None
     if true:
         accuracy, facts["accuracy"], said = _share([query.label == query.truth for query in true])
-        covers = "the interval covers further pictures of these classes with these known pictures, and no other classes"
-        lines.append(f"accuracy {said} of {_counted(len(true), 'query picture')} with a label of a known class; {covers}")
+        covers = "the interval covers further images of these classes with these known images, and no other classes"
+        lines.append(f"accuracy {said} of {_counted(len(true), 'query image')} with a label of a known class; {covers}")
     if abstains and true:
         _, facts["true_rejected"], said = _share([query.label is None for query in true])
-        lines.append(f"rejected: {said} of {_counted(len(true), 'query picture')} of known classes")
+        lines.append(f"rejected: {said} of {_counted(len(true), 'query image')} of known classes")
     if foreign:
         _, facts["foreign_rejected"], said = _share([query.label is None for query in foreign])
         others = len({query.truth for query in foreign})
-        what = f"{_counted(len(foreign), 'query picture')} of {others:,} other class{'' if others == 1 else 'es'}"
-        lines.append(f"rejected: {said} of {what}" if abstains else f"{what} cannot be right; abstain=0.05 looks for such pictures")
+        what = f"{_counted(len(foreign), 'query image')} of {others:,} other class{'' if others == 1 else 'es'}"
+        lines.append(f"rejected: {said} of {what}" if abstains else f"{what} cannot be right; abstain=0.05 looks for such images")
     return Scored(lines, facts, accuracy)
 
 

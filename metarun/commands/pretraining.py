@@ -11,7 +11,7 @@ from metarun.tasks.pictures.published import class_words
 from metarun.types import TaskSource, WithOrigins
 
 SHARED = {"cub": "imagenet"}
-"""Data sets whose pictures are partly those of another one. The page of CUB-200-2011 (https://www.vision.caltech.edu/datasets/cub_200_2011)
+"""Data sets whose images are partly those of another one. The page of CUB-200-2011 (https://www.vision.caltech.edu/datasets/cub_200_2011)
 warns of ImageNet."""
 
 SHOWN = 5
@@ -22,7 +22,7 @@ def pretraining_of(config: Mapping[str, Any], source: TaskSource, split: str) ->
     """Return what the config says about the weights of its backbones; None where it says nothing.
 
     The result has "pretrained_on" and "license" (text or None), and about the classes of the split: "contained", the names of the data
-    sets whose classes the pretraining set contains; "sharing", those with pictures in common; and "named", the classes with the name of a
+    sets whose classes the pretraining set contains; "sharing", those with images in common; and "named", the classes with the name of a
     class of the pretraining set. metarun knows 651 of the names of ImageNet, so there may be more of the last ones.
     """
     nodes = list(_backbones(config))
@@ -50,7 +50,7 @@ def lines(found: Mapping[str, Any] | None) -> list[str]:
     if found["contained"]:
         said.append(f"{seen}, which contains the {kind} of {_listed(found['contained'])}; a score on them says little about new classes.")
     elif found["sharing"]:
-        said.append(f"{seen}, which shares pictures with {_listed(found['sharing'])}; a score on them says less about new classes.")
+        said.append(f"{seen}, which shares images with {_listed(found['sharing'])}; a score on them says less about new classes.")
     elif found["named"]:
         names = [name.rsplit("/", 1)[-1] for name in found["named"]]
         said.append(

@@ -1,4 +1,4 @@
-"""The contact sheet of a prediction: one HTML file with all it needs, the known pictures above, the labelled ones below.
+"""The contact sheet of a prediction: one HTML file with all it needs, the known images above, the labelled ones below.
 
 Every text of the user's goes through `html.escape`. The page states a policy under which a browser runs no script and fetches nothing.
 """
@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_QUERIES, MOST_SUPPORT, MOST_SHOTS = 600, 300, 10
-"""Pictures of the page: queries, known ones, and known ones of each class. The page says how many it leaves out."""
+"""Images of the page: queries, known ones, and known ones of each class. The page says how many it leaves out."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query picture. label: the predicted class; None where it was rejected. truth: its class, None where it is unknown."""
+    """A query image. label: the predicted class; None where it was rejected. truth: its class, None where it is unknown."""
 
     name: str
     label: str | None
@@ -32,14 +32,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Shown:
-    """The pictures of a page by their places: label -> queries, the least certain ones first, and class -> known pictures."""
+    """The images of a page by their places: label -> queries, the least certain ones first, and class -> known images."""
 
     queries: Mapping[str | None, Sequence[int]]
     support: Mapping[str, Sequence[int]]
 
 
 def choose(queries: Sequence[Query], labels: Sequence[str], classes: Sequence[str]) -> Shown:
-    """Choose the pictures of the page. labels: the class of each known picture. classes: in the order of the page.
+    """Choose the images of the page. labels: the class of each known image. classes: in the order of the page.
 
     Each label gets an equal share of the page; a label that needs less leaves the rest to the others.
     """
@@ -63,7 +63,7 @@ def choose(queries: Sequence[Query], labels: Sequence[str], classes: Sequence[st
 class Sheet:
     """The content of a page.
 
-    lines: what the command prints. labels: the class of each known picture. *_jpegs: the picture at each place of `shown`.
+    lines: what the command prints. labels: the class of each known image. *_jpegs: the image at each place of `shown`.
     rejected: the label of rejected queries.
     """
 
@@ -79,11 +79,11 @@ class Sheet:
     def html(self) -> str:
         """Return the page."""
         total, drawn = len(self.queries), sum(map(len, self.shown.queries.values()))
-        left = f" The page shows {drawn:,} of {total:,} pictures; the CSV file has all." if drawn < total else ""
+        left = f" The page shows {drawn:,} of {total:,} images; the CSV file has all." if drawn < total else ""
         paragraphs = "".join(f'<p dir="auto">{_text(line)}</p>' for line in self.lines)
         body = (
-            f'<h1 dir="auto">{_text(self.title)}</h1>{paragraphs}<h2>Known pictures</h2>{self._known()}<h2>Predictions</h2>'
-            f"<p>Below each picture: its label and the probability of the label, least certain first.{left}</p>{self._predictions()}"
+            f'<h1 dir="auto">{_text(self.title)}</h1>{paragraphs}<h2>Known images</h2>{self._known()}<h2>Predictions</h2>'
+            f"<p>Below each image: its label and the probability of the label, least certain first.{left}</p>{self._predictions()}"
         )
         return f"{_HEAD}<title>{_text(self.title)}</title><style>{_STYLE}</style></head><body><main>{body}</main></body></html>\n"
 

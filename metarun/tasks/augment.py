@@ -1,13 +1,13 @@
 """Random changes of training photographs: another crop, a mirror image, another brightness.
 
-The draws are a pure function of the episode's key and of the place of the picture in the episode. So episode n of a run has the same
-pictures whenever it is dealt, alone or in a batch, before a stop or after it.
+The draws are a pure function of the episode's key and of the place of the image in the episode. So episode n of a run has the same
+images whenever it is dealt, alone or in a batch, before a stop or after it.
 
 Differences from torchvision's `RandomResizedCrop` (Inception's crop, Szegedy et al. 2015), `RandomHorizontalFlip` and `ColorJitter`:
 
-- The crop is cut from the picture of the episode, whose centre was cropped before, and not from the file.
+- The crop is cut from the image of the episode, whose centre was cropped before, and not from the file.
 - The crop has between `LEAST` and all of the area; torchvision's default begins at 0.08 of the area, which leaves 24 of 84 pixels a side.
-- Area and shape are drawn once. A side that is longer than the picture is shortened. torchvision draws again, then takes the centre.
+- Area and shape are drawn once. A side that is longer than the image is shortened. torchvision draws again, then takes the centre.
 - Edges of the crop lie between pixels too. Resizing is bilinear; it never shrinks, so it needs no antialiasing.
 """
 
@@ -26,7 +26,7 @@ LEAST = 0.6
 SHAPE = 4 / 3
 """Crops are from 1/SHAPE to SHAPE times as wide as high (torchvision's default)."""
 BRIGHTNESS = 0.2
-"""Pictures are multiplied by 1 - BRIGHTNESS to 1 + BRIGHTNESS."""
+"""Images are multiplied by 1 - BRIGHTNESS to 1 + BRIGHTNESS."""
 
 
 def augmented(images: Tensor, keys: Tensor) -> Tensor:
@@ -45,8 +45,8 @@ def augmented(images: Tensor, keys: Tensor) -> Tensor:
 def drawn(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Return the window (B, 2, 2) and the brightness (B,) of each key (B,).
 
-    window: for x and for y, half the length of the crop and its centre, where the picture reaches from -1 to 1. A negative length of x
-    mirrors the picture.
+    window: for x and for y, half the length of the crop and its centre, where the image reaches from -1 to 1. A negative length of x
+    mirrors the image.
     """
     area, shape, left, top, mirror, light = draws.uniform(keys, 6).unbind(dim=-1)
     area = LEAST + (1 - LEAST) * area

@@ -72,7 +72,7 @@ def of_table(path: Path, rows: int, tasks: int) -> Fingerprint:
 
 
 def of_pools(pools: Mapping[str, ClassPool]) -> Fingerprint:
-    """Return the fingerprint of pictures in memory: classes, counts, and a digest of a sample of the pictures of each split."""
+    """Return the fingerprint of images in memory: classes, counts, and a digest of a sample of the images of each split."""
     hashed, count = hashlib.sha256(), 0
     for split, pool in sorted(pools.items()):
         total = sum(pool.counts)
@@ -131,8 +131,8 @@ def _compare_table(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 def _compare_pictures(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if now["count"] != before["count"]:
-        return [f"{now['count']:,} pictures instead of {int(before['count']):,}"]
-    return ["pictures or classes differ"] if now["digest"] != before["digest"] else []
+        return [f"{now['count']:,} images instead of {int(before['count']):,}"]
+    return ["images or classes differ"] if now["digest"] != before["digest"] else []
 
 
 def _compare_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ class FewShot:
     augment: whether training episodes, support and query, have randomly changed images (`metarun.tasks.augment`).
     used: the splits whose episodes must be possible. Another split whose classes do not suffice is refused when it is dealt.
     data: the name of the data set. The names of `origins` begin with this name. files: the fingerprint of the files behind the images;
-        None where no files are behind them. prepared: how raw pictures become the vectors of the pools (`metarun.tasks.preparing`);
+        None where no files are behind them. prepared: how raw images become the vectors of the pools (`metarun.tasks.preparing`);
         None where the pools hold images. chosen: the values that the source chose for keys that the user left at null.
     """
 
@@ -101,7 +101,7 @@ class FewShot:
         return tuple(dict.fromkeys(f"{self.data}/{name}" if self.data else name for name in names))
 
     def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of the files; that of the pictures in memory where no files are behind them."""
+        """Return the fingerprint of the files; that of the images in memory where no files are behind them."""
         return of_pools(self.pools) if self.files is None else {**self.files, "name": self.data}
 
     def population(self, split: str) -> int:

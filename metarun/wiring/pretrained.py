@@ -36,7 +36,7 @@ SETS = {
     "laion": "laion",
     "openai": "openai-clip",
 }
-"""Words in timm's names of weights, and the set of pictures that they stand for."""
+"""Words in timm's names of weights, and the set of images that they stand for."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Calibrations on validation classes: which pictures they use, and what a file of a stranger may hold."""
+"""Calibrations on validation classes: which images they use, and what a file of a stranger may hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metarun.tasks.pool import ClassPool
 
 
 def pool(counts: Sequence[int], origins: Sequence[str] | None = None) -> ClassPool:
-    """Return pictures of one pixel whose value is 10 times the class plus the number of the picture."""
+    """Return images of one pixel whose value is 10 times the class plus the number of the image."""
     values = [10 * place + number for place, count in enumerate(counts) for number in range(count)]
     names = [str(place) for place in range(len(counts))]
     return ClassPool(torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 1, 1), counts, names, origins=origins)
@@ -58,7 +58,7 @@ def test_true_queries_are_of_known_classes_and_foreign_ones_are_not() -> None:
     for support, queries in model.episodes:
         assert sorted(map(len, support.values())) == [1, 1, 3]
         known = [value for values in support.values() for value in values]
-        assert len({*known, *queries}) == len(known) + len(queries), "no picture is known and asked"
+        assert len({*known, *queries}) == len(known) + len(queries), "no image is known and asked"
     assert len({support[0][0] // 10 for support, _ in model.episodes}) > 1
     assert {len(support[0]) for support, _ in model.episodes} == {1, 3}
 

@@ -158,7 +158,7 @@ def test_a_table_that_moved_and_changed_is_compared(
 
 
 def test_the_built_in_letters_have_a_fingerprint_too(maml_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pictures in memory: a change of the program that draws them is noticed."""
+    """Images in memory: a change of the program that draws them is noticed."""
     shutil.copytree(maml_run, tmp_path / "run")
     for name in ("last.pt", "best.pt"):
         stored = checkpoint.load(tmp_path / "run/checkpoints" / name)
@@ -169,7 +169,7 @@ def test_the_built_in_letters_have_a_fingerprint_too(maml_run: Path, tmp_path: P
     evaluate(tmp_path / "run", tmp_path / "eval")
     lines = said(capsys)
     assert len(lines) == 2
-    assert all("pictures or classes differ" in line for line in lines)
+    assert all("images or classes differ" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Labels for pictures: those of an evaluation on the same episode, with and without the data of the training."""
+"""Labels for images: those of an evaluation on the same episode, with and without the data of the training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cases(picture_run: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Return known pictures and queries of test classes, in folders."""
+    """Return known images and queries of test classes, in folders."""
     support, query = source_of(picture_run).episode("test", 0)
     return save(support, tmp_path / "known"), save(query, tmp_path / "new")
 
@@ -118,7 +118,7 @@ def gone(*_: Any) -> None:
 
 
 def test_foreign_queries_are_counted_and_some_are_rejected(picture_run: Path, cases: tuple[Path, Path], tmp_path: Path) -> None:
-    """A plain black picture is of no class, and a score of it can be high or low: only the counts are certain."""
+    """A plain black image is of no class, and a score of it can be high or low: only the counts are certain."""
     (cases[1] / "night").mkdir()
     Image.new("RGB", (8, 8)).save(cases[1] / "night/1.png")
     shutil.copy(next(cases[0].rglob("*.png")), cases[1] / "night/2.png")
@@ -176,7 +176,7 @@ def test_a_head_of_three_ways_takes_two_classes_and_refuses_four(maml_run: Path,
 
 
 def test_a_short_training_stores_no_calibration(maml_run: Path, picture_run: Path) -> None:
-    """The validation of 3 episodes has 3 x 3 x (2 + 2) = 36 pictures, and the first calibration counts 3 x 3 x (2 + 6) = 72: no more."""
+    """The validation of 3 episodes has 3 x 3 x (2 + 2) = 36 images, and the first calibration counts 3 x 3 x (2 + 6) = 72: no more."""
     assert not (maml_run / "calibration.json").exists()
     content = json.loads((picture_run / "calibration.json").read_text())
     assert [(each["ways"], each["shots"]) for each in content["calibrations"]] == [(3, 2)]

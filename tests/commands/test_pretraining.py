@@ -35,7 +35,7 @@ def test_a_test_on_classes_of_the_pretraining_set_is_told(data: str, where: str,
 
 
 def test_shared_pictures_and_shared_names_are_told() -> None:
-    assert "shares pictures with cub" in said("cub")[0]
+    assert "shares images with cub" in said("cub")[0]
     (line,) = said("caltech", "volcano", "coral_reef", "gerenuk")
     assert "at least 2 of the 9 test classes have the name of one of its classes (volcano, coral_reef); the score says less" in line
 

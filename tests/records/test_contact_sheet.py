@@ -1,4 +1,4 @@
-"""The contact sheet: which pictures it shows, what stands below them, and that text of the user's stays text."""
+"""The contact sheet: which images it shows, what stands below them, and that text of the user's stays text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_known_pictures_stand_above_the_queries_and_each_label_has_a_heading() -
     text = Reader(page).text
     headings = re.findall(r"<h[23][^>]*>(.*?)</h[23]>", page)
     plain = [re.sub(r"<[^>]*>", "", each) for each in headings]
-    assert plain == ["Known pictures", "cat 2", "dog 1", "Predictions", "cat 1", "dog 1", "none of these 1"]
+    assert plain == ["Known images", "cat 2", "dog 1", "Predictions", "cat 1", "dog 1", "none of these 1"]
     assert "cat 88\u00a0%" in text
     assert page.index("czI=") < page.index("cTA=")  # "s2" before "q0"
 
@@ -79,13 +79,13 @@ def test_the_page_needs_no_other_file_and_runs_no_script() -> None:
 
 
 def test_the_least_certain_of_each_label_are_shown_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 6 places, the label with one picture takes 1, and the other one takes the remaining 5."""
+    """Of 6 places, the label with one image takes 1, and the other one takes the remaining 5."""
     monkeypatch.setattr(contact_sheet, "MOST_QUERIES", 6)
     queries = [Query(str(n), "cat", 0.9 - 0.01 * n) for n in range(10)] + [Query("d", "dog", 0.5)]
     shown = choose(queries, ["cat", "dog"], ["cat", "dog"])
     assert shown.queries == {"cat": [9, 8, 7, 6, 5], "dog": [10]}
     page = sheet(queries, ["cat", "dog"])
-    assert "The page shows 6 of 11 pictures" in page
+    assert "The page shows 6 of 11 images" in page
     assert "cat <small>5 of 10</small>" in page
 
 

@@ -94,7 +94,7 @@ def test_the_fingerprint_has_the_images_and_the_weights() -> None:
     assert differences(before, before) == []
     assert differences(before, now) == ["the weights of the backbone of the features differ"]
     smaller = features(images=few_shot(side=4), backbone=Embedder(Sums(), 4, "Sums")).fingerprint()
-    assert "pictures or classes differ" in differences(before, smaller)
+    assert "images or classes differ" in differences(before, smaller)
 
 
 def test_a_source_without_images_and_values_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

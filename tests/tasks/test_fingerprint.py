@@ -122,10 +122,10 @@ def test_pictures_without_files_are_compared_as_they_are_in_memory() -> None:
     source = few_shot()
     assert differences(fingerprint_of(source), fingerprint_of(few_shot(ways=2, seed=3).numbered())) == []
     pools = {split: dataclasses.replace(pool, images=255 - pool.images) for split, pool in source.pools.items()}
-    assert differences(fingerprint_of(source), fingerprint_of(dataclasses.replace(source, pools=pools))) == ["pictures or classes differ"]
+    assert differences(fingerprint_of(source), fingerprint_of(dataclasses.replace(source, pools=pools))) == ["images or classes differ"]
     names = {split: dataclasses.replace(pool, names=[f"x{name}" for name in pool.names]) for split, pool in source.pools.items()}
-    assert differences(fingerprint_of(source), fingerprint_of(dataclasses.replace(source, pools=names))) == ["pictures or classes differ"]
-    assert differences(fingerprint_of(source), fingerprint_of(few_shot(side=16))) == ["pictures or classes differ"]
+    assert differences(fingerprint_of(source), fingerprint_of(dataclasses.replace(source, pools=names))) == ["images or classes differ"]
+    assert differences(fingerprint_of(source), fingerprint_of(few_shot(side=16))) == ["images or classes differ"]
 
 
 def test_a_source_around_others_has_their_fingerprints(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Reading pictures: folders, zips, lists, archives and pickles of a user's copy."""
+"""Reading images: folders, zips, lists, archives and pickles of a user's copy."""

@@ -48,7 +48,7 @@ _SIGNATURES = (
     (b"%PDF", "PDF; convert its pages to PNG"),
     (b"8BPS", "a Photoshop document; export it as PNG"),
     (b"<svg", "SVG; convert it to PNG"),
-    (b"<?xml", "XML or SVG; convert pictures to PNG"),
+    (b"<?xml", "XML or SVG; convert images to PNG"),
     (b"PK\x03\x04", "a zip archive; unpack it"),
     (b"\xff\x0a", "JPEG XL, which Pillow here cannot read; convert it to PNG or JPEG"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL, which Pillow here cannot read; convert it to PNG or JPEG"),

@@ -1,4 +1,4 @@
-"""The user's known pictures with their classes, and the pictures to label: folders, zips, single images, or CSV files of paths.
+"""The user's known images with their classes, and the images to label: folders, zips, single images, or CSV files of paths.
 
 Folders and zips are listed as those of task=folder are (`metarun.tasks.pictures.image_files`).
 """
@@ -35,10 +35,10 @@ _SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "te
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of the user's.
+    """Images of the user's.
 
     files: where they are. names: as the user finds them: relative to the folder or zip, or as the CSV file has them.
-    labels: the class of each picture; None where it is unknown. notes: sentences about what was left out.
+    labels: the class of each image; None where it is unknown. notes: sentences about what was left out.
     """
 
     files: ImageFiles
@@ -48,25 +48,25 @@ class Pictures:
 
 
 def read_support(path: str) -> Pictures:
-    """List the known pictures: a folder or zip with one folder per class, or a CSV file with the columns path and label.
+    """List the known images: a folder or zip with one folder per class, or a CSV file with the columns path and label.
 
     A class has all images below its folder; folders that enclose all class folders do not count. Raises UserError where there is nothing
-    to read, where fewer than two classes have a picture, and where a picture would have two classes.
+    to read, where fewer than two classes have an image, and where an image would have two classes.
     """
     found = _listed(path, "support") if _is_table(path, "support") else _class_folders(path)
     classes = list(dict.fromkeys(label for label in found.labels if label is not None))
     if len(classes) < 2:
         raise UserError(
-            f"support={printable(path)} holds {len(classes)} class{'' if len(classes) == 1 else 'es'} with pictures "
+            f"support={printable(path)} holds {len(classes)} class{'' if len(classes) == 1 else 'es'} with images "
             f"({printable(', '.join(classes)) or 'no class folder'}); predict chooses between classes, so give at least 2: one folder of "
-            "pictures per class, or a CSV file with the columns path and label."
+            "images per class, or a CSV file with the columns path and label."
         )
     check_names(found.files.root, classes)
     return found
 
 
 def read_query(path: str, classes: Sequence[str]) -> Pictures:
-    """List the pictures to label: a folder with or without folders in it, a zip, one image, or a CSV file with path and perhaps label.
+    """List the images to label: a folder with or without folders in it, a zip, one image, or a CSV file with path and perhaps label.
 
     classes: of the support set. Where a folder of a query has the name of one of them, folders are labels. Raises UserError where there
     is nothing to read.
@@ -83,14 +83,14 @@ def read_query(path: str, classes: Sequence[str]) -> Pictures:
 
 
 def pixels_of(pictures: Sequence[Pictures], *, size: int, channels: int, inverted: bool = False) -> list[Tensor]:
-    """Return the pixels of each set of pictures, uint8 (M, channels, size, size), as the image sources read them.
+    """Return the pixels of each set of images, uint8 (M, channels, size, size), as the image sources read them.
 
     inverted: ink is 255 and paper 0, while the files have dark ink. Raises one UserError that names the unreadable files of all sets.
     """
     found, refused = list[Tensor](), list[str]()
     for each in pictures:
-        what = f"{len(each.names):,} pictures of '{printable(str(each.files.root))}'"
-        check_fits(float(len(each.names) * channels * size * size), what, "predict for fewer pictures at once")
+        what = f"{len(each.names):,} images of '{printable(str(each.files.root))}'"
+        check_fits(float(len(each.names) * channels * size * size), what, "predict for fewer images at once")
         try:
             pixels = decode_images(each.files, size=size, channels=channels)
             found.append(pixels.bitwise_not() if inverted else pixels)
@@ -107,7 +107,7 @@ def unit_range(pixels: Tensor) -> Tensor:
 
 
 def copies_of(pixels: Tensor, others: Tensor) -> list[bool]:
-    """Return which of the pictures (M, C, H, W) are among the others (M', C, H, W), pixel by pixel."""
+    """Return which of the images (M, C, H, W) are among the others (M', C, H, W), pixel by pixel."""
     known = {np.ascontiguousarray(other).tobytes() for other in others.numpy()}
     return [np.ascontiguousarray(picture).tobytes() in known for picture in pixels.numpy()]
 
@@ -135,9 +135,9 @@ def _class_folders(path: str) -> Pictures:
         depth += 1
     places = [place for place, part in enumerate(parts) if len(part) > depth + 1]
     _refuse_splits(path, [parts[place][depth:] for place in places])
-    notes = [f"support={printable(path)}: {_counted(len(parts) - len(places), 'picture')} in no class folder, left out."]
+    notes = [f"support={printable(path)}: {_counted(len(parts) - len(places), 'image')} in no class folder, left out."]
     empty = _empty_folders(files.root, {parts[place][0] for place in places}) if depth == 0 else []
-    notes = (notes if len(places) < len(parts) else []) + [f"support={printable(path)}: no picture in the folder {each}." for each in empty]
+    notes = (notes if len(places) < len(parts) else []) + [f"support={printable(path)}: no image in the folder {each}." for each in empty]
     kept = ImageFiles(files.root, tuple(files.names[each] for each in places), files.stamp, tuple(files.sizes[each] for each in places))
     return Pictures(kept, kept.names, tuple(parts[place][depth] for place in places), tuple(notes))
 
@@ -207,7 +207,7 @@ def _read_list(file: CsvFile, key: str, needed: Sequence[str]) -> Pictures:
             if seen[name] != label:
                 raise UserError(
                     f"line {line} of {file.path} gives '{printable(name)}' the label '{printable(label)}', and an earlier line "
-                    f"'{printable(seen[name])}'; a known picture has one class."
+                    f"'{printable(seen[name])}'; a known image has one class."
                 )
             continue
         seen[name] = label

@@ -1,4 +1,4 @@
-"""The preparation of `task=features`: pictures as their source makes them, and then the embeddings of the frozen network."""
+"""The preparation of `task=features`: images as their source makes them, and then the embeddings of the frozen network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from metarun.errors import UserError
 from metarun.tasks.preparing.image_preparation import ImagePreparation
 
 PORTION = 64
-"""Pictures that go through the network at one time."""
+"""Images that go through the network at one time."""
 
 
 @dataclass(frozen=True)
 class FeaturePreparation:
-    """Turns pictures into the vectors that the source deals.
+    """Turns images into the vectors that the source deals.
 
-    images: how the pictures are made. shape: of one vector, (width,). weights: the digest of the network (`Embedder.weights`).
+    images: how the images are made. shape: of one vector, (width,). weights: the digest of the network (`Embedder.weights`).
     embed: the network; None in a preparation from a checkpoint until `metarun.wiring.features` has built the network.
     """
 
@@ -32,16 +32,16 @@ class FeaturePreparation:
     kind: ClassVar[str] = "features"
 
     def inputs(self, x: Any) -> Tensor:
-        """Return pictures as float32 vectors (B, width).
+        """Return images as float32 vectors (B, width).
 
-        x: pictures as `ImagePreparation.inputs` takes them, or floats (B, width) or (width,), which are features already.
+        x: images as `ImagePreparation.inputs` takes them, or floats (B, width) or (width,), which are features already.
         """
         if isinstance(x, (Tensor, np.ndarray)) and x.ndim <= 2 and tuple(x.shape[-1:]) == self.shape:
             values = torch.as_tensor(x)
             if values.is_floating_point():
                 return values.to(torch.float32).reshape(-1, *self.shape)
         if self.embed is None:
-            raise UserError("the network of the features is not there, so pictures cannot become features.")
+            raise UserError("the network of the features is not there, so images cannot become features.")
         return torch.cat([self.embed(part) for part in self.images.inputs(x).split(PORTION)])
 
     def targets(self, y: Any) -> Tensor:

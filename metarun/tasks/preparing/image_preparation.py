@@ -1,4 +1,4 @@
-"""The preparation of pictures: from a file, an image of Pillow's or an array to the values that a source of images deals."""
+"""The preparation of images: from a file, an image of Pillow's or an array to the values that a source of images deals."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from metarun.tasks.tables.raw_numbers import rows_of
 MOST_SIDE = 10_000
 """The longest side of a prepared image."""
 _SHOWN = 10
-"""Unreadable pictures that an error names."""
+"""Unreadable images that an error names."""
 
 
 @dataclass(frozen=True)
 class ImagePreparation:
-    """Turns pictures into float32 (B, channels, size, size) in [0, 1], as the sources of images do (`pictures.decoding.decode`).
+    """Turns images into float32 (B, channels, size, size) in [0, 1], as the sources of images do (`pictures.decoding.decode`).
 
     inverted: ink is 1 and paper 0, while the files have dark ink on light paper.
     """
@@ -44,20 +44,20 @@ class ImagePreparation:
         return self.channels, self.size, self.size
 
     def inputs(self, x: Any) -> Tensor:
-        """Return pictures as the source deals them.
+        """Return images as the source deals them.
 
-        x: one picture or several. A raw picture is a path, the bytes of a file, an image of Pillow's, or uint8 values: (H, W) or
+        x: one image or several. A raw image is a path, the bytes of a file, an image of Pillow's, or uint8 values: (H, W) or
             (H, W, channels) in an array, (channels, H, W) in a tensor. It is turned upright, resized, cropped and, with `inverted`,
             inverted. An array or a tensor of floats is prepared already: `shape`, or (B, *shape), values in [0, 1].
 
-        Raises UserError that names the pictures that cannot be read.
+        Raises UserError that names the images that cannot be read.
         """
         given = _several(x)
         if _is_floats(given):
             return self._prepared(given)
         items = list(given)
         if not items:
-            raise UserError("x has no pictures; give at least one.")
+            raise UserError("x has no images; give at least one.")
         with ThreadPoolExecutor(max_workers=8) as pool:
             # Images of Pillow's are read here, one after the other: two of them may share a file.
             found = list(pool.map(self._attempt, map(_bytes_of_lazy, items)))
@@ -65,13 +65,13 @@ class ImagePreparation:
         if refused:
             named = ", ".join(f"{_name(items[number], number)} ({printable(why)})" for number, why in refused[:_SHOWN])
             more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-            raise UserError(f"cannot read {len(refused)} of {len(items)} pictures: {named}{more}; repair, convert or leave them out.")
+            raise UserError(f"cannot read {len(refused)} of {len(items)} images: {named}{more}; repair, convert or leave them out.")
         return torch.cat(found)  # type: ignore[arg-type]
 
     images = inputs
 
     def targets(self, y: Any) -> Tensor:
-        """Return y, (B,) or (B, D), as float32 (B, D): pictures have no unit for a target."""
+        """Return y, (B,) or (B, D), as float32 (B, D): images have no unit for a target."""
         return rows_of(y, None).to(torch.float32)
 
     def in_units(self, y: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class ImagePreparation:
         return {"kind": self.kind, "size": self.size, "channels": self.channels, "inverted": self.inverted}
 
     def _attempt(self, item: Any) -> Tensor | str:
-        """Return one picture (1, *shape), or the reason why there is none."""
+        """Return one image (1, *shape), or the reason why there is none."""
         try:
             if _is_floats(item):
                 return self._prepared(item)
@@ -96,7 +96,7 @@ class ImagePreparation:
         return _unit_range(pixels.bitwise_not() if self.inverted else pixels)
 
     def _decoded(self, item: Any) -> np.ndarray:
-        """Return a raw picture as uint8 (size, size, channels)."""
+        """Return a raw image as uint8 (size, size, channels)."""
         as_asked: dict[str, Any] = {"size": self.size, "channels": self.channels}
         if isinstance(item, (str, Path)):
             return decode(read_file(expanded(item)), name=Path(item).name, **as_asked)
@@ -107,17 +107,17 @@ class ImagePreparation:
         return shaped(Image.fromarray(_pixels(item)), **as_asked)
 
     def _prepared(self, values: Any) -> Tensor:
-        """Return prepared pictures (B, *shape), checked."""
+        """Return prepared images (B, *shape), checked."""
         x = torch.as_tensor(values).detach()
         x = (x[None] if x.dim() == 3 else x).to(torch.float32)
         if tuple(x.shape[1:]) != self.shape or not len(x):
             raise UserError(
-                f"pictures of floats must have the shape {self.shape} of the network's inputs, and these have {tuple(values.shape)}; "
-                "give other pictures as uint8 with values from 0 to 255, as paths or as images of Pillow's."
+                f"images of floats must have the shape {self.shape} of the network's inputs, and these have {tuple(values.shape)}; "
+                "give other images as uint8 with values from 0 to 255, as paths or as Pillow images."
             )
         low, high = float(x.min()), float(x.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise UserError(f"pictures of floats must have values in [0, 1], and these have values from {low:.6g} to {high:.6g}.")
+            raise UserError(f"images of floats must have values in [0, 1], and these have values from {low:.6g} to {high:.6g}.")
         return x
 
 
@@ -127,15 +127,15 @@ def _unit_range(pixels: Tensor) -> Tensor:
 
 
 def _several(x: Any) -> Any:
-    """Return the examples of x: x itself, or a list of the one picture that x is."""
+    """Return the examples of x: x itself, or a list of the one image that x is."""
     if isinstance(x, (str, Path, bytes, bytearray, memoryview, Image.Image)):
         return [x]
     if isinstance(x, Mapping) or not isinstance(x, (Iterable, Tensor)):
-        raise UserError(f"x is a {type(x).__name__}; give pictures as a list of paths or images, as an array or as a tensor.")
-    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "OU":  # paths, or images of Pillow's
+        raise UserError(f"x is a {type(x).__name__}; give images as a list of paths or images, as an array or as a tensor.")
+    if isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind in "OU":  # paths, or Pillow images
         return x.tolist()
     if isinstance(x, (np.ndarray, Tensor)) and x.ndim < 3:
-        raise UserError(f"x has shape {tuple(x.shape)}; it must have an axis of examples before those of a picture.")
+        raise UserError(f"x has shape {tuple(x.shape)}; it must have an axis of examples before those of an image.")
     return x
 
 
@@ -161,9 +161,9 @@ def _bytes_of_lazy(item: Any) -> Any:
 
 
 def _pixels(item: Any) -> np.ndarray:
-    """Return uint8 values of a picture as Pillow takes them, (H, W) or (H, W, channels)."""
+    """Return uint8 values of an image as Pillow takes them, (H, W) or (H, W, channels)."""
     if not isinstance(item, (np.ndarray, Tensor)):
-        raise UnreadableError(f"a {type(item).__name__} is no picture")
+        raise UnreadableError(f"a {type(item).__name__} is no image")
     values = item.detach().cpu().numpy() if isinstance(item, Tensor) else item
     if values.dtype != np.uint8:
         raise UnreadableError(f"its values have the type {values.dtype}; give uint8 values from 0 to 255, or prepared floats")
@@ -172,9 +172,9 @@ def _pixels(item: Any) -> np.ndarray:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (2, 3, 4)) or not math.prod(values.shape):
-        raise UnreadableError(f"its shape {tuple(item.shape)} is no picture's: (H, W) or (H, W, 3) in an array, (3, H, W) in a tensor")
+        raise UnreadableError(f"its shape {tuple(item.shape)} is no image's: (H, W) or (H, W, 3) in an array, (3, H, W) in a tensor")
     return np.ascontiguousarray(values)
 
 
 def _name(item: Any, number: int) -> str:
-    return f"'{printable(str(item))}'" if isinstance(item, (str, Path)) else f"picture {number}"
+    return f"'{printable(str(item))}'" if isinstance(item, (str, Path)) else f"image {number}"

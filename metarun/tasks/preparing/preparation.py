@@ -74,7 +74,7 @@ class ArrayPreparation:
 def preparation_by(source: object) -> Preparation | None:
     """Return how a source makes its inputs; None where it takes them as they are, or where metarun cannot say how it makes them.
 
-    Pictures that are not square have no preparation: the sources of files make square ones.
+    Images that are not square have no preparation: the sources of files make square ones.
     """
     if isinstance(source, WithPreparation):
         return source.preparation()
@@ -112,7 +112,7 @@ def preparation_of(stored: Mapping[str, Any], shape: Iterable[int], columns: int
 
 
 def _stored_images(stored: Mapping[str, Any]) -> ImagePreparation | None:
-    """Return the preparation of pictures that a checkpoint describes; None where the values are none."""
+    """Return the preparation of images that a checkpoint describes; None where the values are none."""
     size, channels, inverted = (stored.get(name) for name in ("size", "channels", "inverted"))
     if type(size) is int and 1 <= size <= MOST_SIDE and channels in (1, 3) and type(channels) is int and type(inverted) is bool:
         return ImagePreparation(size, channels, inverted)

@@ -1,4 +1,4 @@
-"""The user's pictures: which files count, which class each has, and what is refused before anything works."""
+"""The user's images: which files count, which class each has, and what is refused before anything works."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_loose_pictures_and_empty_folders_are_mentioned(tmp_path: Path) -> None:
     pictures = read_support(str(root))
     assert list(pictures.names) == ["cat/1.png", "dog/1.png"]
     assert pictures.notes == (
-        f"support={root}: 1 picture in no class folder, left out.",
-        f"support={root}: no picture in the folder owl.",
+        f"support={root}: 1 image in no class folder, left out.",
+        f"support={root}: no image in the folder owl.",
     )
 
 
 @pytest.mark.parametrize(("names", "said"), [(["cat/1.png"], "holds 1 class "), (["1.png"], "holds 0 classes "), ([], "holds 0 classes ")])
 def test_fewer_than_two_classes_are_refused_with_what_is_needed(tmp_path: Path, names: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=f"{said}.*give at least 2: one folder of pictures per class"):
+    with pytest.raises(UserError, match=f"{said}.*give at least 2: one folder of images per class"):
         read_support(str(draw(tmp_path, names)))
 
 
@@ -88,7 +88,7 @@ def test_a_csv_file_has_paths_relative_to_itself(tmp_path: Path) -> None:
         ("path,label\n1.png,\n", "line 2 of .*known.csv has no label"),
         ("path,label\n,cat\n", "line 2 of .*known.csv has no path"),
         ("path,label\n1.png,cat\n1.png,dog\n", "line 3 of .* gives '1.png' the label 'dog', and an earlier line 'cat'"),
-        ("path,label\n1.png,cat\n2.png,cat\n", "holds 1 class with pictures .cat."),
+        ("path,label\n1.png,cat\n2.png,cat\n", "holds 1 class with images .cat."),
         ("path,label\n", "support=.*known.csv has no rows below its header line"),
         ("", "support=.*known.csv is empty"),
         ("path,label\n1.png\n", "line 2 of .* has 1 fields, but the header has 2 columns; add or remove commas\\.$"),

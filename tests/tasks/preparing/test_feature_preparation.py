@@ -1,4 +1,4 @@
-"""From pictures to the vectors of `task=features`, with the network and from a checkpoint."""
+"""From images to the vectors of `task=features`, with the network and from a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_vectors_are_features_already_and_need_no_network() -> None:
     vectors, bare = torch.rand(3, 8), dataclasses.replace(PREPARED, embed=None)
     assert torch.equal(bare.inputs(vectors), vectors)
     assert torch.equal(bare.inputs(vectors[0].double().numpy()), vectors[:1])
-    assert not torch.equal(PREPARED.inputs(torch.rand(1, 8, 8)), torch.rand(1, 8)), "one grey picture is none"
+    assert not torch.equal(PREPARED.inputs(torch.rand(1, 8, 8)), torch.rand(1, 8)), "one grey image is none"
 
 
 def test_a_preparation_survives_a_checkpoint_without_its_network() -> None:

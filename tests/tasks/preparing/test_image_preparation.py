@@ -20,7 +20,7 @@ def photograph(number: int, width: int = 60, height: int = 40, mode: str = "RGB"
 
 
 def photographs(root: Path) -> list[Path]:
-    """Write 6 classes of 3 pictures of several formats and modes; return their paths."""
+    """Write 6 classes of 3 images of several formats and modes; return their paths."""
     paths = []
     for label in range(6):
         (root / f"class {label}").mkdir(parents=True)
@@ -84,18 +84,18 @@ def test_floats_of_the_networks_shape_pass_through():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ([], "no pictures"),
+        ([], "no images"),
         (3, "x is a int"),
         ({"a": 1}, "x is a dict"),
         (np.zeros((8, 8), np.uint8), "an axis of examples"),
         (torch.zeros(2, 8, 8, 3), r"shape \(1, 8, 8\) of the network's inputs, and these have \(2, 8, 8, 3\)"),
         (torch.full((2, 1, 8, 8), 200.0), r"values in \[0, 1\], and these have values from 200 to 200"),
         (torch.full((2, 1, 8, 8), float("nan")), r"values in \[0, 1\]"),
-        ([np.zeros((8, 8), np.int64)], "picture 0 .its values have the type int64"),
-        ([np.zeros((8, 8, 7), np.uint8)], r"picture 0 .its shape \(8, 8, 7\) is no picture's"),
-        ([b"%PDF-1.4"], "picture 0 .PDF; convert its pages to PNG"),
+        ([np.zeros((8, 8), np.int64)], "image 0 .its values have the type int64"),
+        ([np.zeros((8, 8, 7), np.uint8)], r"image 0 .its shape \(8, 8, 7\) is no image's"),
+        ([b"%PDF-1.4"], "image 0 .PDF; convert its pages to PNG"),
         (["nowhere.png"], "'nowhere.png' .No such file or directory"),
-        ([None], "picture 0 .a NoneType is no picture"),
+        ([None], "image 0 .a NoneType is no image"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -110,5 +110,5 @@ def test_all_pictures_that_cannot_be_read_are_named_at_once(tmp_path: Path):
     photograph(0).save(good)
     for path in bad:
         path.write_bytes(b"GIF8")
-    with pytest.raises(UserError, match=r"cannot read 2 of 3 pictures: .*b\.png' \(a damaged GIF file\), .*c\.png' \("):
+    with pytest.raises(UserError, match=r"cannot read 2 of 3 images: .*b\.png' \(a damaged GIF file\), .*c\.png' \("):
         ImagePreparation(8, 1).inputs([good, *bad])
