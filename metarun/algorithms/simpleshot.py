@@ -1,4 +1,4 @@
-"""SimpleShot: the nearest centroid in an embedding that was centred and brought to length 1. A strong baseline without meta-learning.
+"""SimpleShot: the nearest centroid of centred and normalised embeddings. A strong baseline without meta-learning.
 
 Yan Wang, Wei-Lun Chao, Kilian Q. Weinberger, Laurens van der Maaten. "SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot
 Learning", 2019. https://arxiv.org/abs/1911.04623
@@ -12,10 +12,11 @@ Learning", 2019. https://arxiv.org/abs/1911.04623
 A backbone without learned parameters (frozen, or `backbone=identity` on `task=features`) is not trained, and neither is W. The training
 steps then only compute m.
 
-Differences from the paper: m is a running mean over the training episodes in place of one pass over all training images. It is the exact
-mean over the images seen while the embedding stays fixed, and follows an embedding that learns (`WINDOW`). A mini-batch draws classes first
-and then images, so every class has the same weight in m. With batch normalisation m comes from the statistics of the training batches.
-Without a training step m is 0. The logits are -|z - c_n|²; the paper takes the nearest centroid and has no probabilities.
+Differences from the paper: m is a running mean over the training episodes in place of one pass over all training images. While the
+embedding stays fixed, m is the exact mean over the images seen. If the embedding learns, m follows it (`WINDOW`). A mini-batch draws
+classes first and then images, so every class has the same weight in m. With batch normalisation m comes from the statistics of the
+training batches. Without a training step m is 0. The logits are -|z - c_n|²; the paper takes the nearest centroid and has no
+probabilities.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The commands as Python functions, for notebooks and programs: the same keys, values and results as on the command line.
 
-They change nothing of the process: no arguments, no logging, no global config of Hydra, and no exit.
+They do not change the process: no arguments, no logging, no global config of Hydra, and no exit.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ _COMPOSING = threading.Lock()
 def train(overrides: Overrides = (), /, **keys: Any) -> dict[str, Any]:
     """Train as `metarun train` does, and return the content of the run's report.json, with the run folder as `folder`.
 
-    overrides: words as on the command line, such as ["algo=maml", "task.shots=5"], or a mapping from key to value. keys: the same as
-    keyword arguments; a group takes the name of an option or a mapping of its keys: `train(algo="maml", task={"shots": 5})`.
+    overrides: strings as on the command line, such as ["algo=maml", "task.shots=5"], or a mapping from key to value. keys: the same, as
+    keyword arguments. For a group, give the name of an option or a mapping of the group's keys: `train(algo="maml", task={"shots": 5})`.
 
-    Raises UserError for everything that the command refuses. Ctrl-C saves and raises KeyboardInterrupt; `train(resume=FOLDER)` goes on.
+    Raises UserError for everything that the command refuses. Ctrl-C saves a checkpoint and raises KeyboardInterrupt;
+    `train(resume=FOLDER)` continues the run.
     """
     words = _words(overrides, keys)
     with _run("train", words) as (cfg, chosen, typed, folder):
@@ -136,7 +137,7 @@ def _own_hydra() -> Iterator[None]:
 
 
 def _words(overrides: Overrides, keys: Mapping[str, Any]) -> list[str]:
-    """Return the words of a command line; UserError for a flag and for what is no override."""
+    """Return the words of a command line; UserError for a flag and for a word that is not of the form key=value."""
     if isinstance(overrides, str):
         raise UserError(f"give the overrides as a list, ['{overrides}'], or as keyword arguments.")
     if not isinstance(overrides, Iterable):

@@ -1,4 +1,4 @@
-"""`abstain=RATE`: which queries of a prediction belong to no support class, and what the answer costs."""
+"""`abstain=RATE`: reject queries that belong to no support class, and measure how many queries the threshold rejects."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LEAST_STEPS = 100
 """Runs of fewer steps store no calibration."""
 
 STORED, SIZES = 40, ((5, 1), (5, 5), (20, 1), (20, 5))
-"""The episodes of a stored calibration, and ways and shots for which there is one, besides those of the validation.
+"""The number of episodes of a stored calibration, and the ways and shots that get one, besides those of the validation.
 
-A method that computes a gradient for each task takes longer, and has one for the sizes of the validation only.
+An algorithm that adapts the backbone takes longer, so it gets a calibration for the sizes of the validation only.
 """
 
 
@@ -53,7 +53,7 @@ class Abstention(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """What the threshold costs, for a person."""
+        """The threshold's shares of rejected queries, for a person."""
         choice, sizes = self.choice, self.calibration
         shots = f"{sizes.shots:g} shot{'' if sizes.shots == 1 else 's'}" if sizes.shots % 1 == 0 else f"{sizes.shots:.1f} shots on average"
         interval = f"95 % interval over {choice.episodes} episodes of {sizes.ways} ways and {shots}, {sizes.classes} validation classes"
@@ -85,10 +85,10 @@ class Abstention(NamedTuple):
 
 
 def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
-    """Return the threshold that rejects `rate` of the queries of validation classes with known images.
+    """Return the threshold that rejects `rate` of the queries of known classes, chosen on validation classes.
 
-    shots: the numbers of known images of the support classes. The episodes have these sizes where the data of the training are there;
-    else they have the sizes that the training stored in its run folder. Raises UserError where there is neither.
+    shots: the number of known images of each support class. If the training data are there, the episodes have these sizes; otherwise
+    they have the nearest sizes that the training stored in its run folder. Raises UserError where there is neither.
     """
     notes: list[str] = []
     try:
@@ -104,13 +104,13 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
         found = stored(_run_of(model.paths[0]), model.members[0].step, shots)
     if found is None:
         raise UserError(
-            f"abstain={rate:g} needs the validation classes of the training, or the file calibration.json that a finished training of "
-            f"at least {LEAST_STEPS} steps leaves in its run folder for its best checkpoint: {why}. Put the data or the file back, or "
+            f"abstain={rate:g} needs the validation classes of the training, or calibration.json, which a finished training of "
+            f"at least {LEAST_STEPS} steps writes into its run folder: {why}. Put the data or the file back, or "
             "leave out abstain."
         )
     wanted = (len(shots), sum(shots) / len(shots))
     if wanted != (found.ways, found.shots):
-        notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} images; the nearest stored calibration is taken"]
+        notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} images; metarun takes the nearest stored calibration"]
     return Abstention(rate, choose(found, rate), found, "stored by the training", tuple(notes))
 
 
@@ -124,7 +124,7 @@ def _validation_pool(model: Model, notes: list[str]) -> ClassPool:
     if not isinstance(source, FewShot) or "val" not in source.pools:
         raise UserError("the task of this run has no validation classes")
     if changed := differences(member.data, fingerprint_of(source)):
-        notes.append(f"the data are not those of the training: {', '.join(changed)}.")
+        notes.append(f"the training data have changed: {', '.join(changed)}.")
     return fit_images(replace(source, pools={"val": source.pools["val"]}), model.shapes.inputs).pools["val"]
 
 
@@ -141,7 +141,7 @@ def _run_of(path: Path) -> Path:
 def keep_calibration(parts: Parts, settings: Settings, best: Mapping[str, Any] | None, folder: Path) -> None:
     """Store calibrations of the best checkpoint of a finished training of images in its run folder.
 
-    Together they take about as long as one validation. A calibration that is impossible is logged, since the training itself is complete.
+    Together they take about as long as one validation. If a calibration is impossible, the log says so; the training is complete anyway.
     """
     source, file = parts.source, folder / CHECKPOINTS / checkpoint.BEST
     if not (isinstance(source, FewShot) and best and settings.steps >= LEAST_STEPS and file.is_file()):

@@ -1,7 +1,7 @@
-"""The price of `abstain=RATE`: scores of validation queries, some of whose classes the support set lacks.
+"""Calibrations for `abstain=RATE`: scores of validation queries, some of whose classes are not in the support set.
 
-`metarun predict` computes them at the sizes of the user's support set where the data of the training are there. `metarun train` stores some
-at the sizes of its own validation episodes, for a run folder that is copied elsewhere. Test classes have no part in it.
+If the training data are there, `metarun predict` computes them at the sizes of the user's support set. `metarun train` stores some at usual
+sizes, for a run folder that is copied elsewhere. They use no test class.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def calibrate(
 ) -> Calibration | None:
     """Return the scores of validation queries of known and of foreign classes; None where fewer than 3 classes have 2 images or more.
 
-    pool: the validation classes; of copies of one class, such as turned ones, the first counts. shots: the number of known images of each
-    class of the support set. Where the validation classes are too few, the episodes have fewer ways; where a class has too few images, it
-    has fewer shots. progress: called with the number of episodes done.
+    pool: the validation classes; if a class has copies, such as turned ones, the first copy counts. shots: the number of known images of
+    each class of the support set. With too few validation classes, the episodes have fewer ways; a class with too few images has fewer
+    shots. progress: called with the number of episodes done.
     """
     first = {origin: place for place, origin in reversed(list(enumerate(pool.origins or pool.names))) if pool.counts[place] > 1}
     classes = list(first.values())
@@ -85,7 +85,7 @@ def _deal(pool: ClassPool, classes: Sequence[int], sizes: _Sizes, key: Tensor, e
     ways = len(sizes.shots)
     chosen = draws.distinct(draws.fold(key, "classes"), ways + sizes.foreign, torch.tensor(len(classes))).tolist()
     for way, place in enumerate(classes[each] for each in chosen):
-        # The numbers of shots go round, so that each class meets each of them.
+        # The numbers of shots rotate, so that each class gets each of them.
         shots = min(sizes.shots[(way + episode) % ways], pool.counts[place] - sizes.queries) if way < ways else 0
         slot, count = draws.fold(draws.fold(key, "rows"), way), torch.tensor(pool.counts[place])
         rows = (sum(pool.counts[:place]) + draws.distinct(slot, shots + sizes.queries, count)).tolist()
@@ -107,7 +107,7 @@ def store(calibrations: Sequence[Calibration], step: int, folder: Path) -> None:
 def stored(folder: Path, step: int, shots: Sequence[int]) -> Calibration | None:
     """Return a calibration in a run folder, which a stranger may have written; None without one for the checkpoint of this step.
 
-    shots: the number of known images of each class. The calibration is the one of the nearest ways and shots, by their ratios.
+    shots: the number of known images of each class. Its ways and shots are the nearest ones, by their ratios.
     """
     try:
         with open_to_read(folder / FILE) as file:

@@ -1,4 +1,4 @@
-"""Data that are not those of the training any more: what changed, and where the user may name the old ones."""
+"""Training data that have changed: what changed, and how the user names the place of the old data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEYS = ("root", "path")
 
 
 def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | None = None) -> Parts:
-    """Build the objects of a checkpoint's config; where that fails and the data have changed, the sentence says so.
+    """Build the objects of a checkpoint's config; if this fails and the data have changed, the UserError says so.
 
     config: the checkpoint's, with the user's changes. scored, errors: as in `metarun.wiring.build.build`.
     """
@@ -28,17 +28,17 @@ def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | 
         changed = differences(stored.data, _now(config["task"], stored))
         if not changed:
             raise
-        raise UserError(f"{error} The data are not those of the training: {printable(', '.join(changed))}{remedy(config)}.") from error
+        raise UserError(f"{error} The training data have changed:  {printable(', '.join(changed))}{remedy(config)}.") from error
 
 
 def remedy(config: Mapping[str, Any]) -> str:
-    """Return how the user names the place of the old data; nothing where the task reads no files from a place that the config names."""
+    """Return how the user names the place of the old data; "" if the config names no file or folder of data."""
     named = [key for key in KEYS if isinstance(config["task"].get(key), str)]
     return f"; if the old data are elsewhere, give task.{named[0]}=PLACE" if named else ""
 
 
 def _now(task: Mapping[str, Any], stored: Checkpoint) -> Fingerprint:
-    """Return the fingerprint of the files that the task names; {} where it is another source, or where they cannot be read."""
+    """Return the fingerprint of the files that the task names; {} for another source, or if they cannot be read."""
     place = next((task[key] for key in KEYS if isinstance(task.get(key), str)), None)
     if place is None or task.get("_target_") != stored.config["task"].get("_target_"):
         return {}

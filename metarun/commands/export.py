@@ -35,7 +35,7 @@ NO_BATCH = {
     False: "none, since the backbone has no batch normalisation that learns",
     True: "those of the pretraining, in the file, since the backbone is frozen; call backbone.eval()",
 }
-"""The same for a network without batch normalisation that follows a norm, by whether it is frozen."""
+"""The same for a network whose batch normalisation does not depend on `norm`, by whether the network is frozen."""
 TRACKED = "; the running statistics in the file come from the training, and no score was measured with them"
 
 

@@ -1,4 +1,4 @@
-"""A trained model without its data: load a run, adapt it to examples of a user's, and predict."""
+"""A trained model without its data: load a run, adapt it to the user's examples, and predict."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from metarun.wiring.features import with_network
 from metarun.wiring.shapes import Shapes, shapes_of
 
 VALUES = 1 << 21
-"""Numbers of the queries that go through a network at once, where the outputs of a query do not depend on the other queries."""
-ANY_WAYS = ("protonet", "simpleshot", "matching", "r2d2", "finetune", "memory", "nearest")
-"""The algorithms that take any number of classes, for messages."""
+"""The number of query values (B x C x H x W) that go through a network at once, if queries do not affect each other."""
+ANY_WAYS = ("protonet", "simpleshot", "matching", "r2d2", "finetune", "cosine_head", "memory", "nearest")
+"""The algorithms that take any number of classes, for messages; docs/using.md and docs/transfer.md list the same ones."""
 
 
 def load(run: Any, trust: Any = (), device: str = "auto", best: int = 1) -> Model:
     """Load a trained model; its data are not needed.
 
     run: a run folder or a checkpoint, or a list of them, which form an ensemble. trust: the packages besides metarun that the run's config
-    may name. device: auto, cpu or cuda. best: how many of its best checkpoints a run contributes.
+    may name. device: auto, cpu or cuda. best: the number of best checkpoints to take from each run.
 
-    Raises UserError for files that cannot be used. The checkpoint of an earlier metarun does not say how its inputs are prepared, so its
-    data must be in their place.
+    Raises UserError for files that cannot be used. A checkpoint of an earlier metarun does not say how inputs are prepared, so it needs
+    the training data.
     """
     paths, members = load_members(paths_of(run), best, trust)
     first = members[0]
@@ -88,7 +88,8 @@ class Model:
     """A trained model.
 
     trained: the algorithm with its tensors on the device. parts: the objects of the config. preparation: turns raw examples into inputs.
-    variance: of a regression's observations, None where it is unknown or not needed. paths, members: the checkpoints.
+    variance: of the targets around the predictions, in a regression; None where it is unknown or not needed. paths, members: the
+    checkpoints.
     """
 
     trained: Trained
@@ -115,10 +116,10 @@ class Model:
     def adapt(self, x: Any, y: Any, seed: int = 0) -> Predictor:
         """Adapt to labelled examples, the support set, and return a predictor; the model stays as it is.
 
-        x: B inputs in their raw form, as the preparation takes them (`ImagePreparation.inputs`, `TablePreparation.inputs`).
-        y: B labels, any hashable values, of any number of classes with any numbers of examples; in regression B targets in their own unit.
-        seed: of the algorithm's draws. Equal examples and seeds give equal predictions; the draws are those of the first test episode of
-        `metarun eval seed=…`.
+        x: B raw inputs, in a form that the preparation takes (`ImagePreparation.inputs`, `TablePreparation.inputs`).
+        y: B labels, any hashable values; classes may have different numbers of examples. In regression, B targets in their own unit.
+        seed: determines the random draws of the algorithm, which equal those of the first test episode of `metarun eval
+        seed=…`. Equal examples and seeds give equal predictions.
 
         Raises UserError for examples that cannot be read, and for more classes than the head of the model has.
         """
@@ -176,8 +177,8 @@ class Predictor:
     classes: the labels, in the order in which the support set first has them; the columns of probabilities have this order. flat: whether
     the targets of a regression are single numbers.
 
-    A network with norm=batch normalises the queries by their own statistics, so there a prediction depends on the other queries of the
-    call, as in `metarun eval`: give all queries together. Elsewhere each query stands alone, and large calls are computed in parts.
+    A network with norm=batch normalises the queries by their common statistics. A prediction then depends on the other queries of the
+    call, as in `metarun eval`, so give all queries in one call. With another norm, large calls are computed in parts.
     """
 
     model: Model
@@ -207,8 +208,8 @@ class Predictor:
     def interval(self, x: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the ends of the central interval that holds a target with probability `level`, in the unit of the targets.
 
-        None in classification, and where the model has no distribution: an algorithm without one needs the variance of the observations,
-        which a checkpoint has after its first validation.
+        None in classification, and where the model has no distribution. For an algorithm without one, the interval needs the variance in
+        the checkpoint, which the first validation of the training measures.
         """
         if not 0 < level < 1:
             raise UserError(f"level={level} must lie between 0 and 1.")

@@ -1,4 +1,4 @@
-"""What `metarun predict` does, from a plain config to predictions: labels for images, or the targets of the rows of a table."""
+"""What `metarun predict` does, from a plain config to predictions: labels of images, or targets of table rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def predict(config: dict[str, Any], folder: Path) -> float:
         found = predict_images(model, config, places.rows, places.page)
     else:
         raise UserError(
-            f"predict labels images and predicts tables, and {_named(model)} was trained on neither; use metarun.load in Python."
+            f"predict labels images and predicts tables, and {_named(model)} was trained on other inputs; use metarun.load in Python."
         )
     facts = {"checkpoint": [str(path) for path in model.paths], "step": model.members[0].step, "support": config["support"]}
     write_json(places.report, {**facts, "query": config["query"], **found.facts})
@@ -50,7 +50,7 @@ def predict(config: dict[str, Any], folder: Path) -> float:
 
 
 def places_of(out: str | None, folder: Path) -> Places:
-    """Return where the predictions go; UserError for a file that exists, and for a name that is none of a CSV file."""
+    """Return where the predictions go; UserError for a file that exists, and for a name that does not end in .csv."""
     rows = folder / "predictions.csv" if out is None else expanded(out)
     if rows.suffix.lower() != ".csv":
         raise UserError(f"out={out} must end in .csv; the page of images gets the same name with .html.")

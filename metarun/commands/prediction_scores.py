@@ -1,4 +1,4 @@
-"""What is known about the labels of a prediction: how many each class got, and how many are right where the truth is known."""
+"""The labels of a prediction in numbers: how many queries each class got, and how many labels are right if the truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the weights of a pretrained backbone have seen, beside the classes of a test, and the licence that they state."""
+"""The pretraining set of a backbone, compared with the classes of a test, and the licence of the weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pretraining_of(config: Mapping[str, Any], source: TaskSource, split: str) ->
 
     The result has "pretrained_on" and "license" (text or None), and about the classes of the split: "contained", the names of the data
     sets whose classes the pretraining set contains; "sharing", those with images in common; and "named", the classes with the name of a
-    class of the pretraining set. metarun knows 651 of the names of ImageNet, so there may be more of the last ones.
+    class of the pretraining set. metarun knows 651 of the names of ImageNet, so more classes may have such a name.
     """
     nodes = list(_backbones(config))
     trained_on, licences = ([str(node[key]) for node in nodes if node.get(key)] for key in ("pretrained_on", "license"))
@@ -41,7 +41,7 @@ def pretraining_of(config: Mapping[str, Any], source: TaskSource, split: str) ->
 
 
 def lines(found: Mapping[str, Any] | None) -> list[str]:
-    """Return the lines for a person about the result of `pretraining_of`: a warning where test classes were seen, and the licence."""
+    """Return lines for a person about the result of `pretraining_of`: a warning if the pretraining had test classes, and the licence."""
     if found is None:
         return []
     said = []

@@ -1,6 +1,7 @@
 """Rejection of queries that belong to no support class: a score of the outputs, and a threshold that is set on validation classes.
 
-A query is rejected where its score lies below the threshold. Scores of the logits z (N,) of a query, each higher for a known class:
+A query is rejected where its score lies below the threshold. Three scores of the logits z (N,) of a query; each is higher for a known
+class:
 
     probability  max_n softmax(z)_n   (Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136)
     logit        max_n z_n, with prototypes minus the distance to the nearest one   (Vaze et al. 2022, https://arxiv.org/abs/2110.06207)
@@ -51,7 +52,7 @@ class Rate(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A threshold and its price, measured on validation episodes that had no part in the choice of score and threshold.
+    """A threshold and its shares of rejected queries, measured on validation episodes that did not choose the score or the threshold.
 
     score: the name of the score. separation: score -> the probability that a true query scores higher than a foreign one.
     true, foreign: the shares of true and of foreign queries that the threshold rejects. episodes: the number of episodes measured.

@@ -37,8 +37,8 @@ def in_units(scored: Mapping[str, Tensor], units: Mapping[str, float]) -> tuple[
     """Return the errors of each target in its unit over all episodes, and those of each episode by the names "rmse X" and "mae X".
 
     scored: `errors_by_target` with a leading axis of episodes. The RMSE is the root of the mean squared error over the episodes. The roots
-    of the ends of this mean's interval, by Student's t, are the interval of the RMSE. The mean of the episodes' own RMSEs would be another,
-    smaller figure. Errors that are not finite make a figure infinite.
+    of the ends of this mean's interval, by Student's t, are the interval of the RMSE. The mean of the RMSEs of single episodes would be
+    smaller. If an error is not finite, the figure is infinite.
     """
     squared, absolute = worst(scored["squared_error"]), worst(scored["absolute_error"])
     if squared.shape[1] != len(units):

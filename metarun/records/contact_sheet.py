@@ -1,4 +1,4 @@
-"""The contact sheet of a prediction: one HTML file with all it needs, the known images above, the labelled ones below.
+"""The contact sheet of a prediction: one self-contained HTML file with the known images, and below them the labelled queries.
 
 Every text of the user's goes through `html.escape`. The page states a policy under which a browser runs no script and fetches nothing.
 """

@@ -1,11 +1,11 @@
 """Random changes of training photographs: another crop, a mirror image, another brightness.
 
-The draws are a pure function of the episode's key and of the place of the image in the episode. So episode n of a run has the same
-images whenever it is dealt, alone or in a batch, before a stop or after it.
+The draws are a pure function of the episode's key and of the place of the image in the episode. So episode n of a run always has the same
+images: alone or in a batch, before or after a resume.
 
 Differences from torchvision's `RandomResizedCrop` (Inception's crop, Szegedy et al. 2015), `RandomHorizontalFlip` and `ColorJitter`:
 
-- The crop is cut from the image of the episode, whose centre was cropped before, and not from the file.
+- metarun crops the image of the episode, which is the centre of the file's image, and not the whole image in the file.
 - The crop has between `LEAST` and all of the area; torchvision's default begins at 0.08 of the area, which leaves 24 of 84 pixels a side.
 - Area and shape are drawn once. A side that is longer than the image is shortened. torchvision draws again, then takes the centre.
 - Edges of the crop lie between pixels too. Resizing is bilinear; it never shrinks, so it needs no antialiasing.
@@ -24,7 +24,7 @@ from metarun import draws
 LEAST = 0.6
 """The smallest share of the area that a crop keeps. On Caltech 101, crops down to 0.35 lowered the accuracy (docs/data.md)."""
 SHAPE = 4 / 3
-"""Crops are from 1/SHAPE to SHAPE times as wide as high (torchvision's default)."""
+"""The ratio of width to height of a crop lies between 1/SHAPE and SHAPE (torchvision's default)."""
 BRIGHTNESS = 0.2
 """Images are multiplied by 1 - BRIGHTNESS to 1 + BRIGHTNESS."""
 

@@ -1,4 +1,4 @@
-"""The sizes of the episodes of each split, as the keys of an image source give them, and the complaints where classes cannot fill them."""
+"""The sizes of the episodes of each split, from the keys of an image source, and the errors if the classes have too few images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Features: the episodes of an image source, with the embeddings of a frozen network in place of the images.
 
-The embeddings of all images are computed once and kept in the cache. The episodes have the classes and the images that the image source
-deals under the same seeds, so scores on pixels and on features form pairs.
+metarun computes the embeddings of all images once and keeps them in the cache. With equal seeds, the episodes have the same classes and
+images as those of the image source, so scores on pixels and on features can be compared episode by episode.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def features(
 ) -> FewShot:
     """Deal the episodes of `images` as vectors (width,).
 
-    backbone: the frozen network. batch_size: images that go through it at one time, which bounds the memory.
+    backbone: the frozen network. batch_size: images that go through it at once, which bounds the memory.
     ways, queries, sampling: as in `FewShot`; they replace those of `images`, except where they are None.
 
     Raises UserError for a source that is not made of classes of images, and for `augment`.

@@ -25,7 +25,7 @@ from metarun.values import Count, Keys, Listed, Pixels, Seed, Shares, Text
 log = logging.getLogger(__name__)
 
 READ = 5000
-"""Images that metarun reads although it will refuse the sizes of the episodes, so that one message names the unreadable files too."""
+"""If the sizes of the episodes do not fit, metarun still reads up to this many images, so that one message names unreadable files too."""
 
 
 def folder(
@@ -56,8 +56,8 @@ def folder(
     augment: whether training images are changed at random; None for yes. usual: the algorithm's own sizes of a training episode.
     sampling: shots, … of `FewShot`. Its `data` is the name of the folder or zip, unless it is given here.
 
-    The source's `chosen` has the values behind None, and what was left out. Raises UserError for a root without classes, or a class in two
-    splits; one UserError names all small classes and all unreadable files.
+    The source's `chosen` has the values that metarun chose for None, and the classes and files that it left out. Raises UserError for a
+    root without classes, or a class in two splits; one UserError names all small classes and all unreadable files.
     """
     if root is None:
         raise UserError("task=folder needs task.root=DIR, a folder or zip with one folder of images per class.")

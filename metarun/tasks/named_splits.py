@@ -1,6 +1,6 @@
 """Benchmarks of photographs by their published class lists: mini-ImageNet, tiered-ImageNet and CUB.
 
-The user's copy may have any layout in which a path says the class. Either a folder above the file has the name of the class. Or, for
+The user's copy may have any layout in which a path gives the class. Either a folder above the file has the name of the class, or, for
 ImageNet, the name of the file begins with the WordNet id (n0153282900000005.jpg, n01532829_100.JPEG).
 """
 

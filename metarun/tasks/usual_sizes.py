@@ -1,4 +1,4 @@
-"""Sizes of an episode that the user did not give: the usual ones, or smaller ones where a set of photographs has few classes or images."""
+"""Sizes of an episode that the user did not give: the usual ones, or smaller ones for photographs of few classes or few images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarun.values import Count
 
 WAYS, QUERIES = 5, 15
 FEWEST = 5
-"""Queries per class that a class must have room for; a class with less room is too small, instead of making all episodes smaller."""
+"""The fewest queries per class. A class with too few images for them counts as too small; it does not make all episodes smaller."""
 
 
 class Usual(TypedDict, total=False):
@@ -29,13 +29,13 @@ def needed(keys: Mapping[str, Any], usual: Mapping[str, Any], split: str) -> int
 
 
 def fitted(keys: Mapping[str, Any], usual: Mapping[str, Any], counts: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Return a number for each of the sizes that is None or absent in `keys`; none for a size of training that is as at the test.
+    """Return a number for each size that is None or absent in `keys`, except for a training size that equals the test size.
 
     keys: the user's; `shots` is given. usual: see `Usual`. counts: for each split, the images of each class.
 
-    The ways are at most `WAYS`, and at most the classes of val and of test (of train too, if training has no ways of its own). The queries
-    are at most `QUERIES`, and as many as the smallest class of val and test has beside its shots, but at least `FEWEST`. Training has the
-    algorithm's own numbers, lowered in the same way; where classes are still too small, its shots go down to the shots of the test.
+    The ways are at most `WAYS`, and at most the number of classes of val and of test (of train too, if training has no ways of its own).
+    The queries are `QUERIES`, or what the smallest class of val and test has beside its shots, but at least `FEWEST`. Training has the
+    algorithm's own numbers, lowered in the same way. If training classes are still too small, the training shots fall to the test shots.
     """
     held = {split: len(counts[split]) for split in SPLITS}
     own = keys.get("train_ways") or usual.get("train_ways")
@@ -76,7 +76,7 @@ def _least(keys: Mapping[str, Any], usual: Mapping[str, Any], split: str) -> tup
 
 
 def _queries(keys: Mapping[str, Any], usual: Mapping[str, Any], split: str, counts: Sequence[int]) -> int:
-    """Return as many queries as the smallest class has that is not too small."""
+    """Return the queries that fit the smallest class, apart from classes that are too small."""
     shots, queries = _wanted(keys, usual, split)
     _, fewest = _least(keys, usual, split)
     shots = min(keys.get("min_shots") or shots, shots)

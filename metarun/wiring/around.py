@@ -1,4 +1,4 @@
-"""The keys of a backbone that its class does not take: how metarun uses the module that the class makes."""
+"""The keys of a backbone that its class does not take: they say how metarun uses the module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Around:
     mean, std: of each channel; the inputs x become (x - mean) / std. None: as the weights say (`metarun.wiring.pretrained`).
     without: layers to replace by the identity, by their names in the module, such as "fc".
     keep_classifier: take the outputs of a classification layer as the embedding.
-    pretrained_on, license: what the weights were trained on, and the licence that they state.
+    pretrained_on, license: the data set and the licence of the weights.
     """
 
     norm: NormMode = "batch"
@@ -42,8 +42,8 @@ class Around:
 def divided(node: Mapping[str, Any], key: str = "backbone") -> tuple[dict[str, Any], Around]:
     """Return the arguments of a backbone's class, with its `_target_`, and the keys around it.
 
-    A class with an argument of its own of such a name, such as `mean`, gets this argument. key: the place of the node in the config, for
-    messages. Raises UserError for a wrong value.
+    If the class has an argument with the name of one of these keys, such as `mean`, the class gets the value. key: the place of the node
+    in the config, for messages. Raises UserError for a wrong value.
     """
     hints = annotations_of(Around)
     taken = _arguments(node)

@@ -118,7 +118,7 @@ def _say_unused_statistics(network: Network) -> None:
     loaded = any(layer.running_mean is not None and bool(layer.running_mean.any()) for layer in network.norms)
     if loaded and network.norm != "running":
         log.warning(
-            "backbone.norm=%s does not use the running statistics that the weights bring; backbone.norm=running starts from them, and "
+            "backbone.norm=%s does not use the running statistics of the loaded weights; backbone.norm=running starts from them, and "
             "backbone.frozen=true keeps them",
             network.norm,
         )

@@ -32,7 +32,7 @@ def has_embedder(task: Mapping[str, Any]) -> bool:
 def with_embedder(task: dict[str, Any], seed: int, device: str, scored: str | None = None) -> dict[str, Any]:
     """Return a node of `task=features` with the image source and the embedder in place of their nodes.
 
-    Writes into the node what comes from the data and from the weights: the drawn split, and the mean of each channel.
+    Writes values from the data and from the weights into the node: the drawn split, and the mean of each channel.
     seed: of weights that are not loaded. device: where the network computes. scored: see `metarun.wiring.build.build`.
     """
     images: TaskSource = instantiate(task["images"], name="task.images", **checked_splits(task["images"], scored))
@@ -49,7 +49,7 @@ def with_network(preparation: Preparation, config: Mapping[str, Any], device: st
     if not isinstance(preparation, FeaturePreparation):
         return preparation
     if not has_embedder(config["task"]):
-        raise UserError("the checkpoint has features as its inputs, and its config names no network for them; take another checkpoint.")
+        raise UserError("the inputs of the checkpoint are features, but its config names no network for them; take another checkpoint.")
     x = draws.uniform(draws.key(0, "sample"), 4, *preparation.images.shape)
     embedder = _embedder(dict(config["task"]["backbone"]), x, config["seed"], device)
     if embedder.weights != preparation.weights:

@@ -102,7 +102,7 @@ def fit(module: nn.Module, around: Around, x: Tensor, name: str) -> None:
 def give_width(module: nn.Module, x: Tensor) -> None:
     """Set `out_features` from one pass of x, where a module does not say how wide its embedding is and returns vectors.
 
-    A later check refuses a module that fails or returns something else.
+    A later check refuses a module that fails, or that returns something else.
     """
     if isinstance(getattr(module, "out_features", None), int):
         return
@@ -115,7 +115,7 @@ def give_width(module: nn.Module, x: Tensor) -> None:
 
 
 def check_no_classifier(module: nn.Module, other: nn.Module, x: Tensor, name: str, *, stated: bool) -> None:
-    """Raise UserError where the embedding is the output of a classification layer, which holds the classes of another data set.
+    """Raise UserError if the embedding is the output of a classification layer, which scores the classes of another data set.
 
     The last layer with parameters counts as one if it is linear, its outputs are the embedding, and it has the width of ImageNet's labels,
     or the usual name of such a layer. A layer with loaded weights counts even under another name, unless the module states its width.
@@ -134,8 +134,8 @@ def check_no_classifier(module: nn.Module, other: nn.Module, x: Tensor, name: st
         found = named and width in LABELS
     if found:
         raise UserError(
-            f"backbone {name} ends with the layer '{path}' of {width} outputs, which looks like the classification layer of another data "
-            f"set, so its outputs are no embedding; backbone.without={path} removes it (timm: num_classes=0), and "
+            f"backbone {name} ends with the layer '{path}' of {width} outputs, which is probably the classification layer of another data "
+            f"set, so its outputs are not an embedding; backbone.without={path} removes it (timm: num_classes=0), and "
             "backbone.keep_classifier=true takes its outputs."
         )
 

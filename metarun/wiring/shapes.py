@@ -20,7 +20,7 @@ from metarun.wiring.stored import LARGEST
 ROWS = 8
 """Examples in a set that stands for an episode's."""
 COLUMNS, UNSEEN = 1_000_000, 10_000
-"""Most columns of y, and most of them that no tensor of the checkpoint needs to have as an axis."""
+"""The largest number of columns of y, and the largest number that need not be the size of an axis of a tensor of the checkpoint."""
 
 
 @dataclass(frozen=True)

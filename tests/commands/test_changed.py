@@ -49,7 +49,7 @@ def test_a_failure_on_changed_pictures_says_what_changed_and_how_to_name_the_old
 def test_a_failure_on_a_changed_table_says_so(tmp_path: Path):
     before = stored(rows(tmp_path / "tables"))
     (tmp_path / "tables/table.csv").write_text("site,x,y\ns1,2,3\n")
-    with pytest.raises(UserError, match=r"The data are not those of the training: the values of the table differ; .*task.path=PLACE"):
+    with pytest.raises(UserError, match=r"The training data have changed: the values of the table differ; .*task.path=PLACE"):
         build_again(before.config, before)
 
 

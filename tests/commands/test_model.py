@@ -19,7 +19,7 @@ from small import Lines, composed, few_shot
 from small_runs import CONV, IMAGES, SHORT, SINUSOID, image_config
 
 from metarun import draws
-from metarun.commands.model import Model, load, stands_alone
+from metarun.commands.model import ANY_WAYS, Model, load, stands_alone
 from metarun.commands.train import train, use_of
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.errors import UserError
@@ -272,3 +272,9 @@ def test_drawings_of_omniglot_in_their_files_give_the_outputs_of_the_episode(omn
     right = np.array(predictor.predict(drawings[1])) == episode.query.y.argmax(dim=1).numpy()
     report = run_evaluation(model.parts.algorithm, model.trained.params, model.trained.state, source, split="test", episodes=1)
     assert right.mean() == pytest.approx(report.mean, abs=1e-7)
+
+
+@pytest.mark.parametrize("page", ["using", "transfer"])
+def test_the_docs_list_the_algorithms_that_take_any_number_of_classes(page: str):
+    text = (Path(__file__).parents[2] / f"docs/{page}.md").read_text(encoding="utf-8")
+    assert f"{', '.join(f'`{name}`' for name in ANY_WAYS[:-1])} and `{ANY_WAYS[-1]}`" in " ".join(text.split())

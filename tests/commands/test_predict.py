@@ -39,5 +39,5 @@ def test_an_out_file_that_exists_is_refused_before_anything_is_read(tmp_path: Pa
 
 
 def test_a_run_on_neither_pictures_nor_a_table_is_refused(sinusoid_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"predict labels images and predicts tables, and the run .* was trained on neither"):
+    with pytest.raises(UserError, match=r"predict labels images and predicts tables, and the run .* was trained on other inputs"):
         predict(sinusoid_run, tmp_path, tmp_path, tmp_path / "p")

@@ -1,4 +1,4 @@
-"""Sentences about copies of a data set in a form that metarun does not read: archives, pickles, HDF5 and NumPy files."""
+"""Error messages for copies of a data set that metarun cannot read: archives, pickles, HDF5 and NumPy files."""
 
 from __future__ import annotations
 

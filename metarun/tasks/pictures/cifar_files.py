@@ -48,7 +48,7 @@ def read_official(folder: Path, names: Sequence[str]) -> Labelled:
     outside = numbers[(numbers < 0) | (numbers >= len(names))]
     if outside.size:
         raise UserError(
-            f"'{printable(str(folder))}' has the class number {outside[0]}, and CIFAR-100 has 0 to {len(names) - 1}; get it again."
+            f"'{printable(str(folder))}' has the class number {outside[0]}, and CIFAR-100 has 0 to {len(names) - 1}; download it again."
         )
     images = torch.from_numpy(np.concatenate(pixels).reshape(-1, 3, _SIDE, _SIDE))
     return Labelled(images, [names[number] for number in numbers.tolist()])
@@ -62,7 +62,7 @@ def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"cannot read '{printable(str(path))}' ({error.strerror}).") from error
     if not content.size or content.size % _ROW:
         raise UserError(
-            f"'{printable(str(path))}' has {content.size:,} bytes, which is no multiple of {_ROW}, the bytes of one image; get it again."
+            f"'{printable(str(path))}' has {content.size:,} bytes, not a multiple of {_ROW}, the size of one image; download it again."
         )
     rows = content.reshape(-1, _ROW)
     return rows[:, 2:], rows[:, 1].astype(np.int64)
@@ -75,5 +75,5 @@ def _pickled(path: Path) -> tuple[np.ndarray, np.ndarray]:
     whole = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape[1] == _PIXELS
     listed = isinstance(labels, list) and all(isinstance(label, int) for label in labels)
     if not (isinstance(pixels, np.ndarray) and isinstance(labels, list) and whole and listed and len(labels) == len(pixels)):
-        raise UserError(f"'{printable(str(path))}' is no part of CIFAR-100: it has no images of {_PIXELS} bytes with fine_labels.")
+        raise UserError(f"'{printable(str(path))}' is not a file of CIFAR-100: it has no images of {_PIXELS} bytes with fine_labels.")
     return pixels, np.array(labels, dtype=np.int64)

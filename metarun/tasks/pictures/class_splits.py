@@ -1,4 +1,4 @@
-"""Which classes of a set of photographs are for training, validation and test: by lists, by folders, or drawn."""
+"""The split of a set of photographs into training, validation and test classes: by lists, by folders, or drawn."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _order(seed: int, name: str, names: Sequence[str]) -> list[str]:
 
 
 def _usual_sizes(count: int, ways: int | None) -> list[int]:
-    """Return the sizes by `SHARES`; with few classes, val and test have about a quarter of them each, or `ways` where that is possible."""
+    """Return the sizes by `SHARES`; with few classes, val and test get about a quarter of the classes each, or `ways` if possible."""
     if count < 3 * LEAST:
         raise UserError(
             f"a split into train, val and test needs at least {3 * LEAST} classes, {LEAST} for each, and there are {count}. Add classes."
@@ -91,13 +91,16 @@ def _sizes(split: Sequence[float], count: int) -> list[int]:
     if sum(sizes) > count or min(sizes) < LEAST:
         raise UserError(
             f"task.split={list(split)} makes {sizes[0]}/{sizes[1]}/{sizes[2]} of the {count} classes; each split needs at least {LEAST}, "
-            f"all together at most {count}. Give task.split as three numbers of classes, or more classes."
+            f"all together at most {count}. Give task.split as three numbers of classes, or add classes."
         )
     return sizes
 
 
 def _completed(keys: SplitKeys) -> Split:
-    """Return the split of the folders; a split without a folder gets a fifth of the training classes, at least `LEAST`."""
+    """Return the split of the folders; a split without a folder gets about a quarter of the training classes.
+
+    This split gets at least `LEAST` classes, and at most `ways` (5 without `ways`).
+    """
     ready = dict(keys.ready or {})
     _refuse_twice(ready, f"'{keys.root}'")
     for missing in (split for split in SPLITS if split not in ready):

@@ -132,7 +132,7 @@ def decode(data: bytes, *, size: int, channels: int, name: str = "", depths: lis
     type; a float image must have values in [0, 1].
 
     name: the file's name, whose ending tells TGA files and raw photographs. depths: receives the values of a deep image.
-    Raises UnreadableError, or an exception of Pillow's, where there is no image.
+    Raises UnreadableError, or an exception of Pillow, where there is no image.
     """
     if not data:
         raise UnreadableError("empty")
@@ -144,7 +144,7 @@ def decode(data: bytes, *, size: int, channels: int, name: str = "", depths: lis
 
 
 def shaped(opened: Image.Image, *, size: int, channels: int, depths: list[Depth] | None = None) -> np.ndarray:
-    """Return an image of Pillow's as `decode` returns a file: uint8 (size, size, channels). Pixels in memory stay as they are."""
+    """Return a Pillow image as `decode` returns a file: uint8 (size, size, channels). Pixels in memory stay as they are."""
     mode, whole = "L" if channels == 1 else "RGB", math.prod(opened.size)
     opened.draft(opened.mode, (2 * size, 2 * size))  # the JPEG decoder then skips detail that the resizing would drop
     # A progressive JPEG is held whole, as coefficients, whatever the size of the result.

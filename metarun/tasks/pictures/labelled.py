@@ -51,7 +51,7 @@ def read_support(path: str) -> Pictures:
     """List the known images: a folder or zip with one folder per class, or a CSV file with the columns path and label.
 
     A class has all images below its folder; folders that enclose all class folders do not count. Raises UserError where there is nothing
-    to read, where fewer than two classes have an image, and where an image would have two classes.
+    to read, where fewer than two classes have an image, and where an image has two classes.
     """
     found = _listed(path, "support") if _is_table(path, "support") else _class_folders(path)
     classes = list(dict.fromkeys(label for label in found.labels if label is not None))
@@ -68,8 +68,8 @@ def read_support(path: str) -> Pictures:
 def read_query(path: str, classes: Sequence[str]) -> Pictures:
     """List the images to label: a folder with or without folders in it, a zip, one image, or a CSV file with path and perhaps label.
 
-    classes: of the support set. Where a folder of a query has the name of one of them, folders are labels. Raises UserError where there
-    is nothing to read.
+    classes: of the support set. Where a folder of a query has the name of one of them, the folders give the labels. Raises UserError where
+    there is nothing to read.
     """
     if _is_table(path, "query"):
         return _matched(_listed(path, "query"), classes)
@@ -146,8 +146,8 @@ def _refuse_splits(path: str, parts: Sequence[Sequence[str]]) -> None:
     tops = sorted({part[0] for part in parts})
     if len(tops) > 1 and all(top.lower() in _SPLITS for top in tops) and all(len(part) > 2 for part in parts):
         raise UserError(
-            f"support={printable(path)} holds {printable(', '.join(tops))} with class folders inside, which is a divided data set; give a "
-            f"folder whose own folders are the classes, such as support={printable(str(Path(path) / tops[0]))}."
+            f"support={printable(path)} holds {printable(', '.join(tops))} with class folders, which is a data set with splits; give "
+            f"a folder whose own folders are the classes, such as support={printable(str(Path(path) / tops[0]))}."
         )
 
 
@@ -162,8 +162,8 @@ def _empty_folders(root: Path, used: set[str]) -> list[str]:
 def _folder_labels(names: Sequence[str], classes: Sequence[str]) -> Iterator[str | None]:
     """Yield the class of each query: the first folder on its path that is a class of the support set.
 
-    Where no folder of any query is a class, nothing is known. Where some are, the queries in other folders belong to another class, which
-    is called after the folder on the level of the known ones; a query above that level has no label.
+    If no folder of any query is a class, no query has a label. Otherwise the queries in other folders belong to another class, which has
+    the name of the folder on the same level as the folders of known classes. A query above this level has no label.
     """
     known = {composed(name): name for name in classes}
     levels = [(level, known[composed(part)]) for level, part in _folders(names) if composed(part) in known]
@@ -219,7 +219,7 @@ def _read_list(file: CsvFile, key: str, needed: Sequence[str]) -> Pictures:
 
 
 def _matched(found: Pictures, classes: Sequence[str]) -> Pictures:
-    """Return the queries with the support set's spelling of each label that differs from it in the code points of an accent only."""
+    """Return the queries with the labels spelt as in the support set, where only the code points of an accent differ."""
     known = {composed(name): name for name in classes}
     labels = tuple(None if label is None else known.get(composed(label), label) for label in found.labels)
     return Pictures(found.files, found.names, labels, found.notes)

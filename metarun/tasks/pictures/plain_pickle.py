@@ -1,7 +1,7 @@
 """Pickles of plain values and NumPy arrays, read without running code that a file names.
 
 A pickle may name any function of any module, and `pickle.load` calls it. This reader knows the few functions that rebuild a NumPy array and
-refuses every other name, so it can make numbers, text, bytes, lists, dictionaries and arrays only.
+refuses every other name. So it makes only numbers, text, bytes, lists, dictionaries and arrays.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_plain(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read '{shown}' ({error.strerror}).") from error
     except Exception as error:  # damaged bytes raise exceptions of every kind
-        raise UserError(f"'{shown}' is damaged, or no pickle ({printable(first_line(error))}); get it again.") from error
+        raise UserError(f"'{shown}' is damaged, or no pickle ({printable(first_line(error))}); download it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"'{shown}' holds no dictionary; is it the right file?")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}

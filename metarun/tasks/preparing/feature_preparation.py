@@ -41,7 +41,7 @@ class FeaturePreparation:
             if values.is_floating_point():
                 return values.to(torch.float32).reshape(-1, *self.shape)
         if self.embed is None:
-            raise UserError("the network of the features is not there, so images cannot become features.")
+            raise UserError("the network that computes features is not loaded, so images cannot become features.")
         return torch.cat([self.embed(part) for part in self.images.inputs(x).split(PORTION)])
 
     def targets(self, y: Any) -> Tensor:

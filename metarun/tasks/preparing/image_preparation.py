@@ -1,4 +1,4 @@
-"""The preparation of images: from a file, an image of Pillow's or an array to the values that a source of images deals."""
+"""The preparation of images: from a file, a Pillow image or an array to the values that a source of images deals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ImagePreparation:
     def inputs(self, x: Any) -> Tensor:
         """Return images as the source deals them.
 
-        x: one image or several. A raw image is a path, the bytes of a file, an image of Pillow's, or uint8 values: (H, W) or
+        x: one image or several. A raw image is a path, the bytes of a file, a Pillow image, or uint8 values: (H, W) or
             (H, W, channels) in an array, (channels, H, W) in a tensor. It is turned upright, resized, cropped and, with `inverted`,
             inverted. An array or a tensor of floats is prepared already: `shape`, or (B, *shape), values in [0, 1].
 
@@ -59,7 +59,7 @@ class ImagePreparation:
         if not items:
             raise UserError("x has no images; give at least one.")
         with ThreadPoolExecutor(max_workers=8) as pool:
-            # Images of Pillow's are read here, one after the other: two of them may share a file.
+            # Pillow images are read here, one after the other: two of them may share a file.
             found = list(pool.map(self._attempt, map(_bytes_of_lazy, items)))
         refused = [(number, each) for number, each in enumerate(found) if isinstance(each, str)]
         if refused:
@@ -112,12 +112,12 @@ class ImagePreparation:
         x = (x[None] if x.dim() == 3 else x).to(torch.float32)
         if tuple(x.shape[1:]) != self.shape or not len(x):
             raise UserError(
-                f"images of floats must have the shape {self.shape} of the network's inputs, and these have {tuple(values.shape)}; "
+                f"images of floats must have the shape {self.shape} of the network's inputs, and yours have {tuple(values.shape)}; "
                 "give other images as uint8 with values from 0 to 255, as paths or as Pillow images."
             )
         low, high = float(x.min()), float(x.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise UserError(f"images of floats must have values in [0, 1], and these have values from {low:.6g} to {high:.6g}.")
+            raise UserError(f"images of floats must have values in [0, 1], and yours have values from {low:.6g} to {high:.6g}.")
         return x
 
 

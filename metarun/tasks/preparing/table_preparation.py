@@ -58,7 +58,7 @@ class TablePreparation:
         """Return raw rows as the table deals them, float32 (B, D).
 
         x: columns by name (a mapping or a data frame), rows that are mappings, or an array or lists (B, features) in this order.
-        A word that no training task has is 0 in all inputs of its column, as in the table.
+        For a word that no training task has, all inputs of the column are 0.
         Raises UserError for a missing column, for a value that is no number, and for a missing value where the table had no rule for it.
         """
         columns = _columns_of(x, self.features)
@@ -68,7 +68,7 @@ class TablePreparation:
         values = ((raw - _double(self.means)) / _double(self.deviations)).to(torch.float32)
         if not values.isfinite().all():
             row = int((~values.isfinite()).any(dim=1).nonzero()[0])
-            raise UserError(f"row {row} has a value that is too large beside those of the training; correct it.")
+            raise UserError(f"row {row} has a value that is too large compared with the training; correct it.")
         return values
 
     def targets(self, y: Any) -> Tensor:
@@ -166,7 +166,7 @@ def _columns_of(x: Any, names: Sequence[str]) -> dict[str, Sequence[Any]]:
         rows = [row.tolist() if isinstance(row, (np.ndarray, Tensor)) else row for row in rows]
         if not rows or not all(isinstance(row, (list, tuple)) and len(row) == len(names) for row in rows):
             shown = printable(", ".join(names))
-            raise UserError(f"x must have rows of {len(names)} values each, those of the columns {shown}; or give columns by name.")
+            raise UserError(f"x must have rows of {len(names)} values each, for the columns {shown}; or give columns by name.")
         return dict(zip(names, zip(*rows, strict=True), strict=True))
     known = list(x[0]) if isinstance(x, (list, tuple)) else [str(name) for name in getattr(x, "columns", x)]
     columns: dict[str, Sequence[Any]] = {}

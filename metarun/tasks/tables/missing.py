@@ -1,4 +1,4 @@
-"""Missing cells of a table: rows without a value are left out, or cells are filled by a rule that reads the training rows alone."""
+"""Missing cells of a table: metarun leaves the rows out, or fills the cells by a rule that reads the training rows only."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def without_gaps(columns: Columns, features: Sequence[str], targets: Sequence[st
             log.warning("%d of the %d rows of %s have no %s and are left out", gaps.sum(), len(keep), columns.path, kind)
         keep &= ~gaps
     if not keep.any():
-        raise UserError(f"each row of {columns.path} lacks a value; fill some in, or leave the column out of task.features.")
+        raise UserError(f"each row of {columns.path} lacks a value; fill some cells in, or leave the column out of task.features.")
     return columns if keep.all() else _rows(columns, keep)
 
 

@@ -1,4 +1,4 @@
-"""The rows of the user's tables for a prediction: the known ones with their targets, and the ones to predict."""
+"""The rows of the user's tables for a prediction: known rows with their targets, and rows to predict."""
 
 from __future__ import annotations
 

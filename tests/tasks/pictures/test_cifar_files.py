@@ -58,11 +58,11 @@ def test_a_folder_without_both_parts_is_not_the_official_form(tmp_path: Path) ->
 def test_damaged_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     folder = write_binary(tmp_path / "a", LABELS)
     (folder / "test.bin").write_bytes(bytes(3073))
-    with pytest.raises(UserError, match="has 3,073 bytes, which is no multiple of 3074"):
+    with pytest.raises(UserError, match="has 3,073 bytes, not a multiple of 3074"):
         read_official(folder, NAMES)
     with pytest.raises(UserError, match="has the class number 100, and CIFAR-100 has 0 to 99"):
         read_official(write_binary(tmp_path / "b", {"train": [100], "test": [0]}), NAMES)
     folder = write_pickles(tmp_path / "c", LABELS)
     (folder / "test").write_bytes(pickle.dumps({"data": [1], "fine_labels": [1]}))
-    with pytest.raises(UserError, match="is no part of CIFAR-100"):
+    with pytest.raises(UserError, match="is not a file of CIFAR-100"):
         read_official(folder, NAMES)

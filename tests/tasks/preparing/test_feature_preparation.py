@@ -38,7 +38,7 @@ def test_vectors_are_features_already_and_need_no_network() -> None:
 def test_a_preparation_survives_a_checkpoint_without_its_network() -> None:
     found = preparation_of(PREPARED.stored(), (8,), 0)
     assert found == dataclasses.replace(PREPARED, embed=None)
-    with pytest.raises(UserError, match="the network of the features is not there"):
+    with pytest.raises(UserError, match="the network that computes features is not loaded"):
         found.inputs(np.zeros((1, 8, 8), dtype=np.uint8))
 
 
