@@ -28,7 +28,7 @@ def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | 
         changed = differences(stored.data, _now(config["task"], stored))
         if not changed:
             raise
-        raise UserError(f"{error} The training data have changed:  {printable(', '.join(changed))}{remedy(config)}.") from error
+        raise UserError(f"{error} The training data have changed: {printable(', '.join(changed))}{remedy(config)}.") from error
 
 
 def remedy(config: Mapping[str, Any]) -> str:

@@ -144,7 +144,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def readable_json(content: Any) -> str:
-    r"""Return JSON in which letters of every script stand as they are; halves of characters, which UTF-8 lacks, become "\udcfc"."""
+    r"""Return JSON with the letters of every script unescaped; half surrogate pairs, which UTF-8 cannot write, become "\udcfc"."""
     text = json.dumps(content, indent=2, ensure_ascii=False)
     return re.sub("[\ud800-\udfff]", lambda found: json.dumps(found[0])[1:-1], text)
 

@@ -30,8 +30,8 @@ def paths_of(run: Any) -> str | list[str]:
         return [text for each in run if isinstance(text := paths_of(each), str)]
     if isinstance(run, (str, os.PathLike)):
         return str(os.fspath(run))
-    hint = "; the result of metarun.train has it as result['folder']" if isinstance(run, dict) else ""
-    raise UserError(f"a run is named by its folder or a checkpoint, and this is a {type(run).__name__}{hint}.")
+    hint = "; metarun.train gives the run folder as result['folder']" if isinstance(run, dict) else ""
+    raise UserError(f"name a run by its folder or a checkpoint; this value is a {type(run).__name__}{hint}.")
 
 
 def names_path(key: str) -> bool:

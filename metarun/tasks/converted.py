@@ -40,7 +40,7 @@ def convert(images: Tensor, shape: Sequence[int]) -> Tensor:
         return images
     if images.dim() != 4 or len(shape) != 3:
         raise UserError(
-            f"the network takes inputs of shape {tuple(shape)}, and this data set has {tuple(images.shape[1:])}; only images convert. "
+            f"the network takes inputs of shape {tuple(shape)}, and these data have {tuple(images.shape[1:])}; only images convert. "
             "A run on task=features needs the features of the same backbone."
         )
     channels, height, width = shape

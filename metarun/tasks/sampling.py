@@ -43,7 +43,7 @@ class FewShot:
         on the same episodes.
     class_numbers: whether each episode carries the numbers of its classes (see `Examples`).
     augment: whether training episodes, support and query, have randomly changed images (`metarun.tasks.augment`).
-    used: the splits whose episodes must be possible. Another split whose classes do not suffice is refused when it is dealt.
+    used: the splits whose episodes must be possible. Another split with too few classes raises UserError only when it is dealt.
     data: the name of the data set. The names of `origins` begin with this name. files: the fingerprint of the files behind the images;
         None where no files are behind them. prepared: how raw images become the vectors of the pools (`metarun.tasks.preparing`);
         None where the pools hold images. chosen: the values that the source chose for keys that the user left at null.

@@ -47,7 +47,7 @@ class TableTasks:
     counts: task -> its number of rows, in the order of the rows.
     inputs, targets: the standardisation of raw values, to turn predictions back.
     sampling: shots and queries are rows of an episode. skip_small: whether tasks with too few rows may be left out.
-    used: the splits whose episodes must be possible. Another split whose tasks do not suffice is refused when it is dealt.
+    used: the splits whose episodes must be possible. Another split with too few tasks raises UserError only when it is dealt.
     data: the name of the table, as it begins the names of `origins`. files: the fingerprint of its file; {} where there is none.
     prepared: how raw rows become `x` and `y`; None where that is unknown.
     """

@@ -42,7 +42,7 @@ def test_a_failure_on_changed_pictures_says_what_changed_and_how_to_name_the_old
     assert build_again(before.config, before).config == before.config
     for file in (tmp_path / "photos/class 1").iterdir():
         file.unlink()
-    with pytest.raises(UserError, match=r"not those of the training: 3 images removed; .*task.root=PLACE"):
+    with pytest.raises(UserError, match=r"training data have changed: 3 images removed; .*task.root=PLACE"):
         build_again(before.config, before)
 
 

@@ -89,6 +89,6 @@ def test_the_tilde_is_the_home_folder_where_there_is_one(monkeypatch: pytest.Mon
 def test_a_run_is_named_by_a_path_or_a_list_of_paths() -> None:
     assert paths_of("run") == paths_of(Path("run")) == "run"
     assert paths_of(["a", Path("b")]) == ["a", "b"]
-    for given, hint in ((3, "this is a int"), ({"folder": "run"}, r"result\['folder'\]"), ([None], "NoneType")):
-        with pytest.raises(UserError, match=f"a run is named by its folder or a checkpoint.*{hint}"):
+    for given, hint in ((3, "value is a int"), ({"folder": "run"}, r"result\['folder'\]"), ([None], "NoneType")):
+        with pytest.raises(UserError, match=f"name a run by its folder or a checkpoint.*{hint}"):
             paths_of(given)

@@ -63,7 +63,7 @@ def test_fewer_than_two_classes_are_refused_with_what_is_needed(tmp_path: Path, 
 
 def test_a_divided_data_set_is_no_support_set(tmp_path: Path) -> None:
     root = draw(tmp_path, ["Train/cat/1.png", "Val/dog/1.png"])
-    with pytest.raises(UserError, match=r"holds Train, Val with class folders inside.*such as support=.*Train"):
+    with pytest.raises(UserError, match=r"holds Train, Val with class folders, which.*such as support=.*Train"):
         read_support(str(root))
     assert set(read_support(str(draw(tmp_path / "vehicles", ["train/1.png", "test/1.png"]))).labels) == {"train", "test"}
 

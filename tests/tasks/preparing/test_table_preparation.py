@@ -56,7 +56,7 @@ def test_a_word_that_no_training_task_has_is_0_in_all_its_inputs(tmp_path: Path)
         ([["oak", 1.0], ["", 1.0]], "row 1 has no value in column 'kind'"),
         ([["oak", "tall"]], "row 0 has 'tall' in column 'age'"),
         ([["oak", float("nan")]], "row 0 has no value in column 'age'"),
-        ([["oak"]], "rows of 2 values each, those of the columns kind, age"),
+        ([["oak"]], "rows of 2 values each, for the columns kind, age"),
         ([], "rows of 2 values"),
         ([["oak", 1e300]], "row 0 has a value that is too large"),
     ],
