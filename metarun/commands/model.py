@@ -118,8 +118,8 @@ class Model:
 
         x: B raw inputs, in a form that the preparation takes (`ImagePreparation.inputs`, `TablePreparation.inputs`).
         y: B labels, any hashable values; classes may have different numbers of examples. In regression, B targets in their own unit.
-        seed: determines the random draws of the algorithm, which equal those of the first test episode of `metarun eval
-        seed=…`. Equal examples and seeds give equal predictions.
+        seed: determines the random draws of the algorithm; they equal those of the first test episode of
+        `metarun eval seed=…`. Equal examples and seeds give equal predictions.
 
         Raises UserError for examples that cannot be read, and for more classes than the head of the model has.
         """

@@ -105,7 +105,7 @@ def test_a_copied_run_without_the_photographs_predicts_the_same(
         report = predict(tmp_path / "copied", *cases, tmp_path / "r", abstain=0.2)
         without = capsys.readouterr().out
         (tmp_path / "copied/calibration.json").unlink()
-        with pytest.raises(UserError, match=r"abstain=0.2 needs .* calibration.json .*: the photographs are gone\. Put the data"):
+        with pytest.raises(UserError, match=r"abstain=0.2 needs .* calibration.json, .*: the photographs are gone\. Put the data"):
             predict(tmp_path / "copied", *cases, tmp_path / "s", abstain=0.2)
     assert "4 validation classes in the data of the training" in with_data
     assert "4 validation classes stored by the training" in without
