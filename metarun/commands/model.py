@@ -211,8 +211,8 @@ class Predictor:
         None in classification, and where the model has no distribution. For an algorithm without one, the interval needs the variance in
         the checkpoint, which the first validation of the training measures.
         """
-        if not 0 < level < 1:
-            raise UserError(f"level={level} must lie between 0 and 1.")
+        if not isinstance(level, (float, np.floating)) or not 0 < level < 1:
+            raise UserError(f"level={level!r} should be a number above 0 and below 1.")
         if self.model.kind == "classification":
             return None
         ends = [self._ends(part, level) for part in self._parts(x)]

@@ -184,6 +184,13 @@ def test_a_seed_is_a_whole_number(tmp_path: Path, seed: Any):
         on_images(tmp_path, "algo=protonet").adapt(torch.rand(2, 1, 8, 8), ["a", "b"], seed)
 
 
+@pytest.mark.parametrize("level", [0, 1.0, 90, "0.9", None, math.nan])
+def test_a_level_is_a_probability(tmp_path: Path, level: Any):
+    predictor = on_images(tmp_path, "algo=protonet").adapt(torch.rand(2, 1, 8, 8), ["a", "b"])
+    with pytest.raises(UserError, match=r"level=.* should be a number above 0 and below 1"):
+        predictor.interval(torch.rand(1, 1, 8, 8), level)
+
+
 @pytest.mark.parametrize("best", [0, -1, "5", 1.5, True])
 def test_a_number_of_checkpoints_is_a_whole_number(tmp_path: Path, best: Any):
     on_images(tmp_path, "algo=protonet")
