@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -142,7 +142,8 @@ def _planned(found: ClassFolders, request: _Request) -> _Plan:
         drawn = request.splitting.drawn
         chosen = chosen_split(request.splitting, [name for name in counts if not (drawn and name in small)])
     except UserError as error:
-        return _Plan(found, said=[str(error)])
+        hint = f" A class needs {max(least.values())} images; lower task.shots, task.queries or task.train_queries to keep these classes."
+        return _Plan(found, said=[str(error), *([f"{_left_out(counts, small)}{hint}"] if drawn and small else [])])
     if not drawn and request.skip_small:
         small = {name for split, names in chosen.items() for name in names if counts[name] < least.get(split, 0)}
         chosen = {split: [name for name in names if name not in small] for split, names in chosen.items()}
@@ -156,11 +157,15 @@ def _planned(found: ClassFolders, request: _Request) -> _Plan:
             check_size(keys, split, request.shape)
     except UserError as error:
         said.append(str(error))
-    left_out = {name: counts[name] for name in counts if name in small}
-    if said and left_out:
-        shown = listed([f"'{printable(name)}' has {count}" for name, count in left_out.items()])
-        said.append(f"task.skip_small=true leaves out {counted(len(left_out), 'class')} with too few images: {shown}.")
-    return _Plan(found, chosen, sizes, left_out, said)
+    if said and small:
+        said.append(_left_out(counts, small))
+    return _Plan(found, chosen, sizes, {name: counts[name] for name in counts if name in small}, said)
+
+
+def _left_out(counts: Mapping[str, int], small: Collection[str]) -> str:
+    """Return the sentence about the classes that skip_small leaves out."""
+    shown = listed([f"'{printable(name)}' has {count}" for name, count in counts.items() if name in small])
+    return f"task.skip_small=true leaves out {counted(len(small), 'class')} with too few images: {shown}."
 
 
 def _say(plan: _Plan, request: _Request, bad: Mapping[str, str], chosen: Mapping[str, Any]) -> None:

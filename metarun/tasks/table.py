@@ -205,6 +205,8 @@ def _columns(
                     " The first line must be a header with the names of the columns." if looks_like_data(header) else nearest(name, header)
                 )
                 raise UserError(f"task.{key}: the table has no column '{printable(name)}'; it has {shown}.{printable(hint)}")
+        if twice := [name for name in names if list(names).count(name) > 1]:
+            raise UserError(f"task.{key} names '{printable(twice[0])}' more than once; name each column once.")
     columns = [name for name in header if name != task_column and name not in targets] if features is None else list(features)
     taken = [name for name in columns if name in targets or name == task_column]
     if taken:

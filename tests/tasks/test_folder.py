@@ -342,6 +342,15 @@ def test_a_split_that_lost_its_small_classes_is_refused_with_what_was_left_out(r
     ]
 
 
+def test_a_set_of_small_classes_only_is_refused_with_the_images_that_a_class_needs(root: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        source(root, shots=9, skip_small=True)
+    first, second = str(raised.value).split("\n")[1:]
+    assert first.startswith("- a split into train, val and test needs at least 6 classes")
+    assert second.startswith("- task.skip_small=true leaves out 10 classes with too few images: ")
+    assert second.endswith(" A class needs 10 images; lower task.shots, task.queries or task.train_queries to keep these classes.")
+
+
 def test_loose_images_and_empty_class_folders_are_mentioned_and_not_used(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "loose.jpg").write_bytes(b"not even an image")
     (root / "elm" / "deep").mkdir(parents=True)

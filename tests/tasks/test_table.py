@@ -178,6 +178,8 @@ def test_the_split_and_the_stream_are_pinned(tmp_path: Path):
         ({"target": "prize"}, r"task.target: .* Did you mean 'price'\?"),
         ({"features": ["room"]}, r"task.features: .* Did you mean 'rooms'\?"),
         ({"features": ["price"]}, "task.features names 'price', which is the task column or a target"),
+        ({"target": ["price", "price"]}, "task.target names 'price' more than once; name each column once"),
+        ({"features": ["rooms", "rooms"]}, "task.features names 'rooms' more than once"),
         ({"features": []}, "no column left for the inputs"),
         ({"features": ["rooms"], "categorical": ["house"]}, "task.categorical names 'house', which is not among the inputs rooms"),
         ({"split": [0.5, 0.5]}, r"task.split=\[0.5, 0.5\] must be three shares above 0 that sum to 1"),
