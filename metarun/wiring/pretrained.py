@@ -87,7 +87,7 @@ def fit(module: nn.Module, around: Around, x: Tensor, name: str) -> None:
     for path in [around.without] if isinstance(around.without, str) else around.without or ():
         _remove(module, path, name)
     wanted = _channels(module)
-    repeat = wanted if wanted and wanted > 1 and x.dim() == 4 and x.shape[1] == 1 else 1
+    repeat = 3 if wanted == 3 and x.dim() == 4 and x.shape[1] == 1 else 1  # grey as colour
     mean, std = _scales(around, repeat * x.shape[1])
     inputs = Inputs(mean, std, repeat)
     if (earlier := module.__dict__.pop(HOOK, None)) is not None:

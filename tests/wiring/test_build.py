@@ -16,6 +16,7 @@ from metarun import draws
 from metarun.backbones.classifier import Classifier
 from metarun.compute.plan import kernels_missing
 from metarun.errors import UserError
+from metarun.network import network_of
 from metarun.wiring.build import build, build_optimizer, build_settings, evaluation_plan, start
 
 SMALL_IMAGES = {"_target_": "small.small_images", "ways": 3, "shots": 2, "queries": 3}
@@ -178,11 +179,7 @@ def test_a_head_needs_as_many_ways_in_training_as_at_test():
     [
         ({"task": {"_target_": "collections.OrderedDict"}}, "gives a OrderedDict, which has no `objective` and so is no task source"),
         ({"backbone": {"_target_": "collections.OrderedDict"}}, r"gives a OrderedDict; a backbone is a torch\.nn\.Module"),
-        (
-            {"backbone": {"_target_": "torch.nn.Flatten"}},
-            "the backbone Flatten has no integer `out_features`",
-        ),
-        ({"backbone": {"_target_": "small.SmallConv", "channels": 3}}, r"cannot take this task's inputs of shape \(1, 8, 8\)"),
+        ({"backbone": {"_target_": "small.SmallConv", "channels": 5}}, r"cannot take this task's inputs of shape \(1, 8, 8\)"),
         ({"backbone": {**SMALL_CONV, "norm": "bacth"}}, "Did you mean 'batch'"),
         ({"algo": {"_target_": "metarun.algorithms.maml.Maml", "inner_rate": 1.0}}, "algo.inner_rate is not an argument"),
     ],
@@ -190,6 +187,12 @@ def test_a_head_needs_as_many_ways_in_training_as_at_test():
 def test_parts_that_do_not_fit_are_a_sentence(groups: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
         build(images(**groups))
+
+
+def test_the_width_of_a_backbone_that_does_not_say_it_is_found_by_a_pass():
+    network = network_of(build(images("algo=maml", backbone={"_target_": "torch.nn.Flatten"})).algorithm)
+    assert network is not None
+    assert network.init()[0]["head.weight"].shape == (3, 64)
 
 
 def test_a_backbone_that_gives_no_vectors_is_a_sentence():
