@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from metarun.errors import UserError, first_line
+from metarun.errors import UserError
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
 from metarun.tasks.named_splits import of_images_in_memory, read_copy
 from metarun.tasks.pictures.cifar_files import find_official, read_official
+from metarun.tasks.pictures.downloading import download as download_set
 from metarun.tasks.pictures.published import Published, published
 from metarun.tasks.pictures.unpacking import unpacked
 from metarun.tasks.sampling import FewShot, Sampling
@@ -50,7 +51,7 @@ def _read(split: Published, root: str | None, download: bool, image_size: int, c
     place = unpacked(_place(root))
     official = find_official(place)
     if official is None and download and not place.is_file():
-        _download(place)
+        download_set("CIFAR100", "CIFAR-100", place)
         official = find_official(place)
     if official is None:
         if not place.exists():
@@ -71,18 +72,3 @@ def _place(root: str | None) -> Path:
         return expanded(root)
     data = os.environ.get("METARUN_DATA")
     return (expanded(data) if data else cache_folder()) / "cifar100"
-
-
-def _download(folder: Path) -> None:
-    try:
-        from torchvision.datasets import CIFAR100  # optional: only the download needs torchvision
-    except ImportError as error:
-        raise UserError(
-            "task.download=true needs torchvision: pip install torchvision (a version that fits the installed torch)."
-        ) from error
-    try:
-        CIFAR100(str(folder), download=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"downloading CIFAR-100 to '{folder}' failed ({first_line(error)}); give task.root=DIR if you have a copy."
-        ) from error

@@ -19,6 +19,7 @@ from metarun.errors import UserError, first_line, nearest, printable
 from metarun.files.cache import cache_folder
 from metarun.files.paths import expanded
 from metarun.tasks.fingerprint import Fingerprint, joined, of_images
+from metarun.tasks.pictures.downloading import download as download_set
 from metarun.tasks.pictures.image_files import ImageFiles, find_images
 from metarun.tasks.pictures.images import read_images
 from metarun.tasks.pool import SPLITS, ClassPool
@@ -107,7 +108,7 @@ def _locate(root: str | None, download: bool) -> Path:
         if all(_part(candidate, part) for part in PARTS):
             return candidate
     if download:
-        _download(folder)
+        download_set("Omniglot", "Omniglot", folder, [{"background": True}, {"background": False}])
         return _locate(str(folder), download=False)
     raise UserError(
         f"Omniglot is not in '{folder}'; that folder must hold images_background and images_evaluation (zips or folders). Give "
@@ -117,20 +118,6 @@ def _locate(root: str | None, download: bool) -> Path:
 
 def _part(folder: Path, part: str) -> Path | None:
     return next((path for path in (folder / part, folder / f"{part}.zip") if path.exists()), None)
-
-
-def _download(folder: Path) -> None:
-    try:
-        from torchvision.datasets import Omniglot  # optional: only the download needs torchvision
-    except ImportError as error:
-        raise UserError(
-            "task.download=true needs torchvision: pip install torchvision (a version that fits the installed torch)."
-        ) from error
-    try:
-        for background in (True, False):
-            Omniglot(str(folder), background=background, download=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"downloading Omniglot to '{folder}' failed ({error}); give task.root=DIR if you have a copy.") from error
 
 
 def _read(folder: Path, size: int, ink: int) -> tuple[Tensor, dict[str, list[Character]], Fingerprint]:
