@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,23 @@ _LITERAL_BRACE = "\\${"
 def expanded(path: str | Path) -> Path:
     """Return the path with the home folder in the place of `~`; unchanged where the system knows no home folder."""
     return Path(os.path.expanduser(path))
+
+
+def is_folder(path: Path, *, missing: str, shown: str, remedy: str) -> bool:
+    """Return whether a path names a folder (True) or a file (False), without opening it: a pipe would keep the run waiting.
+
+    Raises UserError with `missing` where there is nothing, and with `shown`, the path as messages have it, where the path cannot be opened
+    or is neither of the two; `remedy` then says what to give.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise UserError(missing) from None
+    except OSError as error:
+        raise UserError(f"{shown} cannot be opened ({error.strerror}).") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UserError(f"{shown} is a pipe, a socket or a device; {remedy}.")
+    return stat.S_ISDIR(mode)
 
 
 def paths_of(run: Any) -> str | list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from metarun.cli.paths import as_typed, typed_paths
 from metarun.errors import UserError
-from metarun.files.paths import escape, expanded, paths_of, quoted, word
+from metarun.files.paths import escape, expanded, is_folder, paths_of, quoted, word
 
 NAMES = (
     "/a b",
@@ -92,3 +93,16 @@ def test_a_run_is_named_by_a_path_or_a_list_of_paths() -> None:
     for given, hint in ((3, "value is a int"), ({"folder": "run"}, r"result\['folder'\]"), ([None], "NoneType")):
         with pytest.raises(UserError, match=f"name a run by its folder or a checkpoint.*{hint}"):
             paths_of(given)
+
+
+def test_a_folder_and_a_file_are_told_apart_and_a_pipe_is_refused_unopened(tmp_path: Path):
+    words = {"missing": "nothing there.", "shown": "it", "remedy": "give a file"}
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert is_folder(tmp_path, **words)
+    assert not is_folder(tmp_path / "file", **words)
+    for path in (tmp_path / "none", tmp_path / "file" / "below", Path("\0")):
+        with pytest.raises(UserError, match=r"nothing there\."):
+            is_folder(path, **words)
+    with pytest.raises(UserError, match="it is a pipe, a socket or a device; give a file"):
+        is_folder(tmp_path / "pipe", **words)

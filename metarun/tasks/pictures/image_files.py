@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metarun.errors import UserError, first_line, printable
-from metarun.files.paths import expanded
+from metarun.files.paths import expanded, is_folder
 from metarun.tasks.pictures.decoding import UnreadableError
 from metarun.tasks.pictures.image_names import hidden, may_be_image
 
@@ -64,18 +64,12 @@ def find_images(root: str | Path) -> ImageFiles:
     whose names differ in upper and lower case only are one file.
     """
     root = expanded(root)
-    try:
-        mode = root.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise UserError(f"there is no folder or zip '{printable(str(root))}'.") from None
-    except OSError as error:
-        raise UserError(f"'{printable(str(root))}' cannot be opened ({error.strerror}).") from error
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UserError(f"'{printable(str(root))}' is a pipe, a socket or a device; task.root must be a folder or a zip.")
-    found, folders = _walk(root) if stat.S_ISDIR(mode) else _list_zip(root)
+    shown = f"'{printable(str(root))}'"
+    folder = is_folder(root, missing=f"there is no folder or zip {shown}.", shown=shown, remedy="task.root must be a folder or a zip")
+    found, folders = _walk(root) if folder else _list_zip(root)
     facts = dict(sorted(found.items()))
     stamp = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()
-    checks = () if stat.S_ISDIR(mode) else tuple(check for _, check in facts.values())
+    checks = () if folder else tuple(check for _, check in facts.values())
     return ImageFiles(root, tuple(facts), stamp, tuple(size for size, _ in facts.values()), checks, _without_images(folders, facts))
 
 

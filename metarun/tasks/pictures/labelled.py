@@ -6,7 +6,6 @@ Folders and zips are listed as those of task=folder are (`metarun.tasks.pictures
 from __future__ import annotations
 
 import os
-import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from metarun.compute.memory import check_fits
 from metarun.errors import UserError, printable
-from metarun.files.paths import expanded
+from metarun.files.paths import expanded, is_folder
 from metarun.tasks.pictures.class_names import check_names, composed
 from metarun.tasks.pictures.image_files import ImageFiles, find_images
 from metarun.tasks.pictures.images import decode_images
@@ -114,15 +113,9 @@ def copies_of(pixels: Tensor, others: Tensor) -> list[bool]:
 
 def _is_table(path: str, key: str) -> bool:
     """Return whether a path names a CSV file; UserError where it names nothing that can be read."""
-    try:
-        mode = expanded(path).stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise UserError(f"{key}={printable(path)}: there is no such file or folder.") from None
-    except OSError as error:
-        raise UserError(f"{key}={printable(path)} cannot be opened ({error.strerror}).") from error
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UserError(f"{key}={printable(path)} is a pipe, a socket or a device; give a folder, a zip or a CSV file.")
-    return stat.S_ISREG(mode) and expanded(path).suffix.lower() in TABLES
+    shown = f"{key}={printable(path)}"
+    missing, remedy = f"{shown}: there is no such file or folder.", "give a folder, a zip or a CSV file"
+    return not is_folder(expanded(path), missing=missing, shown=shown, remedy=remedy) and expanded(path).suffix.lower() in TABLES
 
 
 # Folders
