@@ -45,3 +45,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class where the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, such as "1 class" or "3 queries"."""
+    plural = f"{noun}es" if noun.endswith("class") else f"{noun[:-1]}ies" if noun.endswith("query") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

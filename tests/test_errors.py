@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from metarun.errors import NotFiniteError, UserError, first_line, nearest, printable
+from metarun.errors import NotFiniteError, UserError, counted, first_line, nearest, printable
 
 
 @pytest.mark.parametrize(("word", "hint"), [("shot", " Did you mean 'shots'?"), ("batch_norm", ""), ("", "")])
@@ -44,3 +44,8 @@ def test_an_error_keeps_its_lines_and_no_other_control_character():
     assert str(UserError("one \x1b[31m\u202e\ntwo\r")) == "one \\x1b[31m\\u202e\ntwo\\r"
     assert str(NotFiniteError("a\x07")) == "a\\x07"
     assert str(pickle.loads(pickle.dumps(UserError("\x1b")))) == "\\x1b"
+
+
+def test_a_number_and_its_noun_agree():
+    words = [counted(1, "class"), counted(2, "other class"), counted(1200, "query"), counted(0, "image")]
+    assert words == ["1 class", "2 other classes", "1,200 queries", "0 images"]

@@ -12,7 +12,7 @@ import torch
 
 from metarun.commands.model import Model
 from metarun.engine.averages import interval
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.records.predictions import Found, write_rows
 from metarun.tasks.preparing.table_preparation import TablePreparation
 from metarun.tasks.tables.table_rows import TableRows, by_task, read_rows, unknown_words
@@ -50,9 +50,7 @@ def predict_table(model: Model, config: Mapping[str, Any], path: Path) -> Found:
     predicted = predict_rows(model, support, query, groups)
     write_rows(path, [*query.header, *_header(query, prepared, predicted)], _rows(query, predicted))
     lines, facts = scores(query, prepared.targets_named, predicted)
-    told = (
-        f"{_counted(len(query.rows), 'row')} of {_counted(len(groups), 'task')} predicted from {_counted(len(support.rows), 'known row')}"
-    )
+    told = f"{counted(len(query.rows), 'row')} of {counted(len(groups), 'task')} predicted from {counted(len(support.rows), 'known row')}"
     lines = [*unknown_words([support, query], prepared), told, *lines]
     facts = {"tasks": len(groups), "known_rows": len(support.rows), "queries": len(query.rows), "targets": facts, "predictions": str(path)}
     error = next((each["mae"] for each in facts["targets"].values()), 0.0)
@@ -97,7 +95,7 @@ def scores(query: TableRows, targets: Sequence[str], predicted: Predicted) -> tu
         mae, half = float(np.abs(errors).mean()), _half(np.abs(errors))
         rmse, mean = math.sqrt(float(np.square(errors).mean())), float(np.abs(predicted.means[real, place] - truth[real]).mean())
         facts[name] = {"mae": mae, "mae_ci95": half, "rmse": rmse, "mae_of_the_mean": mean, "rows": int(real.sum()), "ci95_over": "rows"}
-        said = f"{name}: mean absolute error {plain(mae)} ± {plain(half, 3)} (95 % interval over {_counted(int(real.sum()), 'row')}), "
+        said = f"{name}: mean absolute error {plain(mae)} ± {plain(half, 3)} (95 % interval over {counted(int(real.sum()), 'row')}), "
         said += f"root mean square error {plain(rmse)}; the mean of the task's known rows would have a mean absolute error of {plain(mean)}"
         if predicted.low is not None and predicted.high is not None:
             inside = (predicted.low[real, place] <= truth[real]) & (truth[real] <= predicted.high[real, place])
@@ -128,7 +126,3 @@ def _rows(query: TableRows, predicted: Predicted) -> Iterator[list[str]]:
     parts = [each for each in (predicted.values, predicted.low, predicted.high) if each is not None]
     for row, *values in zip(query.rows, *parts, strict=True):
         yield [*row, *(repr(float(value[target])) for target in range(len(values[0])) for value in values)]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metarun.engine.rejection import wilson
+from metarun.errors import counted
 from metarun.records.contact_sheet import Query
 
 REJECTED = "none of these"
@@ -30,8 +31,8 @@ def told(queries: Sequence[Query], counts: Mapping[str, int]) -> str:
     common = labels.most_common(_NAMED)
     more = f" and {len(labels) - _NAMED} more labels" if len(labels) > _NAMED else ""
     listed = ", ".join(f"{label} {count:,}" for label, count in common)
-    known = f"{_counted(sum(counts.values()), 'known image')} of {len(counts):,} classes"
-    return f"{_counted(len(queries), 'image')} labelled from {known}: {listed}{more}"
+    known = f"{counted(sum(counts.values()), 'known image')} of {len(counts):,} classes"
+    return f"{counted(len(queries), 'image')} labelled from {known}: {listed}{more}"
 
 
 def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bool], abstains: bool) -> Scored:
@@ -40,9 +41,9 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
     A query of a support class is right where it has the label of its class. A query of another class is right where it is rejected.
     copies: whether a query is one of the known images; these do not count. abstains: whether queries can be rejected.
     """
-    counted = [query for query, copied in zip(queries, copies, strict=True) if query.truth is not None and not copied]
-    true = [query for query in counted if query.truth in classes]
-    foreign = [query for query in counted if query.truth not in classes]
+    judged = [query for query, copied in zip(queries, copies, strict=True) if query.truth is not None and not copied]
+    true = [query for query in judged if query.truth in classes]
+    foreign = [query for query in judged if query.truth not in classes]
     lines, facts = list[str](), dict[str, Any]()
     if any(copies):
         facts["copies"] = sum(copies)
@@ -52,14 +53,14 @@ def scored(queries: Sequence[Query], classes: Sequence[str], copies: Sequence[bo
     if true:
         accuracy, facts["accuracy"], said = _share([query.label == query.truth for query in true])
         covers = "the interval covers further images of these classes with these known images, and no other classes"
-        lines.append(f"accuracy {said} of {_counted(len(true), 'query image')} with a label of a known class; {covers}")
+        lines.append(f"accuracy {said} of {counted(len(true), 'query image')} with a label of a known class; {covers}")
     if abstains and true:
         _, facts["true_rejected"], said = _share([query.label is None for query in true])
-        lines.append(f"rejected: {said} of {_counted(len(true), 'query image')} of known classes")
+        lines.append(f"rejected: {said} of {counted(len(true), 'query image')} of known classes")
     if foreign:
         _, facts["foreign_rejected"], said = _share([query.label is None for query in foreign])
         others = len({query.truth for query in foreign})
-        what = f"{_counted(len(foreign), 'query image')} of {others:,} other class{'' if others == 1 else 'es'}"
+        what = f"{counted(len(foreign), 'query image')} of {counted(others, 'other class')}"
         lines.append(f"rejected: {said} of {what}" if abstains else f"{what} cannot be right; abstain=0.05 looks for such images")
     return Scored(lines, facts, accuracy)
 
@@ -70,7 +71,3 @@ def _share(hits: Sequence[bool]) -> tuple[float, dict[str, Any], str]:
     low, high = wilson(count, total)
     facts = {"share": count / total, "low": low, "high": high, "count": count, "of": total, "ci95_over": "queries"}
     return count / total, facts, f"{100 * count / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

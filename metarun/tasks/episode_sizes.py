@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metarun.compute.memory import check_fits
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.tasks.pool import is_whole
 
 LEAST = {"ways": 2, "shots": 1, "queries": 1}
@@ -102,12 +102,6 @@ def listed(words: Sequence[str]) -> str:
     """Return the first `NAMED` of the words, and the number of the others."""
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
     return ", ".join(words[:NAMED]) + more
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and its noun, such as "1 class" or "3 queries"."""
-    plural = {"class": "classes", "query": "queries"}.get(noun, f"{noun}s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _too_small(keys: Mapping[str, Any], split: str, small: Sequence[tuple[str, int]], skip: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
+from metarun.errors import counted
 from metarun.tasks.pool import ClassPool
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def _compare_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         was, new = (dict(each["listed"].tolist()) for each in (before, now))
         added, removed = len(new.keys() - was.keys()), len(was.keys() - new.keys())
         resized = sum(was[name] != new[name] for name in was.keys() & new.keys())
-        said += [f"{_images(added)} added"] if added else []
-        said += [f"{_images(removed)} removed"] if removed else []
-        said += [f"{_images(resized)} with another size of the file"] if resized else []
+        said += [f"{counted(added, 'image')} added"] if added else []
+        said += [f"{counted(removed, 'image')} removed"] if removed else []
+        said += [f"{counted(resized, 'image')} with another size of the file"] if resized else []
     elif before["count"] != now["count"]:
         said.append(f"{now['count']:,} images instead of {int(before['count']):,}")
     elif before.get("digest") != now.get("digest"):
@@ -159,10 +160,6 @@ _COMPARE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]]
     "pictures": _compare_pictures,
     "sources": _compare_sources,
 }
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _without_common_folder(names: Sequence[str]) -> list[str]:

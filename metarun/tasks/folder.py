@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from metarun.errors import UserError, printable
-from metarun.tasks.episode_sizes import check_size, complaints, counted, listed, together
+from metarun.errors import UserError, counted, printable
+from metarun.tasks.episode_sizes import check_size, complaints, listed, together
 from metarun.tasks.fingerprint import of_images
 from metarun.tasks.pictures.class_folders import ClassFolders, Split, class_folders
 from metarun.tasks.pictures.class_splits import SplitKeys, chosen_split

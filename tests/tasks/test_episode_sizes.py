@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metarun.tasks.episode_sizes import complaints, counted, listed, shape_of, together
+from metarun.tasks.episode_sizes import complaints, listed, shape_of, together
 
 KEYS: dict[str, Any] = {"ways": 5, "shots": 5, "queries": 15, "train_ways": None, "train_shots": 1, "train_queries": None}
 
@@ -64,6 +64,5 @@ def test_several_complaints_are_lines_of_one_message() -> None:
     assert together(["one.", "two."]) == "2 things need a change:\n- one.\n- two."
 
 
-def test_long_lists_are_cut_and_counted() -> None:
+def test_long_lists_are_cut_and_the_rest_is_counted() -> None:
     assert listed([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
-    assert (counted(1, "class"), counted(1200, "query")) == ("1 class", "1,200 queries")

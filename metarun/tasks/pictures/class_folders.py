@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metarun.errors import UserError, printable
-from metarun.tasks.episode_sizes import counted, listed
+from metarun.errors import UserError, counted, printable
+from metarun.tasks.episode_sizes import listed
 from metarun.tasks.pictures.class_names import check_names
 from metarun.tasks.pictures.image_files import ImageFiles
 from metarun.tasks.pool import SPLITS

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from metarun import draws
-from metarun.errors import UserError, first_line, nearest, printable
+from metarun.errors import UserError, counted, first_line, nearest, printable
 from metarun.files.paths import expanded
-from metarun.tasks.episode_sizes import counted, listed
+from metarun.tasks.episode_sizes import listed
 from metarun.tasks.pictures.class_folders import Split
 from metarun.tasks.pictures.class_names import composed
 from metarun.tasks.pool import SPLITS

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metarun.compute.memory import check_fits
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.files.paths import expanded, is_folder
 from metarun.tasks.pictures.class_names import check_names, composed
 from metarun.tasks.pictures.image_files import ImageFiles, find_images
@@ -128,7 +128,7 @@ def _class_folders(path: str) -> Pictures:
         depth += 1
     places = [place for place, part in enumerate(parts) if len(part) > depth + 1]
     _refuse_splits(path, [parts[place][depth:] for place in places])
-    notes = [f"support={printable(path)}: {_counted(len(parts) - len(places), 'image')} in no class folder, left out."]
+    notes = [f"support={printable(path)}: {counted(len(parts) - len(places), 'image')} in no class folder, left out."]
     empty = _empty_folders(files.root, {parts[place][0] for place in places}) if depth == 0 else []
     notes = (notes if len(places) < len(parts) else []) + [f"support={printable(path)}: no image in the folder {each}." for each in empty]
     kept = ImageFiles(files.root, tuple(files.names[each] for each in places), files.stamp, tuple(files.sizes[each] for each in places))
@@ -229,7 +229,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except (OSError, ValueError):
         return 0
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
