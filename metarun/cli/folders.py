@@ -20,7 +20,8 @@ from omegaconf import DictConfig, open_dict, read_write
 from metarun.errors import UserError
 from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
-from metarun.files.run_folder import check_places, refuse_run
+from metarun.files.run_folder import CHECKPOINTS, check_places, refuse_run
+from metarun.files.writing import remove_leftovers
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
@@ -156,6 +157,15 @@ def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:
         with FolderLock(folder):
             if not resumed:
                 refuse_run(folder)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder; remove the files that a process left there when it ended in the middle of writing."""
+    with FolderLock(folder):
+        remove_leftovers(folder)
+        remove_leftovers(folder / CHECKPOINTS)
+        yield
 
 
 def tidy(name: str) -> str:

@@ -20,14 +20,12 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from metarun.cli.arguments import GROUPS, prepare
 from metarun.cli.composing import eval_config, mistake_of, train_config
-from metarun.cli.folders import RunFolders, check_typed
+from metarun.cli.folders import RunFolders, check_typed, held
 from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import explain
 from metarun.errors import UserError
-from metarun.files.lock import FolderLock
 from metarun.files.paths import paths_of, quoted
-from metarun.files.run_folder import CHECKPOINTS, refuse_run
-from metarun.files.writing import remove_leftovers
+from metarun.files.run_folder import refuse_run
 
 Overrides = Sequence[str] | Mapping[str, Any]
 _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
@@ -95,9 +93,7 @@ def _run(command: str, words: list[str]) -> Iterator[tuple[DictConfig, dict[str,
     else:
         folder = Path(folders.make(wanted))
     try:
-        with FolderLock(folder):
-            remove_leftovers(folder)
-            remove_leftovers(folder / CHECKPOINTS)
+        with held(folder):
             yield cfg, chosen, typed, folder.absolute()
     except Exception as error:
         mistake = mistake_of(error, folder)

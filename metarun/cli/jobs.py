@@ -17,16 +17,14 @@ from omegaconf import DictConfig
 from metarun.cli.arguments import prepare
 from metarun.cli.composing import eval_config, mistake_of, plain, train_config
 from metarun.cli.config_files import check_chosen, fault_in_files
-from metarun.cli.folders import Refusal, RunFolders
+from metarun.cli.folders import Refusal, RunFolders, held
 from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.streams import make_steady
 from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
-from metarun.files.lock import FolderLock
-from metarun.files.run_folder import CHECKPOINTS, refuse_run
-from metarun.files.writing import remove_leftovers
+from metarun.files.run_folder import refuse_run
 
 # At import: a child process of a sweep's launcher imports this module and no more.
 logging.raiseExceptions = False  # a log that cannot be written prints no traceback
@@ -45,9 +43,7 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
         if is_worker():
             make_steady()
         try:
-            with ending_with_command(), FolderLock(folder):
-                remove_leftovers(folder)
-                remove_leftovers(folder / CHECKPOINTS)
+            with ending_with_command(), held(folder):
                 error = function(cfg, folder)
         except Exception as exception:
             mistake = mistake_of(exception, folder)

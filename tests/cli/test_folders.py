@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from metarun.cli.folders import NumberedFolder, Refusal, RunFolders, tidy
+from metarun.cli.folders import NumberedFolder, Refusal, RunFolders, held, tidy
 from metarun.errors import UserError
+from metarun.files.writing import PREFIX, SUFFIX
 
 if TYPE_CHECKING:
     from command_line import Calls, CommandLine
@@ -123,3 +124,14 @@ def test_asking_for_information_makes_no_folder(command_line: CommandLine, calls
 def test_a_jobs_name_needs_no_quotes() -> None:
     assert tidy("3_++task.root-/my photos,[1,2]_lr-0.1") == "3_task.root-my-photos-1-2-_lr-0.1"
     assert len(tidy("x" * 300)) == 100
+
+
+def test_a_held_run_folder_has_no_leftovers_of_a_killed_process_and_keeps_its_files(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        (folder / f"{PREFIX}cut{SUFFIX}").touch()
+        (folder / "kept").touch()
+    with held(tmp_path):
+        assert [path.name for path in sorted(tmp_path.rglob("*")) if path.is_file() and PREFIX in path.name and SUFFIX in path.name] == []
+    assert (tmp_path / "kept").exists()
+    assert (tmp_path / "checkpoints/kept").exists()
