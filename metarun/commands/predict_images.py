@@ -21,7 +21,8 @@ from metarun.records.contact_sheet import Query, Sheet, choose
 from metarun.records.predictions import HEADER, Found, write_rows
 from metarun.tasks.pictures.decoding import decode
 from metarun.tasks.pictures.image_files import reader
-from metarun.tasks.pictures.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
+from metarun.tasks.pictures.labelled import Pictures, copies_of, pixels_of, read_query, read_support
+from metarun.tasks.pool import unit_range
 from metarun.tasks.preparing.feature_preparation import FeaturePreparation
 from metarun.tasks.preparing.image_preparation import ImagePreparation
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from metarun.errors import UserError
 from metarun.records.tracking import Progress
 from metarun.tasks.pictures.images import cached
+from metarun.tasks.pool import unit_range
 from metarun.tasks.preparing.feature_preparation import FeaturePreparation
 from metarun.tasks.preparing.image_preparation import ImagePreparation
 from metarun.tasks.preparing.preparation import preparation_by
@@ -118,7 +119,7 @@ def _compute(pixels: Tensor, backbone: Embedder, batch_size: int) -> Iterator[np
     log.info("embedding %d images with %s (kept in the cache for the next run)", len(pixels), backbone.name)
     with Progress(len(pixels)) as progress:
         for start in range(0, len(pixels), batch_size):
-            vectors = backbone(pixels[start : start + batch_size].to(torch.float32) / 255.0)
+            vectors = backbone(unit_range(pixels[start : start + batch_size]))
             if not vectors.isfinite().all():
                 bad = start + int((~vectors.isfinite().all(dim=1)).nonzero()[0])
                 raise UserError(

@@ -60,10 +60,13 @@ class ClassPool:
         rows = chosen if self.rows is None else self.rows.index_select(0, chosen)
         device = self.images.device
         pixels = self.images.index_select(0, rows.to(device, non_blocking=True))
-        if pixels.is_floating_point():
-            return pixels
-        pixels = pixels.to(torch.float32)
-        return pixels.div_(torch.full((), 255.0, device=device))  # not by a number: CUDA would multiply by 1 / 255 and round differently
+        return pixels if pixels.is_floating_point() else unit_range(pixels)
+
+
+def unit_range(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels as float32 in [0, 1]. Every source and every preparation of images divides here, so their bits are equal."""
+    white = torch.full((), 255.0, device=pixels.device)  # a tensor: by a number, CUDA would multiply by 1 / 255 and round differently
+    return pixels.to(torch.float32).div_(white)
 
 
 def numbers_of(names: Sequence[str]) -> Tensor:

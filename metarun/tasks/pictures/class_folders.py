@@ -15,7 +15,7 @@ from metarun.tasks.pool import SPLITS
 Split = dict[str, list[str]]
 """Split -> names of its classes."""
 
-_SYNONYMS = {
+SYNONYMS = {
     "train": ("train", "training", "base", "meta-train", "meta_train", "metatrain"),
     "val": ("val", "valid", "validation", "dev", "meta-val", "meta_val", "metaval"),
     "test": ("test", "testing", "novel", "meta-test", "meta_test", "metatest"),
@@ -92,7 +92,7 @@ def class_folders(files: ImageFiles) -> ClassFolders:
 def _ready_splits(root: Path, parts: Sequence[Sequence[str]]) -> dict[str, str]:
     """Return top-level folder -> split where the folders are train/ and val/ or test/ with class folders in them, else nothing."""
     tops = sorted(_tops(parts))
-    splits = {top: split for top in tops for split, names in _SYNONYMS.items() if top.lower() in names}
+    splits = {top: split for top in tops for split, names in SYNONYMS.items() if top.lower() in names}
     if not ("train" in splits.values() and len(set(splits.values())) > 1 and max(map(len, parts)) > 2):
         return {}
     if len(splits) != len(tops) or len(set(splits.values())) != len(splits):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from metarun.compute.memory import check_fits
 from metarun.errors import UserError, counted, printable
 from metarun.files.paths import expanded, is_folder
+from metarun.tasks.pictures.class_folders import SYNONYMS
 from metarun.tasks.pictures.class_names import check_names, composed
 from metarun.tasks.pictures.image_files import ImageFiles, find_images
 from metarun.tasks.pictures.images import decode_images
@@ -27,9 +27,6 @@ from metarun.tasks.tables.table_rows import naming
 
 TABLES = (".csv", ".tsv")
 """Endings of files that are read as CSV."""
-
-_SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "base", "novel")
-"""Names of folders above class folders, in lower case, that divide a data set."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,6 @@ def pixels_of(pictures: Sequence[Pictures], *, size: int, channels: int, inverte
     return found
 
 
-def unit_range(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels as float32 in [0, 1], to the bit as the image sources do."""
-    return pixels.to(torch.float32).div_(torch.full((), 255.0))
-
-
 def copies_of(pixels: Tensor, others: Tensor) -> list[bool]:
     """Return which of the images (M, C, H, W) are among the others (M', C, H, W), pixel by pixel."""
     known = {np.ascontiguousarray(other).tobytes() for other in others.numpy()}
@@ -137,7 +129,7 @@ def _class_folders(path: str) -> Pictures:
 
 def _refuse_splits(path: str, parts: Sequence[Sequence[str]]) -> None:
     tops = sorted({part[0] for part in parts})
-    if len(tops) > 1 and all(top.lower() in _SPLITS for top in tops) and all(len(part) > 2 for part in parts):
+    if len(tops) > 1 and set(map(str.lower, tops)) <= set().union(*SYNONYMS.values()) and all(len(part) > 2 for part in parts):
         raise UserError(
             f"support={printable(path)} holds {printable(', '.join(tops))} with class folders, which is a data set with splits; give "
             f"a folder whose own folders are the classes, such as support={printable(str(Path(path) / tops[0]))}."

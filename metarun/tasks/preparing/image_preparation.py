@@ -18,6 +18,7 @@ from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.tasks.pictures.decoding import UnreadableError, decode, reason, shaped
 from metarun.tasks.pictures.image_files import read_file
+from metarun.tasks.pool import unit_range
 from metarun.tasks.tables.raw_numbers import rows_of
 
 MOST_SIDE = 10_000
@@ -93,7 +94,7 @@ class ImagePreparation:
         except Exception as error:  # Pillow's readers raise exceptions of every kind on bad bytes
             return reason(error)
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1)))[None]
-        return _unit_range(pixels.bitwise_not() if self.inverted else pixels)
+        return unit_range(pixels.bitwise_not() if self.inverted else pixels)
 
     def _decoded(self, item: Any) -> np.ndarray:
         """Return a raw image as uint8 (size, size, channels)."""
@@ -119,11 +120,6 @@ class ImagePreparation:
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise UserError(f"images of floats must have values in [0, 1], and yours have values from {low:.6g} to {high:.6g}.")
         return x
-
-
-def _unit_range(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels in [0, 1], to the bit as `metarun.tasks.pool.ClassPool.values` does."""
-    return pixels.to(torch.float32).div_(torch.full((), 255.0))
 
 
 def _several(x: Any) -> Any:

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from metarun.errors import UserError
-from metarun.tasks.pictures.labelled import Pictures, copies_of, pixels_of, read_query, read_support, unit_range
+from metarun.tasks.pictures.labelled import Pictures, copies_of, pixels_of, read_query, read_support
+from metarun.tasks.pool import unit_range
 
 
 def draw(root: Path, names: Iterable[str], side: int = 4) -> Path:
