@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
-from metarun.compute.running import Runner
-from metarun.engine.evaluation import observation_variance
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
 from metarun.engine.units import Errors
@@ -56,7 +54,7 @@ class Showing:
         self.last = report.summary()
         if report.by_target is not None:
             self.by_target[position.step] = report.by_target
-        self.variance = self._fitted_variance(position) if report.variance is None else report.variance
+        self.variance = report.variance
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
             return
@@ -64,12 +62,6 @@ class Showing:
         if figure is not None:
             self.tracker.figure(position.step, f"{SPLIT}/episode_{INDEX}", figure)
         self._drawn = time.monotonic()
-
-    def _fitted_variance(self, position: Position) -> float | None:
-        """Return the variance of a regression's observations; a validation by the nll has fitted it already."""
-        with Runner(self.settings.eval_plan) as runner:
-            same: dict[str, Any] = {"episodes": self.settings.eval_episodes, "runner": runner, "device": self.settings.device}
-            return observation_variance(self.algorithm, position.params, position.state, self.source, **same)
 
     def _figure(self, position: Position) -> Figure | None:
         batch = deal(self.source, SPLIT, torch.tensor([INDEX]), self.settings.device)

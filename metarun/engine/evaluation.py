@@ -81,29 +81,44 @@ def observation_variance(
     seed: int = 0,
     runner: Runner | None = None,
     device: torch.device | str = "cpu",
+    runs: int = 1,
 ) -> float | None:
     """Return the maximum-likelihood variance of the observations around the predictions on these episodes.
 
     None in classification, for an algorithm that returns a distribution instead, and without a usable query. The fit uses the predictions
-    after the last inner step, so another number of steps needs another call.
+    after the last inner step, so another number of steps needs another call. runs: about how many fits the caller makes with this runner.
     """
     if algorithm.objective.kind != "regression" or not has_fitted_variance(algorithm):
         return None
-
-    def errors(shared: tuple[Params, State], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
-        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
-            support, query = episode
-            samples = samples_of(algorithm, algorithm.adapt(*shared, support, key), query)
-            return {"squared": (query.y - samples).square(), "real": _real(query)}
-
-        by_name: dict[str, Tensor] = map_tasks(one, *chunk)
-        return by_name
-
     episodes_of = Episodes(source, split, episodes, seed, device)
-    results = episodes_of.map(errors, (params, state), runner or Runner(Plan()))
+    results = episodes_of.map(SquaredErrors(algorithm), (params, state), runner or Runner(Plan()), runs)
     squared = results["squared"].double().movedim(1, 2).flatten(0, 1)  # every query of every episode, (M, S, D)
     usable = (results["real"].flatten() > 0) & squared.isfinite().all(dim=(1, 2))
     return float(fit_variance(squared[usable])) if usable.any() else None
+
+
+class SquaredErrors:
+    """The squared errors of each query of a chunk of episodes. Objects with the same algorithm are equal, so a runner records one."""
+
+    def __init__(self, algorithm: Learner) -> None:
+        self.algorithm = algorithm
+
+    def __call__(self, shared: tuple[Params, State], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
+        """Return the errors (T, S, Q, D) of the S samples of the algorithm, and which queries are real (T, Q)."""
+
+        def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
+            support, query = episode
+            samples = samples_of(self.algorithm, self.algorithm.adapt(*shared, support, key), query)
+            return {"squared": (query.y - samples).square(), "real": _real(query)}
+
+        errors: dict[str, Tensor] = map_tasks(one, *chunk)
+        return errors
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SquaredErrors) and self.algorithm is other.algorithm
+
+    def __hash__(self) -> int:
+        return hash((SquaredErrors, id(self.algorithm)))
 
 
 class TaskScores:

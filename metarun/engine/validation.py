@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,15 +37,21 @@ class Validation:
         """
         if isinstance(self.algorithm, WithChoice):
             state = self.algorithm.choose(params, state, lambda tried: self.selection.candidates(self._report(params, tried)))
-        return state, self._report(params, state)
+        report = self._report(params, state)
+        if report.variance is None:  # a checkpoint states it, whatever selects
+            report = replace(report, variance=observation_variance(self.algorithm, params, state, self.source, **self._same))
+        return state, report
+
+    @property
+    def _same(self) -> dict[str, Any]:
+        return {"split": "val", "episodes": self.episodes, "runner": self.runner, "device": self.device, "runs": self.runs}
 
     def _report(self, params: Params, state: State) -> Report:
-        same: dict[str, Any] = {"split": "val", "episodes": self.episodes, "runner": self.runner, "device": self.device}
         variance = None
         if self.selection.statistic == "nll":  # the variance of a regression's observations is fitted on the same episodes
-            variance = observation_variance(self.algorithm, params, state, self.source, **same)
-        steps: dict[str, Any] = {"by_step": "thin", "inner_step": self.selection.inner_steps, "runs": self.runs}
-        return evaluate(self.algorithm, params, state, self.source, variance=variance, **steps, **same)
+            variance = observation_variance(self.algorithm, params, state, self.source, **self._same)
+        steps: dict[str, Any] = {"by_step": "thin", "inner_step": self.selection.inner_steps}
+        return evaluate(self.algorithm, params, state, self.source, variance=variance, **steps, **self._same)
 
 
 def judged(

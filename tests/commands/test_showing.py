@@ -176,14 +176,3 @@ def test_outputs_that_are_not_finite_are_drawn_too() -> None:
     report = evaluate(algorithm, broken, state, source, split="val", episodes=1)
     Showing(algorithm, source, pad, Settings(steps=1)).show(Position(1, broken, state), report)  # type: ignore[arg-type]
     assert len(pad.drawn) == 1
-
-
-def test_the_variance_that_a_validation_has_fitted_is_not_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = sinusoid(shots=5, queries=9)
-    algorithm = Maml(head(source), REGRESSION, inner_lr=0.01)
-    params, state = algorithm.init(draws.key(0))
-    report = evaluate(algorithm, params, state, source, split="val", episodes=1, variance=0.25)
-    monkeypatch.setattr(showing, "observation_variance", lambda *_, **__: pytest.fail("fitted twice"))
-    shown = Showing(algorithm, source, Pad(draws_figures=False), Settings(steps=10))  # type: ignore[arg-type]
-    shown.show(Position(1, params, state), report)
-    assert shown.variance == 0.25

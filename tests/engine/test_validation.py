@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import metarun.engine.validation as module
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.selection import Selection
@@ -131,3 +132,18 @@ def test_the_likelihood_is_that_of_the_variance_that_fits_the_validation_tasks()
     assert report.variance == pytest.approx(10 / 3)
     assert checked.selection.score(report) == pytest.approx(0.5 * math.log(2.0 * math.pi * 10 / 3) + 0.5)
     assert values_to_log(checked.selection, report)["val/selected"] == checked.selection.score(report)
+
+
+def test_every_validation_of_a_regression_fits_the_variance_once_and_only_the_selection_by_nll_scores_the_likelihood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The squared errors 0, 1 and 9 have the best variance 10/3."""
+    fits: list[int] = []
+    fit = module.observation_variance
+    monkeypatch.setattr(module, "observation_variance", lambda *words, **keys: fits.append(1) or fit(*words, **keys))
+    for select, scored in (("mean", False), ("nll", True)):
+        fits.clear()
+        _, report = validation(Offset(ERRORS), select).run({}, {"scale": torch.tensor(1.0)})
+        assert report.variance == pytest.approx(10 / 3)
+        assert (report.nll is not None) is scored
+        assert len(fits) == 1
