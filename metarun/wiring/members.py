@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from metarun.errors import UserError, nearest
-from metarun.types import OPTIONAL_MEMBERS, Algorithm, Learner, Traits
+from metarun.types import OPTIONAL_MEMBERS, Algorithm, Learner, Traits, WithStream
 
 
 def _methods(protocols: Iterable[type]) -> dict[str, int]:
@@ -26,6 +26,7 @@ def _methods(protocols: Iterable[type]) -> dict[str, int]:
 
 REQUIRED = _methods((Learner, Algorithm))
 OPTIONAL = _methods(OPTIONAL_MEMBERS)
+STREAM = tuple(_methods((WithStream,)))
 TRAITS = tuple(field.name for field in dataclasses.fields(Traits))
 
 
@@ -44,11 +45,22 @@ def check_members(kind: type) -> None:
             )
     if not isinstance(getattr(kind, "traits", Traits()), Traits):
         raise UserError(f"algo {kind.__name__}: `traits` must be a metarun.types.Traits.")
-    for name in OPTIONAL:
+    for name in _optional(kind):
         if hasattr(kind, name) and not callable(getattr(kind, name)):
             raise UserError(f"algo {kind.__name__}: `{name}` is the name of an optional method; give this member another name.")
     for name, member in own.items():
         _check_name(kind, name, member)
+    missing = [name for name in STREAM if not hasattr(kind, name)]
+    if len(missing) == 1:
+        raise UserError(
+            f"algo {kind.__name__} has no method `{missing[0]}`; an algorithm that learns from a stream has all of {', '.join(STREAM)}."
+        )
+
+
+def _optional(kind: type) -> list[str]:
+    """Return the optional members that the class may have. One or two of the common words in `STREAM` are names of its own."""
+    streams = sum(callable(getattr(kind, name, None)) for name in STREAM) > 2
+    return [name for name in OPTIONAL if streams or name not in STREAM]
 
 
 def _check_name(kind: type, name: str, member: Any) -> None:
@@ -58,7 +70,7 @@ def _check_name(kind: type, name: str, member: Any) -> None:
             f"algo {kind.__name__}: metarun reads `{name}` from the traits of an algorithm; "
             f"write `traits: ClassVar[Traits] = Traits({name}=…)`."
         )
-    for known in (*OPTIONAL, "traits"):
+    for known in (*_optional(kind), "traits"):
         if not hasattr(kind, known) and _is_misspelt(name, known, member):
             raise UserError(
                 f"algo {kind.__name__} has a member `{name}`, which metarun does not know. Did you mean '{known}'? "

@@ -24,7 +24,7 @@ REPOSITORY = "https://example.org/metarun"
         ("data.md", "[a](speed.md)", "[a](speed.md)"),
         ("data.md", "[a](#here)", "[a](#here)"),
         ("data.md", "[a](https://hydra.cc)", "[a](https://hydra.cc)"),
-        ("data.md", "[a](../metarun/types.py)", f"[a]({REPOSITORY}/blob/main/metarun/types.py)"),
+        ("data.md", "[a](../metarun/network.py)", f"[a]({REPOSITORY}/blob/main/metarun/network.py)"),
         ("index.md", "[a](LICENSE)", f"[a]({REPOSITORY}/blob/main/LICENSE)"),
     ],
 )
@@ -58,4 +58,5 @@ def test_the_reference_has_a_page_for_each_public_module_and_algorithm() -> None
     reference = docs_site.reference()
     assert reference["reference/types.md"] == "metarun.types"
     assert reference["reference/algorithms/maml.md"] == "metarun.algorithms.maml"
-    assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in reference.values())
+    places = [ROOT / module.replace(".", "/") for module in reference.values()]
+    assert all(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places)

@@ -41,7 +41,17 @@ def four(self: Any, a: Any, b: Any, c: Any, d: Any) -> Any: ...
 
 
 def test_the_names_are_those_of_the_protocols():
-    assert OPTIONAL == {"trajectory": 4, "sampled": 3, "distribution": 3, "by_presentation": 4, "choose": 3}
+    assert OPTIONAL == {
+        "trajectory": 4,
+        "sampled": 3,
+        "distribution": 3,
+        "by_presentation": 4,
+        "choose": 3,
+        "start": 4,
+        "features": 3,
+        "learn": 4,
+        "answer": 2,
+    }
     assert set(REQUIRED) == {"init", "adapt", "predict", "loss", "update_state"}
     assert "head" in TRAITS
 
@@ -139,3 +149,25 @@ def test_the_build_refuses_a_class_and_a_function_that_returns_one(target: str, 
     config = composed("task=sinusoid", "backbone=mlp", "device.threads=1")
     with pytest.raises(UserError, match=r"Misspelt has a member `trajectry`.*Did you mean 'trajectory'"):
         build({**config, "algo": {"_target_": f"mine_misspelt.{target}"}})
+
+
+STREAM = {"start": four, "features": three, "learn": four, "answer": lambda self, adapted, features: None}
+
+
+def test_an_algorithm_with_a_stream_has_all_four_methods():
+    check_members(type("Mine", (Complete,), STREAM))
+    for name in STREAM:
+        others = {other: member for other, member in STREAM.items() if other != name}
+        with pytest.raises(UserError, match=f"Mine has no method `{name}`; an algorithm that learns from a stream has all of start, "):
+            check_members(type("Mine", (Complete,), others))
+
+
+def test_a_misspelt_method_of_a_stream_is_refused_with_the_nearest_name():
+    others = {name: member for name, member in STREAM.items() if name != "features"}
+    with pytest.raises(UserError, match=r"a member `featurs`, which metarun does not know. Did you mean 'features'"):
+        check_members(type("Mine", (Complete,), others | {"featurs": three}))
+
+
+def test_an_algorithm_without_a_stream_may_use_its_common_words():
+    check_members(type("Mine", (Complete,), {"features": 64, "start": 0.5}))
+    check_members(type("Mine", (Complete,), {"feature": three, "answers": three, "learner": four}))
