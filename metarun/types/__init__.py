@@ -25,6 +25,7 @@ from metarun.types.algorithms import (
     traits_of,
 )
 from metarun.types.data import Adapted, Aux, Episode, Examples, Metrics, Params, State, constant, part_of, prefixed
+from metarun.types.ratings import Column, Rated, RatingList, WithColumns, WithRatings
 from metarun.types.sources import TaskSource, WithBatches, WithClassNumbers, WithCurve, WithDevice, WithOrigins, WithTrainLabels, WithUnits
 
 __all__ = [
@@ -32,23 +33,28 @@ __all__ = [
     "Adapted",
     "Algorithm",
     "Aux",
+    "Column",
     "Episode",
     "Examples",
     "Learner",
     "Metrics",
     "Params",
+    "Rated",
+    "RatingList",
     "State",
     "TaskSource",
     "Traits",
     "WithBatches",
     "WithChoice",
     "WithClassNumbers",
+    "WithColumns",
     "WithCurve",
     "WithDevice",
     "WithDistribution",
     "WithInnerSteps",
     "WithOrigins",
     "WithPresentations",
+    "WithRatings",
     "WithSamples",
     "WithStream",
     "WithTrainLabels",

@@ -1,0 +1,278 @@
+"""Personalised recommendation: a user is a task, ratings are examples, and the target is the rating of an item.
+
+An input x is what is known of the user and of the item (`RatingTasks.columns`). Without a file, the ratings are those of made users
+(`metarun.tasks.rated.synthetic`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.episodes import first_of
+from metarun.errors import UserError
+from metarun.tasks.fingerprint import Fingerprint
+from metarun.tasks.pool import SPLITS, check_split
+from metarun.tasks.rated.data import RatingData
+from metarun.tasks.rated.division import Division, Items, Scenario, Users, divide
+from metarun.tasks.rated.encoding import Table, encode, identifiers, number_column
+from metarun.tasks.rated.episodes import Rest, Sizes, choose
+from metarun.tasks.rated.statistics import ItemStatistics, item_statistics
+from metarun.tasks.rated.synthetic import synthetic
+from metarun.tasks.rated.taking_part import Limits, Longer, TakingPart, taking_part
+from metarun.types import Column, Episode, Examples, Rated, RatingList
+from metarun.values import BelowOne, Count, CountOrZero, Few, Finite, Listed, Range, Seed, Shares, Text
+
+UNIT = "rating"
+"""The name of the target."""
+
+
+@dataclass(frozen=True)
+class RatingTasks:
+    """Episodes of users: x (K, C) of the support and (Q, C) of the query, y (K, 1) and (Q, 1) standardised ratings.
+
+    x holds the columns of the user, and then those of the item (`columns`). Users have unequal numbers of ratings, so an episode has a mask
+    where its split needs one. In "train", each episode draws a user. In "val" and "test", the episodes take the users in turn, and the
+    ratings of an episode are drawn anew in each turn.
+
+    who: the users and ratings of each split. sizes: split -> the numbers of support and query ratings.
+    item_bias: whether the columns have the bias and the count of the items. residual: whether y is what the item's bias leaves.
+    """
+
+    data: RatingData
+    division: Division
+    scenario: Scenario
+    who: TakingPart
+    sizes: Mapping[str, Sizes]
+    item_ids: bool = True
+    item_bias: bool = False
+    residual: bool = False
+    seed: int = 0
+    eval_seed: int = 0
+    objective: str = "regression"
+    tasks: Mapping[str, Sequence[str]] = field(init=False, repr=False)
+    chosen: Mapping[str, object] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", self.division.users)
+        fresh = list(self.division.new_items) or None
+        object.__setattr__(self, "chosen", {"new_items": fresh, "hold_out": self.scenario.held_out})
+
+    def episode(self, split: str, index: int) -> Episode:
+        """Deal episode `index`."""
+        return first_of(self.batch(split, torch.tensor([index])))
+
+    def batch(self, split: str, indices: Tensor) -> Episode:
+        """Deal the episodes `indices` (T,) at once, with a leading axis T."""
+        place, rows = self._rows(split, indices)
+        user = self.who.pools[split].users[place]
+        return Episode(*(self._examples(user, part, self._is_padded[split][number]) for number, part in enumerate(rows)))
+
+    def columns(self) -> tuple[Column, ...]:
+        """Return the features of x in order."""
+        return tuple(each.column for table in (self.user_table, self.item_table) for each in table.features)
+
+    def units(self) -> dict[str, float]:
+        """Return the size of one standardised unit in the unit of the ratings."""
+        return {UNIT: self.unit()}
+
+    def unit(self) -> float:
+        """Return the standard deviation that standardises the targets."""
+        return self._target[1]
+
+    def scale(self) -> tuple[float, float]:
+        """Return the lowest and the highest possible rating."""
+        return self.data.scale
+
+    def training_ratings(self) -> RatingList:
+        """Return the ratings that a training may see."""
+        rows = self.who.trains
+        return RatingList(*(torch.from_numpy(values[rows]) for values in (self.data.user, self.data.item, self.data.rating)))
+
+    def rated(self, split: str, indices: Tensor) -> Rated:
+        """Return the users, items and ratings of the episodes `indices` (T,)."""
+        place, (support, query) = self._rows(split, indices)
+        items, ratings = torch.from_numpy(self.data.item), torch.from_numpy(self.data.rating)
+
+        def of(values: Tensor, rows: Tensor, padding: float) -> Tensor:
+            return torch.where(rows < 0, padding, values[rows.clamp(min=0)])
+
+        offset = torch.from_numpy(self._offsets)[query.clamp(min=0)]
+        user = self.who.pools[split].users[place]
+        return Rated(
+            user, of(items, support, -1), of(items, query, -1), of(ratings, support, torch.nan), of(ratings, query, torch.nan), offset
+        )
+
+    def item_offsets(self) -> Tensor:
+        """Return the offset of each item, (I,)."""
+        bias = self.statistics.bias if self.residual else np.zeros(len(self.data.items.names))
+        return torch.from_numpy(self._target[0] + bias)
+
+    def item_inputs(self) -> Tensor:
+        """Return the columns of x that describe each item, (I, columns of the item)."""
+        return self.item_table.values
+
+    def candidates(self, split: str, indices: Tensor) -> Tensor:
+        """Return which items a ranking may hold, (T, I) bool."""
+        group = {"any": np.ones_like(self.division.is_new), "known": ~self.division.is_new, "new": self.division.is_new}[
+            self.scenario.items
+        ]
+        rated = self.rated(split, indices)
+        allowed = torch.from_numpy(group)[None].repeat(len(indices), 1)
+        of_user = torch.from_numpy(self.data.user)
+        for row, user in enumerate(rated.user.tolist()):
+            allowed[row, torch.from_numpy(self.data.item)[of_user == user]] = False
+            query = rated.query[row]
+            allowed[row, query[query >= 0]] = True
+        return allowed
+
+    def origins(self, split: str) -> tuple[str, ...]:
+        """Return the names of the users of a split and, where items are divided, of the items that a training sees or a test holds.
+
+        A training without held-out ratings has the names of its users' held-out ratings too, since it sees them.
+        """
+        names = [f"{self.data.name}/user {self.data.users.names[place]}" for place in self.who.pools[split].users.tolist()]
+        if split == "train":
+            seen = np.unique(self.data.item[self.who.trains])
+            items = [f"{self.data.name}/item {self.data.items.names[place]}" for place in seen.tolist()]
+            return (*names, *([] if self.scenario.held_out else [f"{name}, held out" for name in names]), *items)
+        if self.scenario.users == "known":
+            names = [f"{name}, held out" for name in names] if self.scenario.items != "new" else []
+        fresh = self.division.new_items if self.scenario.items == "new" else ()
+        return (*names, *(f"{self.data.name}/item {name}" for name in fresh))
+
+    def population(self, split: str) -> int:
+        """Return the number of users of a split."""
+        return len(self.who.pools[split].users)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of the files."""
+        return {**self.data.files, "name": self.data.name} if self.data.files else {}
+
+    @cached_property
+    def statistics(self) -> ItemStatistics:
+        """The bias and the count of each item in the training ratings."""
+        return item_statistics(self.training_ratings(), len(self.data.items.names), self.data.item, self.data.rating, self.who.trains)
+
+    @cached_property
+    def user_table(self) -> Table:
+        """The columns of x that describe each user."""
+        return encode(self.data.users, "user", np.isin(np.arange(len(self.data.users.names)), self.data.user[self.who.trains]))
+
+    @cached_property
+    def item_table(self) -> Table:
+        """The columns of x that describe each item: its features, its bias and count where asked for, and its index last."""
+        trained = self.statistics.number > 0
+        extra = [number_column(name, "item", values, trained) for name, (values, _) in self._told.items()]
+        extra += [identifiers(self.data.items, "item", trained)] if self.item_ids else []
+        return encode(self.data.items, "item", trained, extra)
+
+    @cached_property
+    def _told(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Name -> a number of each item (I,), and of the item of each rating without this rating (R,)."""
+        known = self.statistics
+        counts = {"item count": (np.log1p(known.number), np.log1p(known.rating_number))}
+        return {"item bias": (known.bias, known.rating_bias), **counts} if self.item_bias else {}
+
+    @cached_property
+    def _target(self) -> tuple[float, float]:
+        """The mean and the deviation of the targets of the training; the mean of residuals is that of the ratings."""
+        ratings = self.data.rating[self.who.trains] - (self.statistics.rating_bias[self.who.trains] if self.residual else 0.0)
+        deviation = float(ratings.std())
+        return self.statistics.mean if self.residual else float(ratings.mean()), deviation if deviation > 0.0 else 1.0
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        """The rating, for each rating of the data, that the output 0 stands for."""
+        bias = self.statistics.rating_bias if self.residual else np.zeros(len(self.data.rating))
+        offsets: np.ndarray = self._target[0] + bias
+        return offsets
+
+    @cached_property
+    def _values(self) -> tuple[Tensor, Tensor]:
+        """The columns of the item (R, columns of the item) and the target (R, 1) of each rating."""
+        x = self.item_table.values[torch.from_numpy(self.data.item)]
+        start = 0
+        for each in self.item_table.features:
+            if each.column.name in self._told:
+                standard = (self._told[each.column.name][1] - each.mean) / each.deviation
+                x[:, start] = torch.from_numpy(standard).float()
+            start += each.column.width
+        return x, torch.from_numpy((self.data.rating - self._offsets) / self.unit()).float()[:, None]
+
+    @cached_property
+    def _is_padded(self) -> dict[str, tuple[bool, bool]]:
+        """Split -> whether a support set and whether a query set of the split has padding."""
+        counts = {split: self.sizes[split].counts(self.who.pools[split]) for split in SPLITS if self.population(split)}
+        return {split: (bool((s < s.max()).any()), bool((q < q.max()).any())) for split, (s, q) in counts.items()}
+
+    def _rows(self, split: str, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the places of the users in the pools (T,), and the places of the support and of the query ratings, -1 on padding."""
+        check_split(split)
+        if split in self.who.said:
+            raise UserError(self.who.said[split])
+        key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
+        count = self.population(split)
+        place = draws.integers(draws.fold(key, "user"), size=count) if split == "train" else indices % count
+        return place, choose(self.who.pools[split], self.sizes[split], place, key)
+
+    def _examples(self, user: Tensor, rows: Tensor, padded: bool) -> Examples:
+        """Return the examples of ratings (T, B) of users (T,)."""
+        real = (rows >= 0)[..., None]
+        items, y = (values[rows.clamp(min=0)] for values in self._values)
+        x = torch.cat([self.user_table.values[user][:, None].expand(-1, rows.shape[1], -1), items], dim=-1)
+        return Examples(torch.where(real, x, 0.0), torch.where(real, y, 0.0), real[..., 0] if padded else None)
+
+
+Share = Annotated[float, Range(above=0, below=1)]
+Size = Count | Rest
+
+
+def ratings(
+    *,
+    path: Text | None = None,
+    made_users: Few = 400,
+    made_items: Few = 300,
+    shots: Size = 5,
+    queries: Size = 10,
+    train_shots: Size | None = None,
+    train_queries: Size | None = None,
+    min_ratings: Count | None = None,
+    max_ratings: Count | None = None,
+    train_longer: Longer = "sample",
+    users: Users = "new",
+    items: Items = "any",
+    new_share: Share = 0.2,
+    new_from: Finite | None = None,
+    hold_out: BelowOne | None = None,
+    split: Shares = (0.8, 0.1, 0.1),
+    folds: Count | None = None,
+    fold: CountOrZero = 0,
+    split_seed: Seed = 0,
+    tasks: Mapping[str, Listed] | None = None,
+    new_items: Sequence[str] | None = None,
+    item_ids: bool = True,
+    item_bias: bool = False,
+    residual: bool = False,
+    used: Sequence[str] = SPLITS,
+    seed: Seed = 0,
+    eval_seed: Seed = 0,
+) -> RatingTasks:
+    """Return the source of users as tasks."""
+    if path is not None:
+        raise UserError(f"task.path={path}: files of ratings cannot be read yet.")
+    data = synthetic(made_users, made_items, split_seed)
+    scenario = Scenario(users, items, new_share, new_from, hold_out)
+    division = divide(data, scenario, split, None if folds is None else (fold, folds), split_seed, tasks, new_items)
+    scored = Sizes(shots, queries, max_ratings)
+    trained = Sizes(shots if train_shots is None else train_shots, queries if train_queries is None else train_queries, max_ratings)
+    sizes = {"train": trained, "val": scored, "test": scored}
+    who = taking_part(data, division, scenario, Limits(min_ratings, max_ratings, train_longer), sizes, used)
+    return RatingTasks(data, division, scenario, who, sizes, item_ids, item_bias, residual, seed, eval_seed)
