@@ -39,10 +39,11 @@ def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, 
     return run_evaluation({**request, **groups, **options}, folder)
 
 
-def predict(run: Path | str, support: Path, query: Path, folder: Path, **options: Any) -> dict[str, Any]:
+def predict(run: Path | str, support: Path, query: Path | None, folder: Path, **options: Any) -> dict[str, Any]:
     """Run `metarun predict` into a folder and return its report."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = {"checkpoint": str(run), "support": str(support), "query": str(query)}
-    run_prediction({**named, "out": None, "abstain": None, "trust": ["small"], "device": {"name": "cpu"}, **options}, folder)
+    named = {"checkpoint": str(run), "support": str(support), "query": None if query is None else str(query)}
+    others = {"out": None, "abstain": None, "top": None, "user": None}
+    run_prediction({**named, **others, "trust": ["small"], "device": {"name": "cpu"}, **options}, folder)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return report

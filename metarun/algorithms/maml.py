@@ -9,7 +9,16 @@ https://arxiv.org/abs/1703.03400
 The outer gradient runs through the inner steps: (I - α H) ∇L(θ', query) for one step. First-order MAML (section 5.2 of the paper)
 takes ∇L(θ', query) alone: it treats the inner gradients as constants, so the derivative of θ' by θ is the identity.
 
-ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh et al. 2021) are options of this file.
+ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh et al. 2021) are options of this file, and so is MeLU
+(`adapts=["body.layers.*", "head.*"]` with `backbone=embeddings`): Hoyeop Lee, Jinbae Im, Seongwon Jang, Hyunsouk Cho, Sehee Chung. "MeLU:
+Meta-Learned User Preference Estimator for Cold-Start Recommendation", KDD 2019, https://arxiv.org/abs/1908.00413. With θ₁ the embeddings
+and θ₂ the decision layers (algorithm 1 of the paper):
+
+    inner:  θ₂' = θ₂ - α ∇_θ₂ L(θ₁, θ₂, support)       outer:  Adam on θ₁ and θ₂ for the mean over users of L(θ₁, θ₂', query)
+
+In `algo=melu` the outer gradient runs through the inner step, into θ₁ too. The released code (https://github.com/hoyeoplee/MeLU, MeLU.py)
+asks for this gradient with `create_graph=True`, but copies the adapted values into the network with `load_state_dict`, which cuts the
+graph. So that code is first order at best (`first_order=true`). It also puts θ₂ back in place before `backward`, which torch 2 refuses.
 """
 
 from __future__ import annotations
@@ -30,7 +39,7 @@ from metarun.values import FewOrZero, Names, NotNegative
 
 @dataclass(frozen=True)
 class Maml:
-    """MAML, ANIL and BOIL.
+    """MAML, ANIL, BOIL and MeLU.
 
     inner_lr: α, per inner step. inner_steps: in training. test_inner_steps: at validation and test; None for as many as in training.
     first_order: drop the second derivatives. inner_loss: "mean" over the support examples, or the released code's "sum_over_shot",

@@ -23,7 +23,7 @@ An experiment runner for meta-learning.
 commands:
   train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
   eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
-  predict    label your own images, or predict a table: metarun predict checkpoint=RUN support=DIR query=DIR
+  predict    label your own images, predict a table, or recommend: metarun predict checkpoint=RUN support=DIR query=DIR
   export     write the backbone of a run for other programs: metarun export checkpoint=RUN out=DIR
   list       list the algorithms, tasks, backbones and experiments
   reproduce  train and score an experiment, and compare with the published score

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from metarun.errors import UserError
-from metarun.values import Episodes, Few, FewOrZero, Keys, Names, NormMode, NotNegative, Range, Seed, Text
+from metarun.values import Count, Episodes, Few, FewOrZero, Keys, Names, NormMode, NotNegative, Range, Seed, Text
 from metarun.wiring.fitting import annotations_of, fit, fit_keys
 
 Overlap = Literal["refuse", "allow"]
@@ -71,7 +71,9 @@ class PredictKeys:
 
     checkpoint: Text | Names
     support: Text
-    query: Text
+    query: Text | None
+    top: Count | None
+    user: Mapping[str, Any] | None
     out: Text | None
     abstain: Annotated[float, Range(above=0, below=1)] | None
     trust: Sequence[Text]

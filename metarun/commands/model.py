@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Set
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.commands.labels import plain_labels
 from metarun.commands.overrides import check_data
+from metarun.commands.recommending import Recommendation, added_to, recommended
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
@@ -26,6 +28,7 @@ from metarun.network import network_of
 from metarun.predictive import quantile
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.preparing.preparation import Preparation, preparation_by, preparation_of
+from metarun.tasks.tables.raw_numbers import rows_of
 from metarun.types import Adapted, Examples, traits_of
 from metarun.wiring.build import Parts, build, build_without_data
 from metarun.wiring.features import with_network
@@ -125,7 +128,7 @@ class Model:
         """
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise UserError(f"seed={seed!r} should be a whole number.")
-        classes, targets, flat = self._labels(y)
+        classes, targets, flat = self._labels(x, y)
         inputs = self.preparation.inputs(x)
         if len(inputs) != len(targets):
             raise UserError(f"x has {len(inputs)} examples and y has {len(targets)}; they must have one label or target for each example.")
@@ -138,15 +141,16 @@ class Model:
         key = draws.key(int(seed), "evaluate", "test", 0).to(self.parts.device.name)
         with self._computing(f"the adaptation to {len(inputs)} examples", "give fewer examples"):
             adapted = self.trained.algorithm.adapt(self.trained.params, self.trained.state, support, key)
-        return Predictor(self, adapted, classes, flat)
+        return Predictor(self, adapted, classes, flat, x)
 
-    def _labels(self, y: Any) -> tuple[list[Hashable], Tensor, bool]:
+    def _labels(self, x: Any, y: Any) -> tuple[list[Hashable], Tensor, bool]:
         """Return the classes, y as the algorithm takes it, (B, N) or (B, D), and whether the targets have no axis D."""
         if self.kind == "regression":
-            targets = self.preparation.targets(y)
+            added = added_to(self.preparation, x)
+            targets = self.preparation.targets(y if added is None else rows_of(y, 1) - added)
             named = isinstance(y, Mapping) or hasattr(y, "columns")
             return [], targets, targets.shape[1] == 1 and not named and np.ndim(y) == 1
-        labels = _plain_labels(y)
+        labels = plain_labels(y)
         classes = list(dict.fromkeys(labels))
         if self.ways is not None and len(classes) > self.ways:
             raise UserError(
@@ -175,7 +179,7 @@ class Predictor:
     """A model that has adapted to a support set.
 
     classes: the labels, in the order in which the support set first has them; the columns of probabilities have this order. flat: whether
-    the targets of a regression are single numbers.
+    the targets of a regression are single numbers. known: the raw inputs of the support set.
 
     A network with norm=batch normalises the queries by their common statistics. A prediction then depends on the other queries of the
     call, as in `metarun eval`, so give all queries in one call. With another norm, large calls are computed in parts.
@@ -185,12 +189,13 @@ class Predictor:
     adapted: Adapted
     classes: list[Hashable]
     flat: bool = False
+    known: Any = None
 
     def predict(self, x: Any) -> list[Hashable] | np.ndarray:
         """Return a label for each input; in regression the targets in their own unit, (B,), or (B, D) where `adapt` got several."""
         outputs = self.outputs(x)
         if self.model.kind == "regression":
-            return self._in_units(outputs)
+            return self._in_units(outputs, x)
         return [self.classes[place] for place in outputs.argmax(dim=1).tolist()]
 
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -218,7 +223,7 @@ class Predictor:
         ends = [self._ends(part, level) for part in self._parts(x)]
         if None in ends:
             return None
-        low, high = (self._in_units(torch.cat(each)) for each in zip(*ends, strict=True))
+        low, high = (self._in_units(torch.cat(each), x) for each in zip(*ends, strict=True))
         return low, high
 
     def _outputs(self, inputs: Tensor) -> Tensor:
@@ -237,8 +242,13 @@ class Predictor:
                 return None
             return quantile(found, 0.5 * (1 - level)).cpu(), quantile(found, 0.5 * (1 + level)).cpu()
 
-    def _in_units(self, outputs: Tensor) -> np.ndarray:
-        values: np.ndarray = self.model.preparation.in_units(outputs).numpy()
+    def recommend(self, top: int = 10) -> list[Recommendation]:
+        """Return the items with the highest predicted ratings among those that the user has not rated; for a run on task=ratings."""
+        return recommended(self.model.preparation, self.known, self.predict, top)
+
+    def _in_units(self, outputs: Tensor, x: Any) -> np.ndarray:
+        added, found = added_to(self.model.preparation, x), self.model.preparation.in_units(outputs)
+        values: np.ndarray = (found if added is None else found + added).numpy()
         return values[:, 0] if self.flat else values
 
     def _parts(self, x: Any) -> Iterator[Tensor]:
@@ -261,32 +271,6 @@ def stands_alone(model: Model) -> bool:
     network = network_of(algorithm)
     own = type(algorithm).__module__.startswith("metarun.")
     return own and (network is None or not network.norms or network.norm != "batch")
-
-
-def _plain_labels(y: Any) -> list[Hashable]:
-    """Return labels as hashable values; UserError for other values."""
-    if isinstance(y, (str, bytes, Mapping, Set)) or not hasattr(y, "__iter__"):
-        raise UserError(f"y is a {type(y).__name__}; give a list or an array with a label for each example.")
-    labels = y.tolist() if isinstance(y, (np.ndarray, Tensor)) else list(y)
-    labels = [label.item() if isinstance(label, (np.generic, Tensor)) and label.ndim == 0 else label for label in labels]
-    for number, label in enumerate(labels):
-        try:
-            hash(label)
-        except TypeError:
-            raise UserError(f"label {number} of y is a {type(label).__name__}; a label must be a hashable value, such as a name.") from None
-        if not _equals_itself(label):
-            raise UserError(f"label {number} of y is {label}, which marks a missing value; give each example a label.")
-    if not labels:
-        raise UserError("y has no labels; give at least one example.")
-    return labels
-
-
-def _equals_itself(label: Hashable) -> bool:
-    """Return False for NaN, and for pandas' NaT and NA: two of them would be two classes."""
-    try:
-        return bool(label == label)
-    except TypeError:  # NA has no truth value
-        return False
 
 
 def _name(model: Model) -> str:

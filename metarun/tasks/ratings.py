@@ -20,10 +20,12 @@ from metarun.episodes import first_of
 from metarun.errors import UserError
 from metarun.tasks.fingerprint import Fingerprint
 from metarun.tasks.pool import SPLITS, check_split
+from metarun.tasks.preparing.ratings_preparation import RatingsPreparation
 from metarun.tasks.rated.data import RatingData
 from metarun.tasks.rated.division import Division, Items, Scenario, Users, divide
 from metarun.tasks.rated.encoding import Table, encode, identifiers, number_column
 from metarun.tasks.rated.episodes import Rest, Sizes, choose
+from metarun.tasks.rated.preparing import prepared_ratings
 from metarun.tasks.rated.statistics import ItemStatistics, item_statistics
 from metarun.tasks.rated.synthetic import synthetic
 from metarun.tasks.rated.taking_part import Limits, Longer, TakingPart, taking_part
@@ -155,6 +157,11 @@ class RatingTasks:
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the files."""
         return {**self.data.files, "name": self.data.name} if self.data.files else {}
+
+    def preparation(self) -> RatingsPreparation:
+        """Return how items by name, and facts about a user, become inputs."""
+        offsets = self.statistics.bias.tolist() if self.residual else ()
+        return prepared_ratings(self.data.items, (self.user_table, self.item_table), self.scale(), self._target, offsets)
 
     @cached_property
     def statistics(self) -> ItemStatistics:

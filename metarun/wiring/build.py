@@ -48,6 +48,7 @@ from metarun.types import (
 )
 from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.checking import SETTINGS, check_values, largest_key
+from metarun.wiring.columns import fill_columns
 from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
 from metarun.wiring.features import checked_splits, fill_drawn, has_embedder, with_embedder
@@ -109,6 +110,7 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device, scored: s
         episodes = _first_episodes(source, scored)
     check_episodes(episodes, config["task"][TARGET])
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
+    fill_columns(config, source)
     lower = f"lower {largest_key(config, ['algo', 'backbone', 'task'])}"
     with allocating("the algorithm", lower):
         algorithm = _build_algorithm(config, source, episodes)

@@ -46,6 +46,8 @@ class Recipe:
 RECIPE = Annotated[Mapping[str, Any], Keys(Recipe, closed=False)]
 SAMPLED = ("train_ways", "train_shots", "train_queries", "train_labels")
 """The keys of a recipe that are keys of an image source."""
+OF_THE_TASK = ("input_shape", "columns")
+"""The keys of a backbone that are null for what the task has."""
 
 
 def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) -> dict[str, Any]:
@@ -83,9 +85,7 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
 def _check_backbone(node: Mapping[str, Any], name: str = "backbone") -> dict[str, Any]:
     """Check the keys around a backbone; return the arguments of its class."""
     rest, _ = divided(node, name)
-    if rest.get("input_shape", 0) is None:
-        del rest["input_shape"]  # null: the shape of the task
-    return rest
+    return {key: value for key, value in rest.items() if value is not None or key not in OF_THE_TASK}
 
 
 def _check_recipe(recipe: Any) -> None:

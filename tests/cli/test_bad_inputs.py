@@ -84,7 +84,7 @@ ROWS = [
     ("eval checkpoint=nowhere", "nowhere"),
     ("eval checkpoint=garbage.pt", "garbage.pt"),
     ("predict", "give one with checkpoint=VALUE"),
-    ("predict checkpoint=x support=y", "give one with query=VALUE"),
+    ("predict checkpoint=x query=z", "give one with support=VALUE"),
     ("predict checkpoint=x support=y query=z task.shots=5", "There is no key 'task"),
     ("predict checkpoint=x support=y query=z abstain=1", "abstain=1"),
     ("predict checkpoint=x support=y query=z abstain=yes", "abstain"),

@@ -34,6 +34,15 @@ def sinusoid_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ratings_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MeLU on 30 made users and 40 made items, trained for four steps."""
+    folder = tmp_path_factory.mktemp("ratings") / "run"
+    sizes = ("task.made_users=30", "task.made_items=40", "task.queries=3", "backbone.dimension=4", "backbone.widths=[8]")
+    train(composed(*SHORT, "algo=melu", "task=ratings", "backbone=embeddings", *sizes), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def keeping_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six validations, of which the run keeps the three best."""
     folder = tmp_path_factory.mktemp("keeping") / "run"

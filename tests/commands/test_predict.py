@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import predict
@@ -39,5 +40,18 @@ def test_an_out_file_that_exists_is_refused_before_anything_is_read(tmp_path: Pa
 
 
 def test_a_run_on_neither_pictures_nor_a_table_is_refused(sinusoid_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"predict labels images and predicts tables, and the run .* was trained on other inputs"):
+    with pytest.raises(UserError, match=r"labels images, predicts tables and recommends items, and the run .* was trained on other inputs"):
         predict(sinusoid_run, tmp_path, tmp_path, tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"top": 3}, "top= is for a run on task=ratings"), ({"user": {"age": 3}}, "user= is for a run")]
+)
+def test_keys_of_recommendation_are_refused_for_other_runs(sinusoid_run: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        predict(sinusoid_run, tmp_path, tmp_path, tmp_path / "p", **options)
+
+
+def test_a_run_that_labels_needs_a_query(sinusoid_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"query= is missing"):
+        predict(sinusoid_run, tmp_path, None, tmp_path / "p")

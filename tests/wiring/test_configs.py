@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,10 @@ def test_every_backbone_builds_for_images(option: str):
     words = ["backbone.name=test_resnet", "backbone.pretrained=false"] if option == "timm" else []
     config = composed("algo=maml", f"backbone={option}", *words, "device.threads=1")
     config["task"] = {"_target_": "small.large_images"}
+    if option == "embeddings":
+        config["backbone"]["columns"] = [
+            ["pixels", "several", math.prod(build_source(config).episode("train", 0).support.x.shape[1:]), "item"]
+        ]
     if option == "resnet12":
         config["backbone"]["widths"] = [4, 4, 4, 4]
     parts = build(config)

@@ -15,6 +15,7 @@ from torch import Tensor
 from metarun.errors import UserError
 from metarun.tasks.preparing.feature_preparation import FeaturePreparation
 from metarun.tasks.preparing.image_preparation import MOST_SIDE, ImagePreparation
+from metarun.tasks.preparing.ratings_preparation import RatingsPreparation, stored_ratings
 from metarun.tasks.preparing.table_preparation import TablePreparation, stored_table
 from metarun.tasks.sampling import FewShot
 from metarun.tasks.tables.raw_numbers import numbers_of, rows_of
@@ -96,7 +97,7 @@ def preparation_of(stored: Mapping[str, Any], shape: Iterable[int], columns: int
     shape = tuple(shape)
     if not stored:
         return ArrayPreparation(shape, columns)
-    made: ImagePreparation | TablePreparation | FeaturePreparation | None = None
+    made: ImagePreparation | TablePreparation | FeaturePreparation | RatingsPreparation | None = None
     if stored.get("kind") == ImagePreparation.kind:
         made = _stored_images(stored)
     elif stored.get("kind") == FeaturePreparation.kind:
@@ -106,6 +107,8 @@ def preparation_of(stored: Mapping[str, Any], shape: Iterable[int], columns: int
     elif stored.get("kind") == TablePreparation.kind:
         made = stored_table(stored)
         made = made if made is None or len(made.targets_named) == columns else None
+    elif stored.get("kind") == RatingsPreparation.kind and columns == 1:
+        made = stored_ratings(stored)
     if made is None or made.shape != shape:
         raise UserError("the checkpoint describes its inputs in a way that this metarun cannot read; take another checkpoint.")
     return made

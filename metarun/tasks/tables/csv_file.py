@@ -72,7 +72,8 @@ class CsvFile:
 def open_csv(path: str, delimiter: str | None = None, needed: Sequence[str] = ()) -> CsvFile:
     """Read the header of a CSV file in UTF-8, or in UTF-16 with a byte order mark.
 
-    delimiter: a character or a name of `DELIMITERS`; None for the one of `DELIMITERS` with which the header has the `needed` columns.
+    delimiter: a character or a name of `DELIMITERS`; None for the one of `DELIMITERS` with which the header has the `needed` columns, or
+    the most columns where none are needed.
     Raises UserError for a file that is no CSV file, and for a header in which a name occurs twice.
     """
     file, shown = expanded(path), printable(str(path))
@@ -84,7 +85,7 @@ def open_csv(path: str, delimiter: str | None = None, needed: Sequence[str] = ()
         headers = {delimiter: _header(file, shown, encoding, delimiter)}
     else:
         headers = _headers(file, shown, encoding)
-    fitting = [each for each, header in headers.items() if set(needed) <= set(header)]
+    fitting = [each for each, header in headers.items() if needed and set(needed) <= set(header)]
     best = fitting[0] if fitting else max(headers, key=lambda each: len(headers[each]))
     header = headers[best]
     repeated = [name for name, count in Counter(header).items() if count > 1]

@@ -1,0 +1,51 @@
+"""The meaning of the columns of x, for a backbone that reads categories: from the task source into the config, and so into checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metarun.errors import UserError, printable
+from metarun.types import TaskSource, WithColumns
+from metarun.wiring.instantiate import TARGET
+from metarun.wiring.shapes import Shapes
+
+KEY = "columns"
+
+
+def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
+    """Write the columns of the source into the config of a backbone that has the key `columns`.
+
+    A checkpoint's config states the columns already. They must then be those of the source, since an embedding belongs to one category.
+    Raises UserError where they differ, and where a source does not say what its columns mean.
+    """
+    backbone = config["backbone"]
+    if KEY not in backbone or isinstance(source, Shapes):  # the shapes of a checkpoint stand for data that had the stated columns
+        return
+    stated = backbone[KEY]
+    if not isinstance(source, WithColumns):
+        if stated is None:
+            raise UserError(
+                f"backbone {backbone[TARGET]} embeds categories, and {config['task'][TARGET]} does not say which of its columns are "
+                "categories; choose task=ratings, or another backbone, such as backbone=mlp."
+            )
+        return
+    found = [list(column) for column in source.columns()]
+    if stated is None:
+        config["backbone"] = {**backbone, KEY: found}
+    elif [list(column) for column in stated] != found:
+        raise UserError(
+            f"the network embeds other columns than the task has: {_difference(stated, found)}. Take the data that the network was "
+            "trained with, or backbone.columns=null in a new run."
+        )
+
+
+def _difference(stated: Any, found: list[list[Any]]) -> str:
+    """Return the first difference in words."""
+    mine, theirs = ({str(column[0]): list(column) for column in columns} for columns in (stated, found))
+    for name, column in mine.items():
+        if name not in theirs:
+            return f"the task has no column '{printable(name)}'"
+        if theirs[name] != column:
+            return f"'{printable(name)}' has {column[2]:,} entries in the network and {theirs[name][2]:,} in the task"
+    extra = [name for name in theirs if name not in mine]
+    return f"the network has no column '{printable(extra[0])}'" if extra else "their order differs"

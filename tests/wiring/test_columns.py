@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from small import composed
+from small_ratings import COLUMNS, Tastes
+
+from metarun.errors import UserError
+from metarun.types import TaskSource
+from metarun.wiring.build import build
+from metarun.wiring.columns import fill_columns
+
+PLAIN = [list(column) for column in COLUMNS]
+
+
+@dataclass(frozen=True)
+class Other(Tastes):
+    """Users whose items are others."""
+
+    shown: Any = ()
+
+    def columns(self) -> Any:
+        return self.shown
+
+
+def filled(columns: Any, source: TaskSource) -> Any:
+    config = {"backbone": {"_target_": "mine.Net", "columns": columns}, "task": {"_target_": "mine.Users"}}
+    fill_columns(config, source)
+    return config["backbone"]["columns"]
+
+
+def test_the_columns_of_the_task_reach_the_network_and_the_config():
+    config = composed("algo=melu", "backbone=embeddings", "device.threads=1")
+    config["task"] = {"_target_": "small_ratings.Tastes"}
+    parts = build(config)
+    assert parts.config["backbone"]["columns"] == PLAIN
+    assert config["backbone"]["columns"] is None
+    assert tuple(parts.algorithm.network.module.body.embeddings.table.shape) == (16, 32)
+
+
+def test_stated_columns_that_are_those_of_the_task_stay():
+    assert filled(COLUMNS, Tastes()) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (COLUMNS[1:], "the task has no column 'gender'"),
+        ((*COLUMNS[:3], ("item", "category", 12, "item")), "'item' has 9 entries in the network and 12 in the task"),
+        ((*COLUMNS, ("zip", "category", 2, "user")), "the network has no column 'zip'"),
+        (COLUMNS[::-1], "their order differs"),
+    ],
+)
+def test_other_columns_than_the_network_embeds_are_refused(found: Any, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        filled(PLAIN, Other(shown=found))
+
+
+def test_a_task_that_does_not_say_what_its_columns_mean_is_refused():
+    with pytest.raises(UserError, match=r"does not say which of its columns are categories; choose task=ratings"):
+        build(composed("task=sinusoid", "backbone=embeddings"))
+
+
+def test_a_backbone_without_the_key_stays_as_it_is():
+    config = {"backbone": {"_target_": "mine.Net"}}
+    fill_columns(config, Tastes())
+    assert config == {"backbone": {"_target_": "mine.Net"}}
