@@ -17,7 +17,7 @@ MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device", 
 PLACES = ("root", "path", "download")
 """The keys of a task source that say where its files are. A checkpoint never has `download=true` (`metarun.wiring.stored`)."""
 
-NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.table.table")
+NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.ratings.ratings", "metarun.tasks.table.table")
 """The sources that name their classes or tasks after their folder or file, unless their key `data` is set."""
 NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,15 +21,17 @@ from metarun.tasks.fingerprint import Fingerprint
 from metarun.tasks.pool import SPLITS, check_split
 from metarun.tasks.preparing.ratings_preparation import RatingsPreparation
 from metarun.tasks.rated.data import RatingData
-from metarun.tasks.rated.division import Division, Items, Scenario, Users, divide
+from metarun.tasks.rated.division import Division, Scenario, divide
 from metarun.tasks.rated.encoding import Table, encode, identifiers, number_column
-from metarun.tasks.rated.episodes import Rest, Sizes, choose
+from metarun.tasks.rated.episodes import Sizes, choose
+from metarun.tasks.rated.files import read_ratings
+from metarun.tasks.rated.keys import Ratings, keys_of
 from metarun.tasks.rated.preparing import prepared_ratings
 from metarun.tasks.rated.statistics import ItemStatistics, item_statistics
 from metarun.tasks.rated.synthetic import synthetic
-from metarun.tasks.rated.taking_part import Limits, Longer, TakingPart, taking_part
+from metarun.tasks.rated.taking_part import TakingPart, taking_part
 from metarun.types import Column, Episode, Examples, Rated, RatingList
-from metarun.values import BelowOne, Count, CountOrZero, Few, Finite, Listed, Range, Seed, Shares, Text
+from metarun.values import Listed
 
 UNIT = "rating"
 """The name of the target."""
@@ -56,6 +57,7 @@ class RatingTasks:
     item_ids: bool = True
     item_bias: bool = False
     residual: bool = False
+    least_relevant: float | None = None
     seed: int = 0
     eval_seed: int = 0
     objective: str = "regression"
@@ -75,7 +77,8 @@ class RatingTasks:
         """Deal the episodes `indices` (T,) at once, with a leading axis T."""
         place, rows = self._rows(split, indices)
         user = self.who.pools[split].users[place]
-        return Episode(*(self._examples(user, part, self._is_padded[split][number]) for number, part in enumerate(rows)))
+        padded = [bool((counts < counts.max()).any()) for counts in self._counts[split]]
+        return Episode(*(self._examples(user, part, masked) for part, masked in zip(rows, padded, strict=True)))
 
     def columns(self) -> tuple[Column, ...]:
         """Return the features of x in order."""
@@ -215,10 +218,9 @@ class RatingTasks:
         return x, torch.from_numpy((self.data.rating - self._offsets) / self.unit()).float()[:, None]
 
     @cached_property
-    def _is_padded(self) -> dict[str, tuple[bool, bool]]:
-        """Split -> whether a support set and whether a query set of the split has padding."""
-        counts = {split: self.sizes[split].counts(self.who.pools[split]) for split in SPLITS if self.population(split)}
-        return {split: (bool((s < s.max()).any()), bool((q < q.max()).any())) for split, (s, q) in counts.items()}
+    def _counts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Split -> the numbers of support and query ratings of each user."""
+        return {split: self.sizes[split].counts(self.who.pools[split]) for split in SPLITS if self.population(split)}
 
     def _rows(self, split: str, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the places of the users in the pools (T,), and the places of the support and of the query ratings, -1 on padding."""
@@ -228,7 +230,7 @@ class RatingTasks:
         key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
         count = self.population(split)
         place = draws.integers(draws.fold(key, "user"), size=count) if split == "train" else indices % count
-        return place, choose(self.who.pools[split], self.sizes[split], place, key)
+        return place, choose(self.who.pools[split], self.sizes[split], self._counts[split], place, key)
 
     def _examples(self, user: Tensor, rows: Tensor, padded: bool) -> Examples:
         """Return the examples of ratings (T, B) of users (T,)."""
@@ -238,48 +240,19 @@ class RatingTasks:
         return Examples(torch.where(real, x, 0.0), torch.where(real, y, 0.0), real[..., 0] if padded else None)
 
 
-Share = Annotated[float, Range(above=0, below=1)]
-Size = Count | Rest
-
-
 def ratings(
-    *,
-    path: Text | None = None,
-    made_users: Few = 400,
-    made_items: Few = 300,
-    shots: Size = 5,
-    queries: Size = 10,
-    train_shots: Size | None = None,
-    train_queries: Size | None = None,
-    min_ratings: Count | None = None,
-    max_ratings: Count | None = None,
-    train_longer: Longer = "sample",
-    users: Users = "new",
-    items: Items = "any",
-    new_share: Share = 0.2,
-    new_from: Finite | None = None,
-    hold_out: BelowOne | None = None,
-    split: Shares = (0.8, 0.1, 0.1),
-    folds: Count | None = None,
-    fold: CountOrZero = 0,
-    split_seed: Seed = 0,
-    tasks: Mapping[str, Listed] | None = None,
-    new_items: Sequence[str] | None = None,
-    item_ids: bool = True,
-    item_bias: bool = False,
-    residual: bool = False,
-    used: Sequence[str] = SPLITS,
-    seed: Seed = 0,
-    eval_seed: Seed = 0,
+    *, tasks: Mapping[str, Listed] | None = None, new_items: Sequence[str] | None = None, used: Sequence[str] = SPLITS, **keys: Ratings
 ) -> RatingTasks:
-    """Return the source of users as tasks."""
-    if path is not None:
-        raise UserError(f"task.path={path}: files of ratings cannot be read yet.")
-    data = synthetic(made_users, made_items, split_seed)
-    scenario = Scenario(users, items, new_share, new_from, hold_out)
-    division = divide(data, scenario, split, None if folds is None else (fold, folds), split_seed, tasks, new_items)
-    scored = Sizes(shots, queries, max_ratings)
-    trained = Sizes(shots if train_shots is None else train_shots, queries if train_queries is None else train_queries, max_ratings)
-    sizes = {"train": trained, "val": scored, "test": scored}
-    who = taking_part(data, division, scenario, Limits(min_ratings, max_ratings, train_longer), sizes, used)
-    return RatingTasks(data, division, scenario, who, sizes, item_ids, item_bias, residual, seed, eval_seed)
+    """Return the source of users as tasks: of the files that `path` names, or of made users.
+
+    tasks: the users of each split by name. new_items: the new items by name. used: the splits that must have a user; another split without
+    one raises UserError only when it is dealt. keys: the fields of `metarun.tasks.rated.keys.RatingKeys`.
+    Raises UserError, with one sentence, for files that cannot be read, and where a split has no user with enough ratings.
+    """
+    asked = keys_of(keys)
+    data = synthetic(asked.made_users, asked.made_items, asked.split_seed) if asked.path is None else read_ratings(asked)
+    folds = None if asked.folds is None else (asked.fold, asked.folds)
+    division = divide(data, asked.scenario, asked.split, folds, asked.split_seed, tasks, new_items)
+    who = taking_part(data, division, asked.scenario, asked.limits, asked.sizes, used)
+    inputs = (asked.item_ids, asked.item_bias, asked.residual)
+    return RatingTasks(data, division, asked.scenario, who, asked.sizes, *inputs, asked.relevant, asked.seed, asked.eval_seed)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ from metarun.tasks.fingerprint import Fingerprint, of_table
 from metarun.tasks.points import Points, PointSampling, divide
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.preparing.table_preparation import TablePreparation, prepared
-from metarun.tasks.tables.columns import Columns, Words, read_columns
-from metarun.tasks.tables.csv_file import CsvFile, looks_like_data, open_csv
+from metarun.tasks.tables.columns import Columns, Decimal, Words, read_columns
+from metarun.tasks.tables.csv_file import CsvFile, Delimiter, looks_like_data, open_csv
 from metarun.tasks.tables.missing import Missing, fill_gaps, without_gaps
 from metarun.tasks.tables.standardising import Standard, standardised
 from metarun.types import Episode
-from metarun.values import Form, Listed, Names, Seed, Shares, Text
+from metarun.values import Listed, Names, Seed, Shares, Text
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +129,6 @@ class TableTasks:
         return len(self._used[split][0])
 
 
-Delimiter = Annotated[str, Form(r"comma|semicolon|tab|pipe|[^\"\r\n]", "one character, comma, semicolon, tab or pipe")]
-
-
 def table(
     *,
     path: Text,
@@ -140,7 +137,7 @@ def table(
     features: Names | None = None,
     categorical: Sequence[Text] = (),
     delimiter: Delimiter | None = None,
-    decimal: Literal["point", "comma", ".", ","] | None = None,
+    decimal: Decimal | None = None,
     missing: Missing = "refuse",
     missing_target: Literal["refuse", "drop"] = "refuse",
     split: Shares = (0.7, 0.15, 0.15),

@@ -64,11 +64,6 @@ class Sizes:
         """The fewest ratings of a user that fill an episode, with one rating for each "rest"."""
         return sum(1 if size == REST else int(size) for size in (self.shots, self.queries))
 
-    def widths(self, pools: Pools) -> tuple[int, int]:
-        """Return K and Q of the episodes of a split: the largest that a user needs."""
-        support, query = self.counts(pools)
-        return int(support.max()), int(query.max())
-
     def counts(self, pools: Pools) -> tuple[Tensor, Tensor]:
         """Return the numbers of support and query ratings of each user, (U,) each."""
         have = (pools.support >= 0).sum(dim=1)
@@ -89,14 +84,14 @@ def _of(size: int | Rest, have: Tensor) -> Tensor:
     return have if size == REST else have.clamp(max=int(size))
 
 
-def choose(pools: Pools, sizes: Sizes, place: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+def choose(pools: Pools, sizes: Sizes, counts: tuple[Tensor, Tensor], place: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ratings of T episodes: support (T, K) and query (T, Q) places of ratings, -1 on padding.
 
-    place: (T,) of the users in `pools`. key: (T,). Each episode has a random order of the user's ratings: the query comes first, then the
-    support, so the same key gives the same query whatever the shots, where the queries are a number.
+    counts: `sizes.counts(pools)`. place: (T,) of the users in `pools`. key: (T,). Each episode has a random order of the user's ratings:
+    the query comes first, then the support, so the same key gives the same query whatever the shots, where the queries are a number.
     """
-    shots, queries = (count[place] for count in sizes.counts(pools))
-    width, asked = sizes.widths(pools)
+    width, asked = (int(count.max()) for count in counts)
+    shots, queries = (count[place] for count in counts)
     if pools.query is not None:
         support = _shuffled(pools.support[place], draws.fold(key, "support"))
         query = _shuffled(pools.query[place], draws.fold(key, "query"))

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from metarun.errors import UserError, printable
 from metarun.tasks.tables.csv_file import CsvFile
 
 log = logging.getLogger(__name__)
+
+Decimal = Literal["point", "comma", ".", ","]
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Words, in lower case, that stand for a missing number. In a column of words, only an empty field is missing."""
@@ -179,11 +181,16 @@ def _number(line: int, text: str, field: _Field) -> float:
         raise UserError(f"line {line} of {file.path} has {text} in the {role} column '{printable(column)}', which is too large.")
     if field.look_for_commas and _COMMA.fullmatch(text):
         raise _DecimalCommaError
-    remedy = "name it in task.categorical, or leave it out of task.features" if role == "feature" else "use a numeric target"
+    remedy = _NOT_A_NUMBER.get(role, "use a numeric target")
     shown = printable(text if len(text) <= 60 else text[:60] + "…")
     where = f"line {line} of {file.path} has '{shown}' in the {role} column '{printable(column)}'"
     raise UserError(f"{where}, which is not a number; correct it, {remedy}.")
 
+
+_NOT_A_NUMBER = {
+    "feature": "name it in task.categorical, or leave it out of task.features",
+    "rating": "or name another column with task.rating",
+}
 
 _REMEDIES = {
     "feature": ", or set task.missing=mean (median, zero) to fill missing inputs, or task.missing=drop to leave such rows out",

@@ -12,9 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
+from metarun.values import Form
+
+Delimiter = Annotated[str, Form(r"comma|semicolon|tab|pipe|[^\"\r\n]", "one character, comma, semicolon, tab or pipe")]
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 """The delimiters that metarun tries, by the names that `task.delimiter` may have."""

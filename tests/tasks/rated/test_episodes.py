@@ -13,7 +13,7 @@ MANY = torch.arange(300)
 
 
 def drawn(sizes: Sizes, pools: Pools = TEN, user: int = 0):
-    return choose(pools, sizes, torch.full((300,), user), draws.key(0, MANY))
+    return choose(pools, sizes, sizes.counts(pools), torch.full((300,), user), draws.key(0, MANY))
 
 
 def test_pools_list_the_ratings_of_each_user_and_pad():

@@ -1,0 +1,41 @@
+"""The keys of ratings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metarun.errors import UserError
+from metarun.tasks.rated.keys import RatingKeys, keys_of
+
+CONFIG = Path(__file__).parents[3] / "configs" / "task" / "ratings.yaml"
+
+
+def test_the_config_file_has_every_key_with_its_default():
+    stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    given = {name: value for name, value in stated.items() if name not in ("_target_", "tasks", "new_items", "seed", "train_shots")}
+    known = {each.name: each.default for each in fields(RatingKeys) if each.name not in ("data", "seed", "train_shots")}
+    assert given.keys() == known.keys()
+    for name, value in given.items():
+        assert value == (list(known[name]) if isinstance(known[name], tuple) else known[name]), name
+
+
+def test_training_sizes_are_those_of_the_test_unless_they_are_given():
+    sizes = RatingKeys(shots=5, queries="rest", train_queries=7, max_ratings=40).sizes
+    assert (sizes["train"].shots, sizes["train"].queries, sizes["train"].most) == (5, 7, 40)
+    assert (sizes["test"].shots, sizes["test"].queries) == (5, "rest")
+
+
+def test_rest_and_rest_cannot_be_divided():
+    with pytest.raises(UserError, match=r"task.shots=rest and task.queries=rest leave open how to divide"):
+        RatingKeys(shots="rest", queries="rest")
+    with pytest.raises(UserError, match=r"task.train_shots=rest and task.train_queries=rest"):
+        RatingKeys(queries="rest", train_shots="rest")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match=r"task.shot is not a key of this task. Did you mean 'shots'"):
+        keys_of({"shot": 3})
