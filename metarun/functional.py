@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -25,6 +25,14 @@ def without_map(active: bool = True) -> Iterator[None]:
         yield
     finally:
         _LOOPS.reset(token)
+
+
+def derivatives_on_this_thread() -> AbstractContextManager[Any]:
+    """Let torch compute derivatives on the calling thread, as it always does on a CPU.
+
+    For a CUDA device torch has another thread. That thread knows neither `without_map` nor bfloat16: its `autocast` takes float16.
+    """
+    return torch.autograd.set_multithreading_enabled(False)
 
 
 def mapped(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from metarun.compute.memory import allocating
 from metarun.engine.likelihood import predictive_of
 from metarun.errors import UserError, printable
 from metarun.files.paths import paths_of
-from metarun.functional import without_map
+from metarun.functional import derivatives_on_this_thread, without_map
 from metarun.network import network_of
 from metarun.predictive import quantile
 from metarun.records.checkpoint import Checkpoint
@@ -170,7 +170,7 @@ class Model:
         """Compute as an evaluation does: without gradients, in the precision of the run."""
         device = self.parts.device
         cast = torch.autocast(device.name.split(":")[0], torch.bfloat16) if device.precision == "bf16" else nullcontext()
-        with torch.no_grad(), without_map(device.loop), cast, allocating(what, remedy):
+        with torch.no_grad(), derivatives_on_this_thread(), without_map(device.loop), cast, allocating(what, remedy):
             yield
 
 

@@ -43,6 +43,9 @@ def choose_device(config: Mapping[str, Any]) -> Device:
         raise UserError(f"device.name={name} is unknown; it must be auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch finds no CUDA device here; use device=cpu.")
+    number = name.removeprefix("cuda:")
+    if number.isdecimal() and int(number) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device.name={name}, but torch finds {count} CUDA devices here; the last one is cuda:{count - 1}.")
     compile = _auto(config, "compile")
     if compile is not None and not isinstance(compile, bool):
         raise UserError(f"device.compile={compile} must be auto, true or false.")

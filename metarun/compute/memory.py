@@ -71,9 +71,20 @@ def allocating(what: str, remedy: str, *, counted: bool = False) -> Iterator[Non
         except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
             if not isinstance(error, MemoryError) and not _FAILURES.search(str(error)):
                 raise
-            asked = re.search(r"allocate (\d+) bytes", str(error))
-            size = f"{in_bytes(float(asked[1]))} at once" if asked else "more memory than there is"
-            raise UserError(f"{what} needs {size}, and this machine has {in_bytes(usable_memory())}; {remedy}.") from error
+            raise UserError(f"{what} needs {_lacking(error)}; {remedy}.") from error
+
+
+def _lacking(error: Exception) -> str:
+    """Return the memory that a failed allocation needs, and the memory that is there, as the end of a sentence."""
+    if isinstance(error, torch.OutOfMemoryError):  # of a CUDA device
+        parts = [re.search(f"{words} ([\\d.]+ \\w+)", str(error)) for words in ("allocate", "total capacity of", "of which")]
+        if None in parts:
+            return "more memory than the GPU has free"
+        more, capacity, free = (part[1] for part in parts if part is not None)
+        return f"another {more}, and of the {capacity} of the GPU {free} is free"
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    size = f"{in_bytes(float(asked[1]))} at once" if asked else "more memory than there is"
+    return f"{size}, and this machine has {in_bytes(usable_memory())}"
 
 
 class _Counting(TorchFunctionMode):

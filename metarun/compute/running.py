@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from metarun.compute.plan import Plan
 from metarun.compute.programs.recording import Recorded
-from metarun.functional import split_tensors, without_map
+from metarun.functional import derivatives_on_this_thread, split_tensors, without_map
 from metarun.types import Aux, Params
 
 WORTH_RECORDING = 8
@@ -135,11 +135,10 @@ class Runner:
     def _cast(self, function: Function) -> Function:
         """Return the function with products in bfloat16, and with loops in the place of maps, where the plan says so."""
         device, loop = self.plan.autocast, self.plan.loop
-        if device is None and not loop:
-            return function
 
         def cast(shared: Any, chunk: Any) -> Any:
-            with nullcontext() if device is None else torch.autocast(device, torch.bfloat16), without_map(loop):
+            precision = nullcontext() if device is None else torch.autocast(device, torch.bfloat16)
+            with derivatives_on_this_thread(), precision, without_map(loop):
                 return function(shared, chunk)
 
         return cast

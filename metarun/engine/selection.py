@@ -10,6 +10,7 @@ import torch
 
 from metarun.engine.evaluation import path_of
 from metarun.engine.report import Report
+from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest
 from metarun.objectives import Objective, error
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
@@ -104,7 +105,7 @@ class Selection:
         steps = {None: "", 1: " after 1 inner step"}.get(self.inner_steps, f" after {self.inner_steps} inner steps")
         return f"{self.statistic} {self.objective.metric} over the validation tasks{steps}"
 
-    def check(self, algorithm: Algorithm, params: Params, state: State, source: TaskSource) -> None:
+    def check(self, algorithm: Algorithm, params: Params, state: State, source: TaskSource, device: torch.device | str = "cpu") -> None:
         """Raise UserError where the algorithm cannot be scored after `inner_steps`. The check adapts it to one validation episode."""
         if self.inner_steps is None:
             return
@@ -113,9 +114,9 @@ class Selection:
                 f"select=…@{self.inner_steps} names a number of inner steps, but {type(algorithm).__name__} chooses its own by the "
                 "validation score; leave the number out."
             )
-        support = source.episode("val", 0).support
+        support = first_of(deal(source, "val", torch.tensor([0]), device)).support
         with torch.no_grad():
-            last = len(path_of(algorithm, params, state, support, torch.tensor(0))) - 1
+            last = len(path_of(algorithm, params, state, support, torch.zeros((), dtype=torch.int64, device=device))) - 1
         if self.inner_steps > last:
             raise UserError(
                 f"select=…@{self.inner_steps} asks for the score after {self.inner_steps} inner steps, but {type(algorithm).__name__} "

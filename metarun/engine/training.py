@@ -132,7 +132,7 @@ class Loop:
         self.gradients = TaskGradients(algorithm)
         self.selection = Selection.of(settings.select, algorithm.objective)
         with without_map(settings.eval_plan.loop):
-            self.selection.check(algorithm, position.params, position.state, source)
+            self.selection.check(algorithm, position.params, position.state, source, settings.device)
         self.runner, self.validation_runner = Runner(settings.plan), Runner(settings.eval_plan)
         validations = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
         validating = (self.selection, self.validation_runner, settings.eval_episodes, validations, settings.device)

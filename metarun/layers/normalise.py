@@ -52,6 +52,8 @@ class NormaliseBackward(torch.autograd.Function):
     def forward(g: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
             g = g.contiguous(memory_format=torch.channels_last)  # the kernel is slow where g and x differ in layout
+        if weight is None and x.is_cuda:
+            weight = torch.ones_like(mean)  # without a weight, the CUDA kernel cannot return its gradient, which `backward` reads
         return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, inverse, True, eps, (True, True, True))
 
     @staticmethod

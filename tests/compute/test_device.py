@@ -45,6 +45,14 @@ def test_asking_for_cuda_where_there_is_none_is_a_sentence(monkeypatch: pytest.M
         choose_device({"name": "cuda"})
 
 
+def test_a_cuda_device_beyond_the_last_one_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"device\.name=cuda:2, but torch finds 2 CUDA devices here; the last one is cuda:1"):
+        choose_device({"name": "cuda:2"})
+    assert choose_device({"name": "cuda:1"}).name == "cuda:1"
+
+
 def test_convolution_weights_are_placed_with_their_channels_last_and_keep_their_values():
     tensors = {"conv": torch.randn(4, 3, 3, 3), "linear": torch.randn(4, 3), "scalar": torch.tensor(2.0)}
     placed = place(tensors, "cpu")

@@ -71,6 +71,18 @@ def test_an_allocation_that_fails_is_a_sentence(fail) -> None:
         fail()
 
 
+def test_the_memory_of_a_gpu_is_told_from_that_of_the_machine() -> None:
+    told = (
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 10.50 GiB is free. "
+        "Including non-PyTorch memory, this process has 68.60 GiB memory in use."
+    )
+    words = r"^a step needs another 20\.00 GiB, and of the 79\.11 GiB of the GPU 10\.50 GiB is free; lower task\.shots\.$"
+    with pytest.raises(UserError, match=words), allocating("a step", "lower task.shots"):
+        raise torch.OutOfMemoryError(told)
+    with pytest.raises(UserError, match="needs more memory than the GPU has free; lower"), allocating("a step", "lower task.shots"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_another_error_passes_through() -> None:
     for error in (RuntimeError("shapes do not fit"), TypeError("an integer is required"), ValueError("x")):
         with pytest.raises(type(error), match=str(error)), allocating("an episode", "lower task.shots"):

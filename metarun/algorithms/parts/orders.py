@@ -12,7 +12,7 @@ from metarun.types import Examples
 def mini_batches(support: Examples, key: Tensor, count: int, size: int) -> list[Tensor]:
     """Return the rows of `count` mini-batches, (size,) each: pass after pass over the real rows, each pass in a new random order."""
     rows = support.x.shape[0]
-    real = torch.ones(rows, dtype=torch.bool) if support.mask is None else support.mask
+    real = torch.ones(rows, dtype=torch.bool, device=support.x.device) if support.mask is None else support.mask
     number = real.sum()
     position = torch.arange(count * size, device=support.x.device)
     passes, place = position // number, position % number
