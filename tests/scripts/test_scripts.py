@@ -17,7 +17,16 @@ from small import composed
 from metarun.commands.train import train
 
 ROOT = Path(__file__).parents[2]
-SHELL = ["scripts/setup.sh", "scripts/test", "scripts/quickstart", "scripts/compare", "scripts/benchmark", "scripts/sanitize", ".ci/run"]
+SHELL = [
+    "scripts/setup.sh",
+    "scripts/test",
+    "scripts/quickstart",
+    "scripts/compare",
+    "scripts/benchmark",
+    "scripts/gpu_check",
+    "scripts/sanitize",
+    ".ci/run",
+]
 
 
 @pytest.fixture(scope="module")
