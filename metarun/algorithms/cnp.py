@@ -33,8 +33,10 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points
+from metarun.algorithms.parts.embedding import embedded, embedding_params, inputs_init
 from metarun.algorithms.parts.members import check_least, check_std, check_widths, same_state
 from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
+from metarun.network import Network
 from metarun.objectives import Objective
 from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
@@ -44,17 +46,19 @@ ENCODER, DECODER = "encoder.", "decoder."
 
 
 class Coded(NamedTuple):
-    """A support set. code: r, (R,). decoder: the parameters of d."""
+    """A support set. code: r, (R,). decoder: the parameters of d. inputs: those of `embed`, with the prefix of `inputs_init`."""
 
     code: Tensor
     decoder: Params
+    inputs: Params
 
 
 @dataclass(frozen=True)
 class Cnp:
     """A conditional neural process.
 
-    inputs, outputs: the numbers of inputs and targets of an example; metarun passes both. encoder_widths: units of the layers of e; the
+    inputs, outputs: the numbers of inputs and targets of an example; metarun passes both. embed: embeds inputs first, where they hold
+        categories; metarun passes the network with `inputs` vectors. encoder_widths: units of the layers of e; the
         last is the size of r. decoder_widths: units of the hidden layers of d. components: K. min_std: the least standard deviation.
     """
 
@@ -65,6 +69,7 @@ class Cnp:
     decoder_widths: Sizes = (128, 128, 128, 128)
     components: Few = 1
     min_std: Annotated[float, Range(above=0, below=1)] = 0.1
+    embed: Network | None = None
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, takes_sizes=True, objectives=("regression",))
 
     def __post_init__(self) -> None:
@@ -76,22 +81,23 @@ class Cnp:
         """Return the parameters of both perceptrons, and no state."""
         encoder = (self.inputs + self.outputs, *self.encoder_widths)
         decoder = (self.inputs + self.encoder_widths[-1], *self.decoder_widths, density_size(self.components, self.outputs))
-        params: Params = {}
+        params = inputs_init(self.embed)
         for name, sizes in ((ENCODER, encoder), (DECODER, decoder)):
             params |= prefixed(name, perceptron_init(draws.fold(key, name), sizes))
         return params, {}
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Coded:
         """Return the mean code of the support examples."""
-        codes = perceptron(part_of(params, ENCODER), points(support.x, support.y, self.outputs, support.mask))
-        decoder = part_of(params, DECODER)
+        x = embedded(self.embed, params, support.x, support.mask)
+        codes = perceptron(part_of(params, ENCODER), points(x, support.y, self.outputs, support.mask))
+        rest = part_of(params, DECODER), embedding_params(self.embed, params)
         if support.mask is None:
-            return Coded(codes.mean(dim=0), decoder)
-        return Coded(torch.where(support.mask[:, None], codes, 0.0).sum(dim=0) / support.mask.sum().clamp(min=1), decoder)
+            return Coded(codes.mean(dim=0), *rest)
+        return Coded(torch.where(support.mask[:, None], codes, 0.0).sum(dim=0) / support.mask.sum().clamp(min=1), *rest)
 
     def distribution(self, adapted: Coded, x: Tensor, mask: Tensor | None = None) -> Predictive:
         """Return the mixture for each query x (B, ...)."""
-        asked = points(x, None, 0, mask)
+        asked = points(embedded(self.embed, adapted.inputs, x, mask), None, 0, mask)
         rows = torch.cat([asked, adapted.code.expand(len(asked), -1)], dim=1)
         return densities(perceptron(adapted.decoder, rows), self.components, self.min_std)
 

@@ -36,9 +36,11 @@ from torch import Tensor
 from metarun import draws
 from metarun.algorithms.parts.attention import Attended, encode_context, encode_targets, layer_init
 from metarun.algorithms.parts.densities import densities, density_size, distribution_loss, mean_of_distribution, points
+from metarun.algorithms.parts.embedding import embedded, inputs_init
 from metarun.algorithms.parts.members import check_least, check_std, same_state
 from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
 from metarun.errors import UserError
+from metarun.network import Network
 from metarun.objectives import Objective
 from metarun.predictive import Predictive
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
@@ -58,7 +60,8 @@ class Context(NamedTuple):
 class Tnp:
     """A transformer neural process with a diagonal distribution.
 
-    inputs, outputs: the numbers of inputs and targets of an example; metarun passes both. width: W, of a token, a multiple of `heads`.
+    inputs, outputs: the numbers of inputs and targets of an example; metarun passes both. embed: embeds inputs first, where they hold
+    categories; metarun passes the network with `inputs` vectors. width: W, of a token, a multiple of `heads`.
     embed_layers: linear layers that make a token. layers, heads: of the transformer. hidden: units of the perceptron in each layer, and of
     the head. components: K. min_std: the least standard deviation.
     """
@@ -73,6 +76,7 @@ class Tnp:
     hidden: Size = 128
     components: Few = 1
     min_std: Annotated[float, Range(above=0, below=1)] = 0.05
+    embed: Network | None = None
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, takes_sizes=True, objectives=("regression",))
 
     def __post_init__(self) -> None:
@@ -85,14 +89,15 @@ class Tnp:
         """Return the parameters of the embedding, the layers and the head, and no state."""
         embed = (self.inputs + self.outputs, *[self.width] * self.embed_layers)
         head = (self.width, self.hidden, density_size(self.components, self.outputs))
-        params = prefixed(EMBED, perceptron_init(draws.fold(key, EMBED), embed))
+        params = inputs_init(self.embed) | prefixed(EMBED, perceptron_init(draws.fold(key, EMBED), embed))
         for number in range(self.layers):
             params |= prefixed(_layer(number), layer_init(draws.fold(key, _layer(number)), self.width, self.hidden))
         return params | prefixed(HEAD, perceptron_init(draws.fold(key, HEAD), head)), {}
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Context:
         """Return the keys and values of the support tokens in each layer."""
-        tokens = perceptron(part_of(params, EMBED), points(support.x, support.y, self.outputs, support.mask))
+        x = embedded(self.embed, params, support.x, support.mask)
+        tokens = perceptron(part_of(params, EMBED), points(x, support.y, self.outputs, support.mask))
         layers = []
         for number in range(self.layers):
             tokens, attended = encode_context(part_of(params, _layer(number)), tokens, self.heads, support.mask)
@@ -102,7 +107,7 @@ class Tnp:
     def distribution(self, adapted: Context, x: Tensor, mask: Tensor | None = None) -> Predictive:
         """Return the mixture for each query x (B, ...)."""
         params = adapted.params
-        tokens = perceptron(part_of(params, EMBED), points(x, None, self.outputs, mask))
+        tokens = perceptron(part_of(params, EMBED), points(embedded(self.embed, params, x, mask), None, self.outputs, mask))
         for number, attended in enumerate(adapted.layers):
             tokens = encode_targets(part_of(params, _layer(number)), tokens, self.heads, attended)
         return densities(perceptron(part_of(params, HEAD), tokens), self.components, self.min_std)

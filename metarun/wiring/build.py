@@ -48,7 +48,7 @@ from metarun.types import (
 )
 from metarun.wiring.backbones import build_network, is_own
 from metarun.wiring.checking import SETTINGS, check_values, largest_key
-from metarun.wiring.columns import fill_columns
+from metarun.wiring.columns import fill_columns, has_columns
 from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
 from metarun.wiring.features import checked_splits, fill_drawn, has_embedder, with_embedder
@@ -258,6 +258,9 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
     if traits.takes_sizes:
         x, y = episodes["train"].support[:2]
         extra |= {"inputs": math.prod(x.shape[1:]), "outputs": y.shape[-1]}
+        if has_columns(config) and "embed" in inspect.signature(kind).parameters:
+            extra["embed"] = build_network(config, episodes, head=False, algorithm=kind.__name__)
+            extra["inputs"] = extra["embed"].module.out_features
     if traits.learns_all_classes:
         if isinstance(source, WithTrainLabels) and source.train_labels != "global":
             remedy = "set task.train_labels=global" if "train_labels" in config["task"] else "make the task with train_labels=global"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from metarun.backbones.embeddings import CATEGORY
 from metarun.errors import UserError, printable
 from metarun.types import TaskSource, WithColumns
 from metarun.wiring.instantiate import TARGET
@@ -19,7 +21,10 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
     Raises UserError where they differ, and where a source does not say what its columns mean.
     """
     backbone = config["backbone"]
-    if KEY not in backbone or isinstance(source, Shapes):  # the shapes of a checkpoint stand for data that had the stated columns
+    if isinstance(source, Shapes):  # the shapes of a checkpoint stand for data that had the stated columns
+        return
+    if KEY not in backbone:
+        _refuse_numbers(config, source)
         return
     stated = backbone[KEY]
     if not isinstance(source, WithColumns):
@@ -36,6 +41,22 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
         raise UserError(
             f"the network embeds other columns than the task has: {_difference(stated, found)}. Take the data that the network was "
             "trained with, or backbone.columns=null in a new run."
+        )
+
+
+def has_columns(config: Mapping[str, Any]) -> bool:
+    """Return whether the backbone of a config embeds columns."""
+    return config["backbone"].get(KEY) is not None
+
+
+def _refuse_numbers(config: Mapping[str, Any], source: TaskSource) -> None:
+    """Raise UserError where a backbone of metarun would read the numbers of categories as quantities. A user's own may embed them."""
+    categories = [name for name, kind, *_ in source.columns() if kind == CATEGORY] if isinstance(source, WithColumns) else []
+    target = str(config["backbone"].get(TARGET))
+    if categories and target.startswith("metarun."):
+        raise UserError(
+            f"the task has the categories {printable(', '.join(categories))}, and backbone {target} would read their numbers as "
+            "quantities; choose backbone=embeddings."
         )
 
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 from small import composed
 from small_ratings import COLUMNS, Tastes
 
+from metarun import testing
 from metarun.errors import UserError
 from metarun.types import TaskSource
 from metarun.wiring.build import build
@@ -67,3 +69,22 @@ def test_a_backbone_without_the_key_stays_as_it_is():
     config = {"backbone": {"_target_": "mine.Net"}}
     fill_columns(config, Tastes())
     assert config == {"backbone": {"_target_": "mine.Net"}}
+
+
+def test_a_backbone_that_would_read_categories_as_quantities_is_refused():
+    config = composed("algo=maml", "backbone=mlp", "device.threads=1")
+    config["task"] = {"_target_": "small_ratings.Tastes"}
+    with pytest.raises(UserError, match=r"the categories gender, item, and backbone metarun\.backbones\.mlp\.Mlp would read their numbers"):
+        build(config)
+
+
+@pytest.mark.parametrize("name", ["cnp", "tnp"])
+def test_an_algorithm_with_networks_of_its_own_reads_the_embeddings(name: str):
+    config = composed(f"algo={name}", "backbone=embeddings", "backbone.widths=[6]", "device.threads=1")
+    config["task"] = {"_target_": "small_ratings.Tastes"}
+    algorithm = build(config).algorithm
+    assert algorithm.inputs == 6
+    testing.check_algorithm(algorithm, Tastes())
+    batch, keys = testing.first_episodes(Tastes(), 2)
+    gradients = testing.gradients_of(algorithm, *testing.start(algorithm), batch, keys, torch.tensor(0))[0]
+    assert float(gradients["inputs.embeddings.table"].abs().max()) > 0
