@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,15 @@ from metarun.files.writing import write_text
 from metarun.records.predictions import Found, write_rows
 from metarun.records.ranking_page import page
 from metarun.tasks.preparing.ratings_preparation import ITEM, RatingsPreparation
+from metarun.tasks.rated.files import USUAL
 from metarun.tasks.tables.csv_file import CsvFile, open_csv
 from metarun.tasks.tables.table_rows import naming
 from metarun.values import plain
 
 TOP = 10
 HEADER = ("item", "title", "predicted rating")
-ITEMS, RATINGS = ("item", "title", "movieId", "movie", "item_id"), ("rating", "stars")
-"""Names of the columns of a user's file, besides those of the training file."""
+TITLES = ("title", "name")
+"""Names of a column of titles; `USUAL` has those of identifiers and of ratings."""
 
 
 class Given(NamedTuple):
@@ -71,12 +73,12 @@ def predict_ratings(model: Model, config: Mapping[str, Any], rows: Path, sheet: 
 def read_ratings(path: str, key: str, prepared: RatingsPreparation, task: Mapping[str, Any]) -> Given:
     """Read a CSV file with a column of items, by identifier or title, and a column of ratings, which a query may lack.
 
-    task: of the run's config; its column names are allowed too. Raises UserError with the line of a bad value.
+    task: of the run's config. A column has its name from the training file, or a usual one. Raises UserError with the line of a bad value.
     """
     with naming(key):
         file = open_csv(path)
-        item = _column(file, [*ITEMS, str(task.get("item_column"))])
-        rating = _column(file, [*RATINGS, str(task.get("rating_column"))])
+        item = _column(file, [str(task.get("item")), *USUAL["item"], *TITLES])
+        rating = _column(file, [str(task.get("rating")), *USUAL["rating"]])
         missing = "items, such as item or title" if item is None else "ratings, such as rating"
         if item is None or (rating is None and key == "support"):
             raise UserError(f"{key}={file.path} has no column of {missing}; it has {printable(', '.join(file.header))}.")
@@ -121,9 +123,14 @@ def _ratings(given: Given) -> np.ndarray:
 
 
 def _column(file: CsvFile, names: Sequence[str]) -> int | None:
-    """Return the place of the first of these columns that the file has, in any letters; None where it has none."""
-    known = [name.casefold() for name in file.header]
-    return next((known.index(name.casefold()) for name in names if name.casefold() in known), None)
+    """Return the place of the first of these columns that the file has, in any letters and signs; None where it has none."""
+    known = [plain_name(name) for name in file.header]
+    return next((known.index(plain_name(name)) for name in names if plain_name(name) in known), None)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a column in small letters, without signs between the words."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _rating(text: str, line: int, file: CsvFile, scale: tuple[float, float]) -> float:

@@ -77,7 +77,7 @@ def test_the_error_is_compared_with_the_mean_of_the_known_ratings() -> None:
         ("item,rating\nHeat,good\n", r"line 2 of .* has the rating 'good', which is no number"),
         ("item,rating\nHeat,nan\n", r"has the rating nan; ratings go from"),
         ("item,rating\nHeat,5\nheat (1995),4\n", r"line 3 of .* has 'Heat \(1995\)' again, after line 2"),
-        ("film,rating\nHeat,5\n", r"has no column of items, such as item or title; it has film, rating"),
+        ("werk,rating\nHeat,5\n", r"has no column of items, such as item or title; it has werk, rating"),
         ("item,stern\nHeat,5\n", r"has no column of ratings, such as rating; it has item, stern"),
         ("item,rating\n", r"has no row below its header"),
         ("", r"support=.* is empty"),
@@ -89,12 +89,13 @@ def test_a_file_that_does_not_fit_the_model_is_refused(tmp_path: Path, text: str
         read_ratings(str(tmp_path / "my.csv"), "support", FILMS, {})
 
 
-@pytest.mark.parametrize("header", ["title,rating", "movieId,Rating", "film,sterne", "userId,movieId,rating,timestamp"])
+@pytest.mark.parametrize("header", ["title,rating", "movieId,Rating", "werk,sterne", "userId,movie_id,rating,timestamp"])
 def test_the_columns_may_have_the_usual_names_and_those_of_the_training(tmp_path: Path, header: str) -> None:
     cells = {
         "title": "Heat",
         "movieId": "50",
-        "film": "Heat",
+        "werk": "Heat",
+        "movie_id": "50",
         "rating": "4.5",
         "Rating": "4.5",
         "sterne": "4.5",
@@ -103,7 +104,7 @@ def test_the_columns_may_have_the_usual_names_and_those_of_the_training(tmp_path
     }
     row = ",".join(cells[name] for name in header.split(","))
     (tmp_path / "my.csv").write_text(f"{header}\n{row}\n")
-    found = read_ratings(str(tmp_path / "my.csv"), "support", FILMS, {"item_column": "film", "rating_column": "sterne"})
+    found = read_ratings(str(tmp_path / "my.csv"), "support", FILMS, {"item": "werk", "rating": "sterne"})
     assert found.places == [1]
     assert found.ratings is not None
     assert found.ratings.tolist() == [4.5]
