@@ -64,6 +64,11 @@ def open_groups(overrides: list[str]) -> list[str]:
     return [f"++{override}" if override.startswith(tuple(f"{group}." for group in outside)) else override for override in overrides]
 
 
+def nested_options(overrides: list[str]) -> list[str]:
+    """Return the overrides with the option of a nested group as Hydra writes it: `task.source=glyphs` becomes `task/source=glyphs`."""
+    return [re.sub(r"^(\+*)task\.source=(?=[\w,]+$)(?!null$)", r"\1task/source=", override) for override in overrides]
+
+
 def resumed(overrides: list[str]) -> str | None:
     """Return the path of the last `resume=PATH`, or None."""
     paths = [override.partition("=")[2] for override in overrides if re.match(r"\+*resume=", override)]
@@ -102,6 +107,8 @@ def prepare(command: str, arguments: list[str]) -> list[str]:
     if sweeps(flags) and (keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]):
         flags.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
     resume = resumed(typed) if command == "train" else None
+    if resume is None and (command == "train" or "task" in chosen_groups(overrides)):
+        overrides = nested_options(overrides)
     if resume is None:
         return [*flags, *(open_groups(overrides) if command == "eval" else overrides)]
     if sweeps(flags):

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from metarun.cli.arguments import GROUPS
 from metarun.errors import UserError
 
-NESTED = ("algo/update",)
+NESTED = ("algo/update", "task/source")
 
 
 def check_options(words: Sequence[str]) -> None:
@@ -29,6 +29,7 @@ EXAMPLES = {
     "algo": "maml",
     "algo/update": "sgd",
     "task": "glyphs",
+    "task/source": "omniglot",
     "backbone": "conv4",
     "device": "cpu",
     "optimizer": "adam",

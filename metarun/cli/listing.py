@@ -14,10 +14,11 @@ GROUPS = {
     "algo": "Algorithms",
     "algo/update": "Update rules of algo=gbml",
     "task": "Tasks",
+    "task/source": "Image sources of task=stream",
     "backbone": "Backbones",
     "experiment": "Experiments",
 }
-USAGE = "usage: metarun list [algo|algo/update|task|backbone|experiment ...] [--config-dir DIR]"
+USAGE = "usage: metarun list [algo|algo/update|task|task/source|backbone|experiment ...] [--config-dir DIR]"
 
 
 def main(arguments: list[str]) -> int:

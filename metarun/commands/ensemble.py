@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarun.engine.evaluation import path_of
+from metarun.engine.outputs import path_of
 from metarun.functional import map_tasks
 from metarun.network import Network, network_of
 from metarun.objectives import Objective

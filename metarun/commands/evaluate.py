@@ -14,6 +14,7 @@ from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import check_data, evaluation_config
 from metarun.commands.report_files import sentence, write_json, write_scores
 from metarun.commands.seeds import check_runs, over_runs
+from metarun.commands.stream_report import stream_sentence, write_matrices
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
@@ -28,7 +29,8 @@ from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
-from metarun.types import Episode
+from metarun.types import Episode, WithStream
+from metarun.types.streams import WithTrajectories
 from metarun.wiring.backbones import is_own
 from metarun.wiring.build import Parts, evaluation_plan
 from metarun.wiring.rehearsal import rehearse_scores
@@ -59,7 +61,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if each:
         check_runs(paths[::best], members[::best])
     check_data(merged := evaluation_config(members[0].config, config), members[0].config)
-    request = request_of(config)
+    request = request_of(config, merged["task"].get("trajectories"))
     saved = _check_save(request.save, len(groups) if each else 1)
     parts = build_again(merged, members[0], scored=request.split)
     _say_changes(paths, members, parts, config)
@@ -81,9 +83,26 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     runs = {"runs": _by_run(paths[::best], members[::best], reports)} if each else {}
     summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
-    print("\n".join(map(printable, seeds.lines(reports, members[::best], facts, figures) if each else [sentence(reports[0], facts)])))
-    print("\n".join([*pretraining.lines(facts["pretraining"]), f"report: {folder / 'report.json'}"]))
+    told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
+    _say([*map(printable, told), *pretraining.lines(facts["pretraining"])], folder, reports, request.split)
     return summary
+
+
+def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], split: str) -> None:
+    """Print the lines and the files of an evaluation; write the matrices of trajectories."""
+    pictures = [f"picture: {path}" for path in write_matrices(reports, folder, f"{split} trajectories")]
+    print("\n".join([*lines, *pictures, f"report: {folder / 'report.json'}"]))
+
+
+def _told(report: Report, facts: Mapping[str, Any]) -> str:
+    """Return the result as one line for a person."""
+    return sentence(report, facts) if report.stream is None else stream_sentence(report, facts)
+
+
+def _check_ensemble(parts: Parts, groups: Sequence[Sequence[Checkpoint]]) -> None:
+    """Raise UserError where an ensemble would have to learn from a stream."""
+    if isinstance(parts.source, WithTrajectories) and isinstance(parts.algorithm, WithStream) and len(groups[0]) > 1:
+        raise UserError("an ensemble does not learn from a stream one example at a time; score each run by itself, with ensemble=false.")
 
 
 def _say_changes(paths: Sequence[Path], members: Sequence[Checkpoint], parts: Parts, config: Mapping[str, Any]) -> None:
@@ -129,11 +148,16 @@ def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Seque
     ]
 
 
-def request_of(config: Mapping[str, Any]) -> Request:
-    """Return the request of a config that `check_evaluation_keys` has checked."""
+def request_of(config: Mapping[str, Any], trajectories: int | None = None) -> Request:
+    """Return the request of a config that `check_evaluation_keys` has checked.
+
+    trajectories: the number of episodes of a stream where the user has typed none.
+    """
     save = config.get("save")
     by_step = config.get("by_step", "all")
-    return Request(config["split"], config["episodes"], config["seed"], by_step, None if save is None else expanded(save))
+    typed = "episodes" in config.get("typed", ("episodes",))
+    episodes = config["episodes"] if typed or trajectories is None else trajectories
+    return Request(config["split"], episodes, config["seed"], by_step, None if save is None else expanded(save))
 
 
 def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
@@ -151,6 +175,7 @@ def sizes_of(episode: Episode, metric: str) -> dict[str, int | None]:
 
 def _reports(parts: Parts, groups: Sequence[Sequence[Checkpoint]], request: Request) -> tuple[list[Report], str]:
     """Return the report of each group of members, with the bound of the task, and whose kernels computed the reports."""
+    _check_ensemble(parts, groups)
     with allocating("an evaluation", "lower device.task_chunk, or the sizes of the task"):
         scored = [_score(parts, assemble(parts, group), request) for group in groups]
     bound = bayes_scores(parts.source, split=request.split, episodes=request.episodes)

@@ -123,9 +123,9 @@ def bound(report: Report) -> str:
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
     """Write into the run folder the classes or tasks of each split of the user's own data, and the classes and files left out."""
-    for node in (config["task"], config["task"].get("images")):
+    for node in (config["task"], config["task"].get("images"), config["task"].get("source")):
         for key in ("classes", "tasks", "left_out"):
-            if isinstance(node, Mapping) and node.get(key):
+            if isinstance(node, Mapping) and isinstance(node.get(key), Mapping):
                 write_json(folder / f"{key}.json", node[key])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
+from metarun.commands.stream_report import MATRIX, stream_figure
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
 from metarun.engine.units import Errors
@@ -33,10 +34,11 @@ CURVE_POINTS = 200
 class Showing:
     """Notes and draws validations.
 
-    last: the summary of the latest one. variance: of a regression's observations in it. by_target: the errors in units of each step.
+    report: the latest one. last: its summary. variance: of a regression's observations in it. by_target: the errors in units of each step.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
-    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. Other tasks have no picture. Without
+    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. The picture of a stream is its matrix. Other
+    tasks have no picture. Without
     figures in the tracker (`Tracker.draws_figures`), there are no pictures.
     """
 
@@ -44,6 +46,7 @@ class Showing:
         self, algorithm: Algorithm, source: TaskSource, tracker: Tracker, settings: Settings, variance: float | None = None
     ) -> None:
         self.algorithm, self.source, self.tracker, self.settings = algorithm, source, tracker, settings
+        self.report: Report | None = None
         self.last: dict[str, Any] | None = None
         self.by_target: dict[int, Errors] = {}
         self.variance = variance
@@ -51,15 +54,16 @@ class Showing:
 
     def show(self, position: Position, report: Report) -> None:
         """Note the report, and draw it unless the last picture is too recent. The last step is always drawn."""
-        self.last = report.summary()
+        self.report, self.last = report, report.summary()
         if report.by_target is not None:
             self.by_target[position.step] = report.by_target
         self.variance = report.variance
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):
             return
-        figure = self._figure(position)
-        if figure is not None:
+        if report.stream is not None:
+            self.tracker.figure(position.step, f"{SPLIT}/{MATRIX}", stream_figure(report, f"{SPLIT} trajectories, step {position.step}"))
+        elif (figure := self._figure(position)) is not None:
             self.tracker.figure(position.step, f"{SPLIT}/episode_{INDEX}", figure)
         self._drawn = time.monotonic()
 

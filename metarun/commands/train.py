@@ -17,6 +17,7 @@ from metarun.commands.overlap import check_start, described, overlaps_of, traini
 from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
 from metarun.commands.report_files import targets_told, write_json, write_splits
 from metarun.commands.showing import Showing
+from metarun.commands.stream_report import write_matrices
 from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
@@ -137,6 +138,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         best = {**best, **({"by_target": known} if (known := showing.by_target.get(best["step"])) else {})}
         chosen = {"best": best, "select": str(selection), "overlap": overlaps, "last": showing.last}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen})
+        write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
     keep_calibration(parts, settings, end.best, folder)
     said = told(selection, end.best, [described(each) for each in overlaps], targets_told(showing.by_target.get(best["step"])))
     print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))

@@ -13,27 +13,23 @@ from metarun import draws
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
+from metarun.engine.outputs import baseline_of, figures_of_steps, path_of, real_rows, scored_steps
 from metarun.engine.report import Report, summarise
+from metarun.engine.streams import Model, evaluate_streams
 from metarun.engine.units import errors_by_target, units_of
 from metarun.episodes import deal
-from metarun.errors import UserError
 from metarun.functional import map_tasks
-from metarun.objectives import Objective
 from metarun.predictive import fit_variance
 from metarun.types import (
-    Adapted,
     Episode,
-    Examples,
     Learner,
     Params,
     State,
     TaskSource,
     WithPresentations,
-    WithTrajectory,
 )
+from metarun.types.streams import WithTrajectories
 
-BY_STEP = ("all", "thin", "last")
-"""The inner steps to score. "all": every step. "thin": 0, 1, 2, 5, 10, 20, … and the last, to save time. "last": the last alone."""
 BLOCK = 4
 """The number of chunks of episodes to deal at once, for each worker."""
 
@@ -55,13 +51,17 @@ def evaluate(
     runs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Adapt to and score the first `episodes` episodes of a split.
+    """Adapt to and score the first `episodes` episodes of a split, or follow that many trajectories (`metarun.engine.streams`).
 
-    runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `BY_STEP`. inner_step: another inner step to score;
-    UserError where the algorithm takes fewer steps. variance: of a regression's observations, from `observation_variance`. Without it, a
-    regression has a likelihood only if the algorithm returns a distribution. runs: about how many evaluations the caller makes with this
-    runner. progress: `evaluate` calls it with the number of episodes done.
+    runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `metarun.engine.outputs.BY_STEP`.
+    inner_step: another inner step to score; UserError where the algorithm takes fewer steps. variance: of a regression's observations, from
+    `observation_variance`. Without it, a regression has a likelihood only if the algorithm returns a distribution. runs: about how many
+    evaluations the caller makes with this runner. progress: `evaluate` calls it with the number of episodes done.
     """
+    if isinstance(source, WithTrajectories):
+        model = Model(algorithm, params, state)
+        same: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "device": device, "progress": progress}
+        return evaluate_streams(model, source, split=split, episodes=episodes, seed=seed, **same)
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
     units = units_of(source)
@@ -85,10 +85,12 @@ def observation_variance(
 ) -> float | None:
     """Return the maximum-likelihood variance of the observations around the predictions on these episodes.
 
-    None in classification, for an algorithm that returns a distribution instead, and without a usable query. The fit uses the predictions
-    after the last inner step, so another number of steps needs another call. runs: about how many fits the caller makes with this runner.
+    None in classification, for an algorithm that returns a distribution instead, on trajectories, and without a usable query. The fit uses
+    the predictions after the last inner step, so another number of steps needs another call. runs: about how many fits the caller makes
+    with this runner.
     """
-    if algorithm.objective.kind != "regression" or not has_fitted_variance(algorithm):
+    fits = algorithm.objective.kind == "regression" and has_fitted_variance(algorithm) and not isinstance(source, WithTrajectories)
+    if not fits:
         return None
     episodes_of = Episodes(source, split, episodes, seed, device)
     results = episodes_of.map(SquaredErrors(algorithm), (params, state), runner or Runner(Plan()), runs)
@@ -109,7 +111,7 @@ class SquaredErrors:
         def one(episode: Episode, key: Tensor) -> dict[str, Tensor]:
             support, query = episode
             samples = samples_of(self.algorithm, self.algorithm.adapt(*shared, support, key), query)
-            return {"squared": (query.y - samples).square(), "real": _real(query)}
+            return {"squared": (query.y - samples).square(), "real": real_rows(query)}
 
         errors: dict[str, Tensor] = map_tasks(one, *chunk)
         return errors
@@ -201,69 +203,12 @@ def score_episode(
     path = path_of(algorithm, params, state, support, key)
     steps = scored_steps(len(path) - 1, by_step, inner_step)
     outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
-    scored = {
-        "by_step": torch.stack([algorithm.objective.score(output, query.y, query.mask) for output in outputs]),
-        "steps": torch.tensor(steps, device=query.x.device),
-        "finite": (_finite_rows(outputs[-1]) | (_real(query) == 0)).all().to(query.y.dtype),
-    }
+    scored = figures_of_steps(algorithm.objective, outputs, steps, query)
     if isinstance(algorithm, WithPresentations):
         right, presented = algorithm.by_presentation(params, state, episode, key)
         scored |= {"right_by_presentation": right, "presented": presented}
     if algorithm.objective.kind == "classification":
-        return scored | _of_classification(algorithm.objective, outputs[-1], query)
-    scored["baseline"] = _baseline(algorithm.objective, support, query)
+        return scored
+    scored["baseline"] = baseline_of(algorithm.objective, support, query)
     scored |= errors_by_target(outputs[-1], query) if by_target else {}
     return scored | regression_figures(algorithm, path[-1], query, outputs[-1], variance)
-
-
-def path_of(algorithm: Learner, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:
-    """Return the results before adaptation and after each inner step; for an algorithm without a trajectory, the final result alone."""
-    if isinstance(algorithm, WithTrajectory):
-        return list(algorithm.trajectory(params, state, support, key))
-    return [algorithm.adapt(params, state, support, key)]
-
-
-def _of_classification(objective: Objective, logits: Tensor, query: Examples) -> dict[str, Tensor]:
-    """Return the negative log-likelihood, the entropy of the predictions, and the figures of each query for the calibration error.
-
-    A query with a logit that is not finite is a wrong answer of confidence 1.
-    """
-    probabilities = logits.softmax(dim=-1)
-    confidence, guess = probabilities.max(dim=-1)
-    finite = _finite_rows(logits)
-    right = torch.where(finite, query.y.gather(-1, guess[:, None])[:, 0], 0.0)
-    confidence = torch.where(finite, confidence, 1.0)
-    real = _real(query)
-    entropy = torch.special.entr(probabilities).sum(dim=-1)
-    spread = torch.where(real > 0, entropy, 0.0).sum() / real.sum().clamp(min=1)
-    return {"nll": objective.loss(logits, query.y, query.mask), "spread": spread, "confidence": confidence, "right": right, "real": real}
-
-
-def _baseline(objective: Objective, support: Examples, query: Examples) -> Tensor:
-    """Return the score of predicting the mean support target for each query."""
-    weight = _real(support)[:, None]
-    mean = (support.y * weight).sum(dim=0) / weight.sum().clamp(min=1)
-    return objective.score(mean.expand_as(query.y), query.y, query.mask)
-
-
-def _finite_rows(outputs: Tensor) -> Tensor:
-    """Return which rows of outputs (B, N) or (B, D) are finite, (B,) bool."""
-    return outputs.isfinite().all(dim=-1)
-
-
-def _real(examples: Examples) -> Tensor:
-    """Return 1 for each real row and 0 for padding, (B,)."""
-    return torch.ones_like(examples.y[:, 0]) if examples.mask is None else examples.mask.to(examples.y.dtype)
-
-
-def scored_steps(last: int, by_step: str, inner_step: int | None = None) -> list[int]:
-    """Return the numbers of the inner steps to score, out of 0 … last.
-
-    by_step: one of `BY_STEP`. inner_step: a step to score besides; UserError where it is above `last`.
-    """
-    if inner_step is not None and inner_step > last:
-        raise UserError(f"the score after {inner_step} inner steps is asked for, but the algorithm takes {last} at validation and test.")
-    if by_step == "all":
-        return list(range(last + 1))
-    round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()
-    return sorted(step for step in round_numbers | {last, last if inner_step is None else inner_step} if step <= last)

@@ -20,6 +20,8 @@ The error of predicting the mean is taken for this episode or on average over al
 amplitude, the error for the episode alone is so small that a model without any divergence exceeds ten times its value.
 """
 ECE_BINS = 15
+BY_EPISODE = ("scores", "nlls", "joint_nlls", "target_errors", "stream_matrix")
+"""The fields that a summary leaves out, since they are long."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Report:
     not_finite: the number of episodes with an output that is not finite. diverged: the number of these episodes and, in regression, of
     the episodes with an error above the limit of `DIVERGED_RATIO`.
     by_step, median_by_step: mean and median before adaptation and after inner steps. steps: the numbers of these inner steps, all or a
-    selection (`metarun.engine.evaluation.BY_STEP`).
+    selection (`metarun.engine.outputs.BY_STEP`).
     nll: mean negative log-likelihood per query, in nats; infinite where one is not finite. In regression the mixture of
     `metarun.predictive` gives the likelihood; None where the variance of the observations is unknown.
     joint_nll: the same for all queries of a task together, divided by their number; only in regression, with an nll.
@@ -50,6 +52,8 @@ class Report:
     by_presentation_ci95: as ci95, over the accuracies of the episodes. Both are None for other algorithms.
     by_target: in regression, the errors of each target in its own unit (`metarun.engine.units`), after the last inner step; None where
     the source does not know the units. target_errors: the same by episode.
+    stream: of trajectories, the figures of `metarun.engine.stream_figures`; None for other tasks. stream_matrix: (R, N), the mean score on
+    part j after a number of parts; NaN where part j has not come.
     """
 
     metric: str
@@ -85,10 +89,12 @@ class Report:
     target_errors: dict[str, list[float]] = field(repr=False, default_factory=dict)
     nlls: list[float] = field(repr=False, default_factory=list)
     joint_nlls: list[float] = field(repr=False, default_factory=list)
+    stream: dict[str, Any] | None = None
+    stream_matrix: list[list[float]] = field(repr=False, default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return all figures except those of single episodes."""
-        return {name: value for name, value in vars(self).items() if name not in ("scores", "nlls", "joint_nlls", "target_errors")}
+        """Return all figures except those of `BY_EPISODE`."""
+        return {name: value for name, value in vars(self).items() if name not in BY_EPISODE}
 
 
 def summarise(

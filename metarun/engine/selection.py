@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from metarun.engine.evaluation import path_of
+from metarun.engine.outputs import path_of
 from metarun.engine.report import Report
 from metarun.episodes import deal, first_of
 from metarun.errors import UserError, nearest

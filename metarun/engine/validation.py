@@ -76,5 +76,9 @@ def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
         values |= {f"val/{name}/{target}": errors[name] for name in ("rmse", "mae")}
     if len(report.by_step) > 1:
         values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
+    if report.stream is not None:
+        after = zip(report.stream["lengths"], report.stream["held_out"], strict=True)
+        values |= {f"val_stream/{length}": score for length, score in after}
+        values |= {"val/forgetting": lost} if (lost := report.stream["forgetting"]) is not None else {}
     score = selection.score(report)
     return values | {"val/selected": float("nan") if score is None else score}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch.nn.functional import interpolate
 
 from metarun.errors import UserError
 from metarun.tasks.sampling import FewShot
+from metarun.tasks.stream import Streams
+
+Images = TypeVar("Images", bound=FewShot | Streams)
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in Pillow."""
@@ -18,11 +22,13 @@ LUMINANCE = (0.299, 0.587, 0.114)
 _CHUNK = 1000
 
 
-def fit_images(source: FewShot, shape: Sequence[int]) -> FewShot:
+def fit_images(source: Images, shape: Sequence[int]) -> Images:
     """Return the source with images of this shape (C, H, W); the same object where they have the shape already.
 
     Raises UserError for a change of channels other than grey to colour or back.
     """
+    if isinstance(source, Streams):
+        return replace(source, source=fit_images(source.source, shape))
     pools = source.pools
     if all(tuple(pool.images.shape[1:]) == tuple(shape) for pool in pools.values()):
         return source

@@ -31,6 +31,7 @@ from metarun.objectives import objective
 from metarun.records import checkpoint
 from metarun.tasks.converted import fit_images
 from metarun.tasks.sampling import FewShot
+from metarun.tasks.stream import Streams
 from metarun.types import (
     Algorithm,
     Episode,
@@ -56,6 +57,7 @@ from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.shapes import Shapes
+from metarun.wiring.streams import has_source, with_source
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ def build(typed: Mapping[str, Any], *, scored: str | None = None) -> Parts:
         source = build_source(config, scored)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
-    if isinstance(source, FewShot) and config.get("input_shape") is not None:  # the training's shape; this task may have another
+    if isinstance(source, FewShot | Streams) and config.get("input_shape") is not None:  # the training's; this task may have another
         source = fit_images(source, config["input_shape"])
     return _built(config, source, device, scored)
 
@@ -143,6 +145,8 @@ def build_source(config: dict[str, Any], scored: str | None = None) -> TaskSourc
     task = config["task"]
     if has_embedder(task):
         task = with_embedder(task, config["seed"], choose_device(config["device"]).name, scored)
+    if has_source(task):
+        task = with_source(task, scored)
     source: TaskSource = instantiate(task, name="task", **checked_splits(task, scored))
     for name in ("objective", "episode"):
         if not hasattr(source, name):

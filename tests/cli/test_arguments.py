@@ -56,3 +56,20 @@ def test_resume_may_name_the_run_its_checkpoints_or_a_checkpoint(tmp_path: Path)
         run_folder(f"{tmp_path}/nowhere")
     with pytest.raises(UserError, match="it is no run, or it stopped before its first save"):
         run_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("task.source=omniglot", "task/source=omniglot"),
+        ("task.source=glyphs,omniglot", "task/source=glyphs,omniglot"),
+        ("task.source=null", "task.source=null"),
+        ("task.source.image_size=28", "task.source.image_size=28"),
+        ("task.source={a: 1}", "task.source={a: 1}"),
+    ],
+    ids=["name", "sweep", "null", "key", "mapping"],
+)
+def test_the_source_of_a_stream_may_be_named_as_a_key(typed: str, read: str):
+    assert prepare("train", ["task=stream", typed])[-1] == read
+    assert prepare("eval", ["checkpoint=run", "task=stream", typed])[-1] == read
+    assert not prepare("eval", ["checkpoint=run", typed])[-1].startswith("task/source")

@@ -16,8 +16,8 @@ from metarun.algorithms.maml import Maml
 from metarun.algorithms.protonet import ProtoNet
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
-from metarun.engine.evaluation import BY_STEP, TaskScores, evaluate, observation_variance, score_episode, scored_steps
-from metarun.errors import UserError
+from metarun.engine.evaluation import TaskScores, evaluate, observation_variance, score_episode
+from metarun.engine.outputs import BY_STEP
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.types import Episode, Examples, Params, State
 
@@ -71,23 +71,6 @@ def test_confidence_and_likelihood_of_a_classification_by_hand():
     assert scored["confidence"].tolist() == pytest.approx([0.75, 0.75])
     assert scored["right"].tolist() == [1.0, 0.0]
     assert float(scored["by_step"][-1]) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("last", "by_step", "steps"),
-    [
-        (0, "thin", [0]),
-        (3, "all", [0, 1, 2, 3]),
-        (3, "thin", [0, 1, 2, 3]),
-        (0, "last", [0]),
-        (30, "last", [30]),
-        (30, "thin", [0, 1, 2, 5, 10, 20, 30]),
-        (50, "thin", [0, 1, 2, 5, 10, 20, 50]),
-        (1200, "thin", [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1200]),
-    ],
-)
-def test_a_long_adaptation_is_scored_at_the_steps_that_were_asked_for(last: int, by_step: str, steps: list[int]):
-    assert scored_steps(last, by_step) == steps
 
 
 def test_fewer_scores_are_a_selection_of_all_scores():
@@ -173,14 +156,6 @@ def test_a_query_whose_logits_are_not_finite_is_a_wrong_answer_of_confidence_one
     assert float(scored["finite"]) == 0.0
     padded = query._replace(mask=torch.tensor([True, False, False, False]))
     assert float(score_episode(Steps(CLASSIFICATION, logits=logits), {}, {}, Episode(padded, padded), KEY)["finite"]) == 1.0
-
-
-def test_another_inner_step_is_scored_beside_the_thin_ones():
-    assert scored_steps(20, "thin", 7) == [0, 1, 2, 5, 7, 10, 20]
-    assert scored_steps(20, "last", 7) == [7, 20]
-    assert scored_steps(20, "last", 20) == [20]
-    with pytest.raises(UserError, match="after 21 inner steps is asked for, but the algorithm takes 20"):
-        scored_steps(20, "thin", 21)
 
 
 # Likelihood, coverage and spread of a regression.

@@ -92,7 +92,8 @@ def put(node: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
 def keys_to_walk(group: str, config: Mapping[str, Any]) -> list[str]:
     if not group:
         return [key for key in config if not isinstance(config[key], Mapping)]
-    found = [key for key in leaves(config[group], f"{group}.") if not key.startswith("task.images.")]  # of task=folder, walked there
+    inside = ("task.images.", "task.source.")  # of task=folder and task=glyphs, walked there
+    found = [key for key in leaves(config[group], f"{group}.") if not key.startswith(inside)]
     if group == "optimizer":
         found += [f"optimizer.options.{key}" for key in OPTIONS if f"optimizer.options.{key}" not in found]
     return found

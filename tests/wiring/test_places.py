@@ -171,7 +171,8 @@ def test_a_long_target_is_cut_and_its_control_characters_are_shown() -> None:
 
 def test_every_shipped_target_is_accepted_in_its_group_and_exists() -> None:
     assert "metarun.engine.optimizer.OuterOptimizer" in groups()["optimizer"].targets
-    assert groups()["task"].places == {("sources", "*"): "task", ("images",): "task", ("backbone",): "backbone"}
+    inside = {("images",): "task", ("backbone",): "backbone", ("source",): "task/source"}
+    assert groups()["task"].places == {("sources", "*"): "task", **inside}
     assert groups()["algo"].places == {("update",): "algo/update"}
     for name, group in groups().items():
         for target in group.targets:

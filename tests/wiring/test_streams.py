@@ -1,0 +1,62 @@
+"""The image source inside of `task=stream`, from its node to its messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small import composed
+
+from metarun.errors import UserError
+from metarun.tasks.stream import Streams
+from metarun.wiring.build import build_source
+from metarun.wiring.places import check_targets
+from metarun.wiring.streams import renamed
+
+
+def folder_stream(folder: Path, images: int = 3, *words: str) -> list[str]:
+    for number in range(12):
+        (folder / f"class{number}").mkdir()
+        for picture in range(images):
+            Image.new("L", (4, 4), 20 * number + picture).save(folder / f"class{number}/{picture}.png")
+    sizes = ["task.per_class=2", "task.held_out=1", "task.classes=2", "task.train_classes=2"]
+    return ["task=stream", "task/source=folder", f"task.source.root={folder}", "task.source.image_size=4", *sizes, *words]
+
+
+def test_the_drawn_split_of_a_folder_goes_into_the_config_and_restores_the_same_trajectories(tmp_path: Path):
+    config = composed(*folder_stream(tmp_path))
+    first = build_source(config)
+    assert isinstance(first, Streams)
+    drawn = [name for names in config["task"]["source"]["classes"].values() for name in names]
+    assert sorted(drawn) == sorted(f"class{n}" for n in range(12))
+    assert config["task"]["val_classes"] == 2
+    config["task"]["source"]["split_seed"] = 5
+    assert build_source(config).source.classes == first.source.classes
+    check_targets(config)
+
+
+def test_a_folder_with_too_few_images_is_refused_with_the_keys_of_the_stream(tmp_path: Path):
+    words = folder_stream(tmp_path)
+    (tmp_path / "class3/1.png").unlink()
+    (tmp_path / "class3/2.png").unlink()
+    with pytest.raises(
+        UserError, match=r"class 'class3' has 1 image; 2 in the stream \+ 1 held out need 3\. Lower task\.held_out or task\.per_class"
+    ):
+        build_source(composed(*words))
+    skipped = build_source(composed(*words, "task.source.skip_small=true"))
+    assert all("class3" not in names for names in skipped.source.classes.values())
+
+
+def test_the_messages_of_a_source_name_the_keys_of_the_stream():
+    assert renamed("task=folder needs task.root=DIR") == "task=folder needs task.source.root=DIR"
+    assert renamed("1 shot + 5 queries need 6. Lower task.shots or task.queries") == (
+        "1 in the stream + 5 held out need 6. Lower task.per_class or task.held_out"
+    )
+    assert renamed("task.source.root=x is wrong") == "task.source.root=x is wrong"
+
+
+def test_omniglot_streams_divide_the_published_background_and_evaluation_characters():
+    source = composed("task=stream", "task/source=omniglot")["task"]["source"]
+    assert source["split"] == "lake"
+    assert not any(source["rotations"].values())
