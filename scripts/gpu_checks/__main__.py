@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,10 +104,7 @@ def run(part: Part, options: Options, begun: float, whole: float) -> dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.json"
         command = [sys.executable, "-u", "-m", "gpu_checks.part", part.name, json.dumps(asdict(options)), str(file)]
-        try:
-            code = subprocess.run(command, check=False, timeout=left).returncode
-        except subprocess.TimeoutExpired:
-            code = None
+        code = within(left, command)
         outcome: dict[str, Any] = {}
         outcome |= json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"results": {}, "failures": [], "finished": False}
     outcome["seconds"] = time.monotonic() - start
@@ -115,6 +114,19 @@ def run(part: Part, options: Options, begun: float, whole: float) -> dict[str, A
         outcome["failures"] = [f"its process ended with code {code}"]
     say(begun, f"{part.name}: {outcome['seconds']:.0f} s, {len(outcome['failures'])} failures")
     return outcome
+
+
+def within(seconds: float, command: Sequence[str]) -> int | None:
+    """Return the exit code of a command; None where the time was over, and the command with all that it started was ended."""
+    with subprocess.Popen(command, process_group=0) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def found(device: str) -> str:

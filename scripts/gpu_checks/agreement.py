@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +24,18 @@ from metarun.episodes import deal
 from metarun.errors import UserError
 from metarun.wiring.build import Parts, build, build_settings, start
 
-from .configs import algorithms, kinds_of, short
+from .configs import TASKS, algorithms, does, short
 from .parts import SHARDS, Note, Options
 
 EXACT, ROUNDED, TIMES = 1e-6, 1e-3, 10.0
-TASKS = 4
+COUNT = 4
+"""Tasks of a step."""
 RECORDED = 1000
 """A number of steps from which a runner records."""
+
+
+class LeftOutError(Exception):
+    """The algorithm does not do this task; the argument says why."""
 
 
 @dataclass
@@ -47,31 +53,31 @@ def agreement(options: Options, note: Note, shard: str) -> list[str]:
     torch.set_num_threads(1)
     failures = []
     for option in algorithms()[int(shard) :: SHARDS]:
-        for kind in ("classification", "regression"):
+        for kind in TASKS:
             name = f"{option}, {kind}"
             try:
-                if kind not in kinds_of(option):
+                if not does(option, kind):
                     continue
                 figures = compare(option, kind, options.device)
                 note(name, figures)
                 failures += [f"{name}: {sentence}" for sentence in figures["failures"]]
-            except UserError as error:  # an algorithm that needs another task
-                note(name, {"left_out": str(error)})
+            except LeftOutError as reason:
+                note(name, {"left_out": str(reason)})
             except Exception as error:
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                sentence = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                trace = [
-                    f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__) if "metarun" in frame.filename
-                ]
-                note(name, {"error": sentence, "at": f"{place.filename}:{place.lineno}", "trace": trace[-6:]})
-                failures.append(f"{name}: {sentence} ({' < '.join(reversed(trace[-3:]))})")
+                sentence = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+                note(name, {"error": sentence, "trace": frames[-12:]})
+                failures.append(f"{name}: {sentence} ({', '.join(frames[-6:])})")
     return failures
 
 
 def compare(option: str, kind: str, device: str) -> dict[str, Any]:
     """Return the relative differences of an algorithm on the device, and a sentence for each that is too large."""
-    reference = outcome(build(short(option, kind, "cpu")), torch.float64)
-    rounded = outcome(build(short(option, kind, "cpu")), torch.float32)
+    try:
+        on_cpu = build(short(option, kind, "cpu"))
+    except UserError as error:
+        raise LeftOutError(str(error)) from error
+    reference, rounded = outcome(on_cpu, torch.float64), outcome(on_cpu, torch.float32)
     parts = build(short(option, kind, device))
     exact = differences(outcome(parts, torch.float64), reference)
     found = outcome(parts, torch.float32, runs=RECORDED)
@@ -88,7 +94,7 @@ def compare(option: str, kind: str, device: str) -> dict[str, Any]:
     return {**figures, "largest": max(found_apart.values()), "recorded": found.recorded, "failures": failures}
 
 
-def outcome(parts: Parts, dtype: torch.dtype, *, runs: int = 1, tasks: int = TASKS) -> Outcome:
+def outcome(parts: Parts, dtype: torch.dtype, *, runs: int = 1, tasks: int = COUNT) -> Outcome:
     """Return what the first step and the first validation episodes give. runs: `RECORDED` for the programs that a run records."""
     settings, device = build_settings(parts), parts.device.name
     position, _ = start(parts, settings)

@@ -10,13 +10,14 @@ from benchmarks.variants import composed
 from metarun.types import traits_of
 from metarun.wiring.instantiate import locate
 
-__all__ = ["ROWS", "algorithms", "composed", "kinds_of", "row", "short"]
+__all__ = ["ROWS", "TASKS", "algorithms", "composed", "does", "row", "short"]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GLYPHS = ("task=glyphs", "task.queries=3", "task.train_queries=3", "backbone.filters=8")
 SINUSOID = ("task=sinusoid", "backbone=mlp")
-TASKS = {"classification": GLYPHS, "regression": SINUSOID}
-"""The overrides of the task, by its kind."""
+TASKS = {"classification": GLYPHS, "regression": SINUSOID, "ratings": ("task=ratings", "backbone=embeddings")}
+"""The overrides of each task of the check."""
+FOR_RATINGS = ("melu",)
 MOST = {"inner_steps": 2, "layers": 2, "cg_steps": 2, "samples": 2}
 """The largest number for keys of an algorithm that end so: a check of each operation needs no more."""
 SMALL = {
@@ -46,9 +47,11 @@ def algorithms() -> list[str]:
     return sorted(file.stem for file in (CONFIGS / "algo").glob("*.yaml"))
 
 
-def kinds_of(option: str) -> tuple[str, ...]:
-    """Return the kinds of task that an algorithm does."""
-    return traits_of(locate(composed((f"algo={option}", *SINUSOID))["algo"]["_target_"])).objectives
+def does(option: str, kind: str) -> bool:
+    """Return whether to compare an algorithm on a task: where it does this kind, and on ratings where it is made for them."""
+    config = composed((f"algo={option}", *TASKS[kind]))
+    kinds = traits_of(locate(config["algo"]["_target_"])).objectives
+    return option in FOR_RATINGS if kind == "ratings" else kind in kinds
 
 
 def short(option: str, kind: str, device: str) -> dict[str, Any]:
