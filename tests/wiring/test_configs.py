@@ -172,7 +172,9 @@ def test_the_baseline_of_an_experiment_with_a_memory_differs_in_the_memory_alone
 
 
 def is_other_size(option: str) -> bool:
-    """Whether an experiment on Omniglot has a sibling with 5 ways and 1 shot. Its run takes longer and goes through the same code."""
+    """Whether an experiment has a sibling that goes through the same code: on Omniglot with 5 ways and 1 shot, on MovieLens with MeLU."""
+    if option.startswith("movielens_"):
+        return option != "movielens_melu"
     size, _, method = option.removeprefix("omniglot_").partition("_")
     return size in ("5w5s", "20w1s", "20w5s") and f"omniglot_5w1s_{method}" in options("experiment")
 
@@ -192,6 +194,9 @@ def test_every_experiment_runs_two_steps(option: str, tmp_path: Path, request: p
 def test_every_experiment_of_another_size_builds(option: str, request: pytest.FixtureRequest):
     parts = build(config := experiment(option, request))
     assert build_settings(parts).steps == 2
+    if option.startswith("movielens_"):
+        assert parts.algorithm.objective.kind == "regression"
+        return
     ways, shots = config["task"]["ways"], config["task"]["shots"]
     assert len(parts.source.episode("test", 0).support.x) == ways * shots
 
@@ -201,6 +206,8 @@ def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     config = composed(f"experiment={option}", *SMALL_RUN)
     if "omniglot" in config["task"]["_target_"]:
         request.getfixturevalue("omniglot_root")
+    if config["task"].get("path") is not None and not Path(config["task"]["path"]).exists():
+        pytest.skip(f"{config['task']['path']} is missing; METARUN_DATA names the folder of the data")
     if "train_queries" in config["task"]:
         config["task"] |= {"queries": 1, "train_queries": 1}
     if "samples" in config["task"]:

@@ -26,6 +26,8 @@ def described(*words: str, shape: list[int]) -> dict[str, Any]:
         (("backbone.filters=3e4",), [1, 28, 28]),
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[1e5,1e5]"), [1]),
         (("backbone=mlp", "task=sinusoid", "backbone.widths=[900]"), [3, 500, 500]),
+        (("backbone=embeddings", "backbone.columns=[[item,category,1000000,item]]", "backbone.dimension=100"), [1]),
+        (("backbone=embeddings", "backbone.columns=[[words,several,1e6,item]]", "backbone.dimension=100"), [1_000_000]),
     ],
 )
 def test_a_network_beyond_its_checkpoint_is_refused_before_it_gets_memory(words: tuple[str, ...], shape: list[int]) -> None:
@@ -43,6 +45,21 @@ def test_a_network_whose_parameters_the_checkpoint_holds_may_be_large() -> None:
 def test_a_network_whose_sizes_overflow_is_a_sentence() -> None:
     with pytest.raises(UserError, match="describes a network that nobody can make"):
         check_network(described("backbone=mlp", "task=sinusoid", "backbone.widths=[1000000]", shape=[10**6] * 3), {})
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (None, r"^backbone\.columns=null should be a list"),
+        ([["item", "category", 10**12, "item"]], "should be a list"),
+        ([["item", "image", 3, "item"]], "should be a list"),
+        ([["item", "several", 10**6, "item"]] * 3, "nobody can make .*describes inputs of 3,000,000 numbers, and the task has 1"),
+    ],
+)
+def test_columns_that_are_none_are_a_sentence(columns: Any, sentence: str) -> None:
+    config = described("backbone=embeddings", shape=[1])
+    with pytest.raises(UserError, match=sentence):
+        check_network({**config, "backbone": {**config["backbone"], "columns": columns}}, {})
 
 
 @pytest.mark.parametrize("shape", ["abc", {"a": 1}, [[3]], [1.5], [-5]])
