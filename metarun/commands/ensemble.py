@@ -20,7 +20,7 @@ from metarun.functional import map_tasks
 from metarun.network import Network, network_of
 from metarun.objectives import Objective
 from metarun.predictive import Predictive, averaged
-from metarun.types import Adapted, Examples, Learner, Params, State, WithDistribution, WithSamples
+from metarun.types import Adapted, Examples, Learner, Params, State, Traits, WithDistribution, WithSamples, traits_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Members:
     def objective(self) -> Objective:
         """The objective of the members."""
         return self.member.objective
+
+    @property
+    def traits(self) -> Traits:
+        """The traits of the members."""
+        return traits_of(self.member)
 
     @property
     def network(self) -> Network | None:

@@ -20,8 +20,9 @@ from metarun.engine.outputs import baseline_of, figures_of_steps, path_of, score
 from metarun.engine.report import Report, summarise
 from metarun.engine.stream_figures import stream_figures
 from metarun.episodes import deal, first_of
+from metarun.network import network_of
 from metarun.objectives import Objective
-from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource, WithStream
+from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource, WithStream, traits_of
 from metarun.types.streams import Trajectory, WithTrajectories, scored_lengths
 
 ROWS = 256
@@ -111,10 +112,16 @@ def follow(model: Model, episode: Episode, key: Tensor, sizes: Trajectory, lengt
 def adapt_at_lengths(
     model: Model, episode: Episode, key: Tensor, sizes: Trajectory, lengths: list[int], *, by_step: str, inner_step: int | None
 ) -> Followed:
-    """Adapt anew to all examples of the first parts, for each length; the other parts have no columns of y then."""
+    """Adapt anew to all examples of the first parts, for each length.
+
+    The other parts have no columns of y then, except for an algorithm with a fixed number of outputs.
+    """
     algorithm, seen, rows, scored = model.algorithm, [], [], dict[str, Tensor]()
+    traits = traits_of(algorithm)
+    fixed = traits.takes_sizes or (traits.head and network_of(algorithm) is not None)
+    cuts = algorithm.objective.kind == "classification" and not fixed
     for length in lengths:
-        support, query = first_parts(episode, sizes, length, classes=algorithm.objective.kind == "classification")
+        support, query = first_parts(episode, sizes, length, cut=cuts)
         path = path_of(algorithm, model.params, model.state, support, key)
         steps = scored_steps(len(path) - 1, by_step if length == sizes.parts else "last", inner_step)
         outputs = [algorithm.predict(path[step], query.x) for step in steps]
@@ -125,15 +132,15 @@ def adapt_at_lengths(
     return Followed(torch.stack(rows), torch.stack(seen), scored)
 
 
-def first_parts(episode: Episode, sizes: Trajectory, length: int, *, classes: bool) -> Episode:
-    """Return the examples of the first parts of a trajectory; with `classes`, with the columns of y of these parts alone."""
+def first_parts(episode: Episode, sizes: Trajectory, length: int, *, cut: bool) -> Episode:
+    """Return the examples of the first parts of a trajectory; with `cut`, with the columns of y of these parts alone."""
 
-    def cut(examples: Examples, count: int) -> Examples:
-        columns = slice(length) if classes else slice(None)
+    def first(examples: Examples, count: int) -> Examples:
+        columns = slice(length) if cut else slice(None)
         numbers = None if examples.classes is None else examples.classes[columns]
         return Examples(examples.x[: length * count], examples.y[: length * count, columns].contiguous(), None, numbers)
 
-    return Episode(cut(episode.support, sizes.per_part), cut(episode.query, sizes.held_out))
+    return Episode(first(episode.support, sizes.per_part), first(episode.query, sizes.held_out))
 
 
 def features_of(model: Model, x: Tensor) -> Tensor:

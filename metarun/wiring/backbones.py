@@ -44,7 +44,7 @@ def build_network(config: dict[str, Any], episodes: Mapping[str, Episode], *, he
     if head and outputs["train"] != outputs["val"]:
         raise UserError(
             f"{algorithm} trains a head of {outputs['train']} outputs, and validation needs {outputs['val']}; "
-            + ("set task.train_ways to the value of task.ways." if "train_ways" in config["task"] else "take a task with equal numbers.")
+            + _equal_numbers(config["task"])
         )
     if around.head_init is not None and not head:
         raise UserError(f"{algorithm} has no linear head to initialise; leave out backbone.head_init={around.head_init}.")
@@ -67,6 +67,16 @@ def build_network(config: dict[str, Any], episodes: Mapping[str, Episode], *, he
             check_saved(other.module, made.module, torchs, name)
     _say_unused_statistics(network)
     return network
+
+
+def _equal_numbers(task: Mapping[str, Any]) -> str:
+    """Return what to do about different numbers of outputs in training and validation."""
+    if "train_classes" in task:
+        return (
+            "set task.train_classes, task.val_classes and task.classes to one number, or take an algorithm without a fixed head, such as "
+            "oml or protonet."
+        )
+    return "set task.train_ways to the value of task.ways." if "train_ways" in task else "take a task with equal numbers."
 
 
 class Made(NamedTuple):

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
+from small import composed
+from small_runs import CONV, SHORT, evaluate
+
+from metarun.commands.evaluate import _check_ensemble
 from metarun.commands.stream_report import stream_sentence, write_matrices
+from metarun.commands.train import train
 from metarun.engine.report import Report
+from metarun.errors import UserError
+from metarun.tasks.stream import Streams
+from metarun.types import WithStream
 
 STREAM = {
     "parts": 3,
@@ -67,3 +80,48 @@ def test_the_matrix_is_written_as_csv_and_as_a_picture_and_several_runs_have_num
 def test_a_report_of_another_task_has_no_matrix(tmp_path: Path):
     assert write_matrices([replace(report(), stream=None)], tmp_path / "none", "test") == []
     assert not (tmp_path / "none").exists()
+
+
+def stream_config(*overrides: str) -> dict[str, Any]:
+    """Return the config of a short training on streams of small images, with as many epochs as `SHORT` has steps."""
+    source = {"_target_": "small.split_images", "ways": 2, "shots": 3, "queries": 2, "classes": None}
+    sizes = {"classes": 3, "val_classes": None, "per_class": 3, "held_out": 2, "train_classes": 2, "lengths": [1, 2], "trajectories": 2}
+    task = {"_target_": "metarun.tasks.stream.Streams", "source": source, **sizes, "seed": 0, "eval_seed": 0}
+    return {**composed(*SHORT, *overrides), "task": task, "backbone": dict(CONV)}
+
+
+def test_a_run_and_its_evaluation_leave_the_matrix_and_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    train(stream_config("algo=protonet"), run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"val_stream/1", "val_stream/2", "val_stream/3"} <= lines[-1].keys()
+    assert json.loads((run / "report.json").read_text())["last"]["stream"]["lengths"] == [1, 2, 3]
+    assert (run / "stream_matrix.csv").read_text().startswith("after,1,2,3\n1,")
+    assert (run / "classes.json").is_file()
+    capsys.readouterr()
+    found = evaluate(run, tmp_path / "eval", typed=["checkpoint"])
+    assert capsys.readouterr().out.startswith("after 1/2/3 classes: accuracy ")
+    assert found["episodes"] == 2
+    assert found["stream"]["held_out"][-1] == pytest.approx(found["mean"])
+    assert found["stream"]["one_pass"] is False
+    assert "stream_matrix" not in found
+    assert (tmp_path / "eval/stream_matrix.png").is_file()
+    assert evaluate(run, tmp_path / "again", typed=["episodes"])["episodes"] == 4
+
+
+def test_a_resumed_run_on_streams_ends_as_one_that_never_stopped(tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(stream_config("algo=protonet"), whole)
+    train(stream_config("algo=protonet", "steps=2"), parts)
+    train({"resume": str(parts), "overrides": {"steps": 4, "trust": ["small"]}, "groups": {}}, parts)
+    first, second = (torch.load(folder / "checkpoints/last.pt", weights_only=True)["params"] for folder in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_ensemble_does_not_learn_from_a_stream():
+    learner = SimpleNamespace(**dict.fromkeys(("start", "features", "learn", "answer"), print))
+    assert isinstance(learner, WithStream)
+    parts: Any = SimpleNamespace(source=object.__new__(Streams), algorithm=learner)
+    with pytest.raises(UserError, match="ensemble=false"):
+        _check_ensemble(parts, [[1, 2]])  # type: ignore[list-item]
+    _check_ensemble(parts, [[1], [2]])  # type: ignore[list-item]

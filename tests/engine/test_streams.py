@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarun.algorithms.maml import Maml
 from metarun.algorithms.nearest import Nearest
+from metarun.backbones.classifier import Classifier
+from metarun.backbones.mlp import Mlp
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.averages import t_quantile
@@ -19,6 +22,7 @@ from metarun.engine.selection import Selection
 from metarun.engine.streams import by_part, first_parts
 from metarun.engine.validation import Validation, values_to_log
 from metarun.errors import UserError
+from metarun.network import Network
 from metarun.objectives import CLASSIFICATION, REGRESSION, Objective
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.sampling import FewShot
@@ -189,10 +193,19 @@ def test_an_algorithm_without_the_members_of_a_stream_adapts_to_all_examples_so_
 
 def test_the_first_parts_keep_their_columns_and_their_class_numbers():
     episode = stream().numbered().episode("test", 0)
-    support, query = first_parts(episode, stream().trajectory("test"), 2, classes=True)
+    support, query = first_parts(episode, stream().trajectory("test"), 2, cut=True)
     assert (support.y.shape, query.y.shape) == ((6, 2), (4, 2))
     assert torch.equal(support.classes, episode.support.classes[:2])
-    assert first_parts(episode, stream().trajectory("test"), 2, classes=False).support.y.shape == (6, 4)
+    assert first_parts(episode, stream().trajectory("test"), 2, cut=False).support.y.shape == (6, 4)
+
+
+def test_an_algorithm_with_a_fixed_number_of_outputs_keeps_the_columns_of_the_classes_to_come():
+    source = stream(3, train_classes=3, val_classes=3)
+    algorithm = Maml(Network(Classifier(Mlp((1, 1, 1), [4]), 3), "none"), CLASSIFICATION, inner_lr=0.1, inner_steps=2)
+    params, state = algorithm.init(torch.tensor(0))
+    report = evaluate(algorithm, params, state, source, split="test", episodes=1)
+    assert report.steps == [0, 1, 2]
+    assert report.stream["lengths"] == [2, 3]
 
 
 @dataclass
