@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarun.commands.report_files import origin, with_interval
 from metarun.engine.report import Report
-from metarun.files.writing import write_text, write_whole
+from metarun.files.writing import write_bytes, write_text
 from metarun.records.stream_pictures import matrix_csv, matrix_figure
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write_matrices(reports: Sequence[Report], folder: Path, title: str) -> list[
         write_text(folder / f"{name}.csv", matrix_csv(report.stream_matrix, _rows(report)))
         picture = io.BytesIO()
         stream_figure(report, title).savefig(picture, format="png")
-        write_whole(folder / f"{name}.png", picture.getvalue())
+        write_bytes(folder / f"{name}.png", picture.getvalue())
         written.append(folder / f"{name}.png")
     return written
 

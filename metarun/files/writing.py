@@ -64,12 +64,14 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the text in UTF-8 as `replacing` does. Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape.
+    """Write the text in UTF-8 as `write_bytes` does. Half a surrogate pair, as in a file name that is not UTF-8, becomes an escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
-    Raises UserError where the folder or the disk refuses.
-    """
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write the bytes as `replacing` does. Raises UserError where the folder or the disk refuses."""
     try:
-        write_whole(path, text.encode("utf-8", "backslashreplace"))
+        write_whole(path, content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from error
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.maml import Maml
+from metarun.algorithms.nearest import Nearest
 from metarun.algorithms.protonet import ProtoNet
 from metarun.backbones.classifier import Classifier
 from metarun.backbones.mlp import Mlp
@@ -29,6 +30,7 @@ from metarun.tasks.pool import SPLITS, ClassPool
 from metarun.tasks.regression import regression
 from metarun.tasks.sampling import FewShot
 from metarun.tasks.sinusoid import sinusoid
+from metarun.tasks.stream import Streams
 from metarun.types import Algorithm, TaskSource
 
 
@@ -176,3 +178,11 @@ def test_outputs_that_are_not_finite_are_drawn_too() -> None:
     report = evaluate(algorithm, broken, state, source, split="val", episodes=1)
     Showing(algorithm, source, pad, Settings(steps=1)).show(Position(1, broken, state), report)  # type: ignore[arg-type]
     assert len(pad.drawn) == 1
+
+
+def test_a_stream_shows_its_matrix():
+    pad, source = Pad(), Streams(letters(), 3, val_classes=3, per_class=3, held_out=2, train_classes=2, lengths=[1, 2])
+    validated(Nearest(objective=CLASSIFICATION), source, pad)
+    ((step, tag, figure),) = pad.drawn
+    assert (step, tag) == (1, "val/stream_matrix")
+    assert figure.axes[0].get_title() == "val trajectories, step 1"

@@ -77,6 +77,12 @@ def test_the_matrix_is_written_as_csv_and_as_a_picture_and_several_runs_have_num
     assert (tmp_path / "stream_matrix_2.csv").read_text().splitlines()[1:] == ["2,0.8,1,", "3,0.5,0.75,1"]
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path):
+    (tmp_path / "stream_matrix.png").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*stream_matrix\.png"):
+        write_matrices([report()], tmp_path, "test")
+
+
 def test_a_report_of_another_task_has_no_matrix(tmp_path: Path):
     assert write_matrices([replace(report(), stream=None)], tmp_path / "none", "test") == []
     assert not (tmp_path / "none").exists()

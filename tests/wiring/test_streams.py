@@ -9,6 +9,7 @@ from PIL import Image
 from small import composed
 
 from metarun.errors import UserError
+from metarun.tasks.pool import SPLITS
 from metarun.tasks.stream import Streams
 from metarun.wiring.build import build_source
 from metarun.wiring.places import check_targets
@@ -56,7 +57,9 @@ def test_the_messages_of_a_source_name_the_keys_of_the_stream():
     assert renamed("task.source.root=x is wrong") == "task.source.root=x is wrong"
 
 
-def test_omniglot_streams_divide_the_published_background_and_evaluation_characters():
-    source = composed("task=stream", "task/source=omniglot")["task"]["source"]
-    assert source["split"] == "lake"
-    assert not any(source["rotations"].values())
+def test_omniglot_streams_divide_the_background_characters_and_keep_the_evaluation_characters_for_the_test(omniglot_root: Path):
+    source = build_source(composed("task=stream", "task/source=omniglot", f"task.source.root={omniglot_root}", "task.classes=600"))
+    assert {split: source.population(split) for split in SPLITS} == {"train": 810, "val": 154, "test": 659}
+    assert len({name for split in SPLITS for name in source.origins(split)}) == 1623
+    assert source.trajectory("val").parts == 154
+    assert source.episode("test", 0).support.x.shape == (9000, 1, 28, 28)
