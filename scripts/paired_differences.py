@@ -24,15 +24,19 @@ from typing import NamedTuple
 
 import torch
 
-from metarun.engine import averages
+from metarun.engine import averages, ranks
 
 
 class Runs(NamedTuple):
-    """The evaluations of one setting: its name, the metric, and the scores of each run by episode, in the order of the seeds."""
+    """The evaluations of one setting: its name, the metric, the scores of each run by episode, in the order of the seeds, and the families.
+
+    families: episode -> its family; {} for one family.
+    """
 
     name: str
     metric: str
     scores: list[dict[int, float]]
+    families: dict[int, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, *others = [read_runs(argument) for argument in options.paths]
         rows = [(first.name, mean(first), *[""] * (2 if len(first.scores) == 1 else 3))]
         rows += [(other.name, mean(other), *compare(first, other)) for other in others]
+        ranked = family_rows([first, *others])
     except (OSError, ValueError) as error:
         print(f"paired_differences: {error}", file=sys.stderr)
         return 2
@@ -51,7 +56,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| --- " * len(rows[0]) + "|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
+    if ranked:
+        print()
+        head, *body = ranked
+        print("| " + " | ".join(head) + " |")
+        print("| --- " * len(head) + "|")
+        for line in body:
+            print("| " + " | ".join(line) + " |")
     return 0
+
+
+def family_rows(settings: Sequence[Runs]) -> list[tuple[str, ...]]:
+    """Return the header and the rows of the table of families; [] for files of one family.
+
+    Raises ValueError where a setting has other families than the first one.
+    """
+    first = settings[0]
+    if not any(each.families for each in settings):
+        return []
+    for each in settings:
+        if each.families != first.families:
+            raise ValueError(f"'{each.name}' has other families than '{first.name}'. Evaluate both in the same way.")
+    found, cells = {}, {}
+    for family in dict.fromkeys(first.families.values()):
+        episodes = [episode for episode, name in first.families.items() if name == family]
+        scores = [[[run[episode] for episode in episodes] for run in each.scores] for each in settings]
+        means = [_mean_of(each) for each in scores]
+        cells[family] = [f"{value:.4f} ± {_half_width(each):.4f}" for value, each in zip(means, scores, strict=True)]
+        paired = len({len(each) for each in scores}) == 1
+        test = ranks.by_differences(scores) if paired else ranks.by_intervals(means, [_half_width(each) for each in scores])
+        found[family] = ranks.ranks(means, test, higher_is_better=first.metric == "accuracy")
+    over = "episodes" if len(first.scores) == 1 else f"{len(first.scores)} seeds"
+    rows = [
+        (each.name, *(f"{cells[family][place]} ({found[family][place]:g})" for family in found), f"{rank:.2f}")
+        for place, (each, rank) in enumerate(zip(settings, ranks.average_ranks(found), strict=True))
+    ]
+    return [(f"{first.metric}, 95 % interval over {over} (rank)", *found, "average rank"), *rows]
+
+
+def _mean_of(runs: Sequence[Sequence[float]]) -> float:
+    return statistics.fmean(score for run in runs for score in run)
+
+
+def _half_width(runs: Sequence[Sequence[float]]) -> float:
+    """Return half the interval of the mean: over the episodes of a single run, over several runs otherwise."""
+    values = runs[0] if len(runs) == 1 else [statistics.fmean(run) for run in runs]
+    return averages.interval(torch.tensor(values, dtype=torch.float64))
 
 
 def heading(first: Runs) -> str:
@@ -71,11 +121,12 @@ def read_runs(argument: str) -> Runs:
     """
     paths = [Path(name) for name in argument.split(",")]
     (metric, first), *others = [read(path) for path in paths]
+    families = [read_families(path) for path in paths]
     for path, other in zip(paths[1:], others, strict=True):
         _check_same(metric, first, *other, str(path))
     stem = paths[0].stem
     name = (stem.rstrip("0123456789").rstrip("_-. ") or stem) if others else stem
-    return Runs(name, metric, [first, *(scores for _, scores in others)])
+    return Runs(name, metric, [first, *(scores for _, scores in others)], families[0] if families.count(families[0]) == len(paths) else {})
 
 
 def read(path: Path) -> tuple[str, dict[int, float]]:
@@ -88,6 +139,12 @@ def read(path: Path) -> tuple[str, dict[int, float]]:
         return rows[0][1], {int(row[0]): float(row[1]) for row in rows[1:]}
     except (ValueError, IndexError) as error:
         raise ValueError(f"'{path}' has a line that is not an episode and its score.") from error
+
+
+def read_families(path: Path) -> dict[int, str]:
+    """Return the family of each episode; {} for a file without families."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return {int(row["episode"]): row["family"] for row in csv.DictReader(file) if row.get("family")}
 
 
 def compare(first: Runs, other: Runs) -> tuple[str, ...]:

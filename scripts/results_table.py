@@ -1,6 +1,7 @@
 """Print a Markdown table of evaluations: scripts/results_table.py FOLDER_OR_REPORT.json ...
 
-A folder stands for all reports of `metarun eval` below it. The rows are in the order of the arguments.
+A folder stands for all reports of `metarun eval` below it. The rows are in the order of the arguments. Reports of several families
+(`task=mixture`) get a second table: the score and the rank of each model on each family, and the average rank.
 --figure FILE also draws the scores by inner step, one line per report (a .png, .svg or .pdf file).
 """
 
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"results_table: {error}", file=sys.stderr)
         return 2
     print(table([row(report) for report in reports]))
+    if ranked := family_table(reports):
+        print(f"\n{ranked}")
     return 0
 
 
@@ -99,6 +102,37 @@ def over(report: dict[str, Any]) -> str:
     return f" over {len(report['runs'])} seeds" if report.get("ci95_over") == "training runs" else ""
 
 
+def family_table(reports: Sequence[dict[str, Any]]) -> str:
+    """Return the scores and ranks of the families, and the average ranks; "" unless all reports have the same families and metric.
+
+    Two models have the same rank where the z-test of their intervals does not separate them (`metarun.engine.ranks`).
+    """
+    families = list(reports[0].get("by_family") or {})
+    alike = all(list(report.get("by_family") or {}) == families and report["metric"] == reports[0]["metric"] for report in reports)
+    if len(families) < 2 or not alike:
+        return ""
+    from metarun.engine.ranks import average_ranks, by_intervals, ranks  # imported here: torch is slow to import
+
+    found: dict[str, list[float]] = {}
+    for name in families:
+        means, widths = ([number(report["by_family"][name][key]) for report in reports] for key in ("mean", "ci95"))
+        found[name] = ranks(means, by_intervals(means, widths), higher_is_better=reports[0]["metric"] == "accuracy")
+    labels: list[str] = []
+    for report in reports:
+        labels.append(label(report, labels))
+    cells = [[score({**report, **report["by_family"][name]}) for name in families] for report in reports]
+    rows = [
+        [labels[i], *(f"{cells[i][j]} ({found[name][i]:g})" for j, name in enumerate(families)), f"{rank:.2f}"]
+        for i, rank in enumerate(average_ranks(found))
+    ]
+    return markdown([["model", *families, "average rank"], *rows])
+
+
+def number(value: float | None) -> float:
+    """Return a number of a report; JSON has null for one that is not finite."""
+    return float("nan") if value is None else value
+
+
 def draw(reports: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the score before adaptation and after each inner step; ValueError if the reports differ in their metric."""
     from metarun.records.pictures import adaptation_figure  # imported here: matplotlib is slow to import, and the table does not need it
@@ -128,8 +162,12 @@ def label(report: dict[str, Any], taken: Collection[str]) -> str:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return aligned Markdown, without the columns that are empty in every row."""
     kept = [i for i in range(len(HEADER)) if any(cells[i] for cells in rows)]
-    lines = [[line[i] for i in kept] for line in (HEADER, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
+    return markdown([[line[i] for i in kept] for line in (HEADER, *rows)])
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return aligned Markdown; the first line is the header."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     head, *body = ("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
     return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from metarun.cli.paths import as_typed, typed_paths
+from metarun.cli.sources import with_sources
 from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded, quoted
 
@@ -103,7 +104,7 @@ def prepare(command: str, arguments: list[str]) -> list[str]:
     that Hydra wrote there at its start. Raises UserError where `resume=` names no run, or stands in a sweep.
     """
     flags, typed = split(arguments)
-    overrides = [as_typed(override, sweeps(flags)) for override in typed]
+    overrides = with_sources([as_typed(override, sweeps(flags)) for override in typed], command, sweeps(flags))
     if sweeps(flags) and (keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]):
         flags.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
     resume = resumed(typed) if command == "train" else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from metarun.compute.running import Runner
 from metarun.engine.bounds import bayes_scores
 from metarun.engine.evaluation import evaluate as run_evaluation
 from metarun.engine.evaluation import observation_variance
+from metarun.engine.families import WithFamilies
 from metarun.engine.report import Report
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
@@ -29,7 +30,7 @@ from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.tracking import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
-from metarun.types import Episode, WithStream
+from metarun.types import Episode, TaskSource, WithStream
 from metarun.types.streams import WithTrajectories
 from metarun.wiring.backbones import is_own
 from metarun.wiring.build import Parts, evaluation_plan
@@ -125,19 +126,43 @@ def _facts(parts: Parts, member: Checkpoint, request: Request, report: Report) -
     shown = parts.source.episode(request.split, 0)
     population = population_of(parts.source, request.split, shown, request.episodes)
     counted = {} if population is None else {population["kind"].replace(" ", "_"): population["count"]}
+    least = {name: parts.config["task"].get(name) for name in ("min_ways", "min_shots")}
     return {
         "task": parts.config.get("options", {}).get("task"),
         "trained_on": member.config.get("options", {}).get("task"),
         "seed": request.seed,
         "split": request.split,
-        **sizes_of(shown, report.metric),
-        **{name: parts.config["task"].get(name) for name in ("min_ways", "min_shots")},
+        **least,
+        **(sizes_of_families(parts.source, request, report.metric, least) or sizes_of(shown, report.metric)),
         "population": population,
         **counted,
         "pretraining": pretraining.pretraining_of(parts.config, parts.source, request.split),
         "norm": _norm_of(parts),
         "inner_steps": report.steps[-1],
     }
+
+
+def sizes_of_families(source: TaskSource, request: Request, metric: str, least: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes of the episodes of several families; {} for a source of one family.
+
+    "ways", "shots" and "queries" are the largest ones. "min_ways" and "min_shots" are the smallest ones where the families differ.
+    "families" has the sizes of each family, and the number of its classes or tasks. least: the `min_` values of the task's config.
+    """
+    inside = source.families() if isinstance(source, WithFamilies) else {}
+    if not inside:
+        return {}
+    shown = {name: each.episode(request.split, 0) for name, each in inside.items()}
+    sizes = {name: sizes_of(episode, metric) for name, episode in shown.items()}
+    found: dict[str, Any] = {key: _extreme(max, sizes, key) for key in ("ways", "shots", "queries")}
+    smallest = {key: _extreme(min, sizes, key) for key in ("ways", "shots")}
+    found |= {f"min_{key}": value for key, value in smallest.items() if least[f"min_{key}"] is None and value != found[key]}
+    populations = {name: population_of(each, request.split, shown[name], request.episodes) for name, each in inside.items()}
+    return {**found, "families": {name: {**sizes[name], "population": populations[name]} for name in inside}}
+
+
+def _extreme(choose: Callable[[list[int]], int], sizes: Mapping[str, Mapping[str, int | None]], key: str) -> int | None:
+    known = [value for each in sizes.values() if (value := each[key]) is not None]
+    return choose(known) if known else None
 
 
 def _by_run(paths: Sequence[Path], members: Sequence[Checkpoint], reports: Sequence[Report]) -> list[dict[str, Any]]:

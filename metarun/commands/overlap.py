@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from metarun.engine.families import WithFamilies
 from metarun.errors import UserError, nearest
 from metarun.records import checkpoint
 from metarun.types import Episode, TaskSource, WithOrigins
@@ -26,18 +27,24 @@ def kind_of(source: TaskSource) -> str:
 def overlap_with(source: TaskSource, split: str, trained: Collection[str]) -> dict[str, Any] | None:
     """Count the members of a split that are in `trained`, the names of a run's training classes or tasks.
 
-    Returns {"shared", "of", "split", "kind"}; None where the split has no such member.
+    Returns {"shared", "of", "split", "kind"}, for a source of several families also "by_family", the numbers of the families that share
+    some. None where the split has no such member.
     """
     if not isinstance(source, WithOrigins):
         return None
     known, tested = set(trained), source.origins(split)
     shared = sum(name in known for name in tested)
-    return {"shared": shared, "of": len(tested), "split": split, "kind": kind_of(source)} if shared else None
+    overlap = {"shared": shared, "of": len(tested), "split": split, "kind": kind_of(source)} if shared else None
+    if overlap is None or not isinstance(source, WithFamilies) or not (families := source.families()):
+        return overlap
+    each = {name: overlap_with(part, split, known) for name, part in families.items()}
+    return {**overlap, "by_family": {name: found["shared"] for name, found in each.items() if found}}
 
 
 def described(overlap: Mapping[str, Any]) -> str:
-    """Return an overlap in words, such as "258 of the 423 test classes"."""
-    return f"{overlap['shared']} of the {overlap['of']} {overlap['split']} {overlap['kind']}"
+    """Return an overlap in words, such as "258 of the 423 test classes" or "258 of the 630 test classes (omniglot 258)"."""
+    families = ", ".join(f"{name} {count}" for name, count in overlap.get("by_family", {}).items())
+    return f"{overlap['shared']} of the {overlap['of']} {overlap['split']} {overlap['kind']}" + (f" ({families})" if families else "")
 
 
 def check_choice(choice: object) -> bool:
@@ -72,9 +79,12 @@ def overlaps_of(source: TaskSource, trained: Collection[str]) -> list[dict[str, 
 def check_start(config: Mapping[str, Any], source: TaskSource) -> list[str]:
     """Return the training classes of the run that `init_from` names, [] without one.
 
-    Raises UserError where this run validates or tests on some of these classes and `overlap` does not allow it.
+    Raises UserError where this run validates or tests on some of these classes and `overlap` does not allow it. The same holds where a
+    family of this run trains on validation or test classes of another family.
     """
     allowed = check_choice(config.get("overlap", "refuse"))
+    if not allowed:
+        _check_families(source)
     if config.get("init_from") is None:
         return []
     trained = checkpoint.load(checkpoint.resolve(config["init_from"])).origins
@@ -86,6 +96,19 @@ def check_start(config: Mapping[str, Any], source: TaskSource) -> list[str]:
             "take a run with the same split, or give overlap=allow to use it all the same."
         )
     return trained
+
+
+def _check_families(source: TaskSource) -> None:
+    """Raise UserError where a training class of one family is a validation or test class of another one."""
+    families = source.families() if isinstance(source, WithFamilies) else {}
+    trained = {name: each.origins("train") for name, each in families.items() if isinstance(each, WithOrigins)}
+    for name, each in families.items():
+        for other, classes in trained.items():
+            if name != other and (overlaps := overlaps_of(each, classes)):
+                raise UserError(
+                    f"{' and '.join(map(described, overlaps))} of the source '{name}' are training {overlaps[0]['kind']} of the source "
+                    f"'{other}'; divide both in the same way, or give overlap=allow to use them all the same."
+                )
 
 
 def population_of(source: TaskSource, split: str, shown: Episode, episodes: int) -> dict[str, Any] | None:

@@ -203,7 +203,7 @@ def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[
     These are the sizes of an episode, the labels and the size of the images. task: the content of the other task.
     """
     shape = stored.get("input_shape")
-    trained = {key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if key in stored["task"]}
+    trained = {key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if stored["task"].get(key) is not None}
     if shape is not None and len(shape) == 3 and shape[1] == shape[2]:
         trained |= {"image_size": shape[1], "channels": shape[0]}
     return {key: value for key, value in trained.items() if key in task and f"task.{key}" not in typed}

@@ -7,22 +7,25 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metarun.commands.overlap import described
+from metarun.engine.families import SHOWN_FAMILIES, ByFamily
 from metarun.engine.report import Report
 from metarun.engine.units import SHOWN_TARGETS, Errors
 from metarun.files.writing import write_text
 from metarun.values import plain
+from metarun.wiring.sources import is_mixture
 
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     """Return the result as one line for a person."""
     interval = f"95 % interval over {report.episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {report.diverged} diverged" if report.diverged else ""
-    return f"{_score(report)}{targets_told(report.by_target)}{_more(report)}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
+    beside = f"{families_told(report.metric, report.by_family)}{targets_told(report.by_target)}{_more(report)}"
+    return f"{_score(report)}{beside}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
 
 
 def protocol(metric: str, facts: Mapping[str, Any]) -> str:
@@ -82,6 +85,19 @@ def with_interval(metric: str, value: float | None, ci95: float | None, digits: 
     return f"{metric} {scale * value:.{digits}f}{unit}" + (f" ± {scale * ci95:.{digits}f}" if known and ci95 is not None else "")
 
 
+def families_told(metric: str, by_family: ByFamily | None) -> str:
+    """Return the scores of the first families with their intervals, such as "; glyphs 95.10 % ± 0.42, omniglot 97.23 % ± 0.31"."""
+    each = list((by_family or {}).items())
+    shown = [_family_told(metric, name, figures) for name, figures in each[:SHOWN_FAMILIES]]
+    more = f" and {len(each) - len(shown)} more families in report.json" if len(each) > len(shown) else ""
+    return f"; {', '.join(shown)}{more}" if shown else ""
+
+
+def _family_told(metric: str, name: str, figures: Mapping[str, Any]) -> str:
+    value = with_interval(metric, figures["mean"] if math.isfinite(figures["mean"]) else None, figures["ci95"]).removeprefix(f"{metric} ")
+    return f"{name} {value}" + (f" (median {figures['median']:.4f})" if "median" in figures and metric != "accuracy" else "")
+
+
 def targets_told(errors: Errors | None) -> str:
     """Return the errors of the first targets in their own units, such as "; price: RMSE 12.3 (11.2 to 13.4), MAE 9.1 ± 0.8"."""
     parts = []
@@ -123,10 +139,12 @@ def bound(report: Report) -> str:
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:
     """Write into the run folder the classes or tasks of each split of the user's own data, and the classes and files left out."""
-    for node in (config["task"], config["task"].get("images"), config["task"].get("source")):
+    task = config["task"]
+    inside = {f"_{name}": node for name, node in (task.get("sources") or {}).items()} if is_mixture(task) else {}
+    for suffix, node in [("", task), ("", task.get("images")), ("", task.get("source")), *inside.items()]:
         for key in ("classes", "tasks", "left_out"):
             if isinstance(node, Mapping) and isinstance(node.get(key), Mapping):
-                write_json(folder / f"{key}.json", node[key])
+                write_json(folder / f"{key}{suffix}.json", node[key])
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -150,11 +168,12 @@ def readable_json(content: Any) -> str:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV, and its negative log-likelihoods where the report has them."""
+    """Write the score of each episode as CSV; its negative log-likelihoods and its family where the report has them."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    columns = {report.metric: report.scores, **(report.target_errors or {})}
-    columns |= {name: each for name, each in (("nll", report.nlls), ("joint_nll", report.joint_nlls)) if each}
+    columns: dict[str, Sequence[Any]] = {report.metric: report.scores, **(report.target_errors or {})}
+    per_episode = (("nll", report.nlls), ("joint_nll", report.joint_nlls), ("family", report.families))
+    columns |= {name: each for name, each in per_episode if each}
     writer.writerow(["episode", *columns])
     writer.writerows([episode, *values] for episode, values in enumerate(zip(*columns.values(), strict=True)))
     write_text(path, text.getvalue())

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from metarun.commands.overrides import NO_CHANGE, leaves
-from metarun.commands.report_files import bound, origin, protocol, targets_told, with_interval
+from metarun.commands.report_files import bound, families_told, origin, protocol, targets_told, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
+from metarun.engine.families import over_runs as families_over_runs
 from metarun.engine.report import Report
 from metarun.engine.units import over_runs as targets_over_runs
 from metarun.errors import UserError
@@ -50,6 +51,7 @@ def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
     """Return the figures over runs: mean, ci95 (Student's t over the runs), std and interquartile mean of the runs' means.
 
     diverged, not_finite: the sums over the runs. bayes: the bound of the task, which is the same for all runs.
+    by_family: for each family of tasks, the mean of the runs' means with its interval.
     """
     means = torch.tensor([report.mean for report in reports], dtype=torch.float64)
     return {
@@ -64,6 +66,7 @@ def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
         "not_finite": sum(report.not_finite for report in reports),
         "bayes": reports[0].bayes,
         "by_target": targets_over_runs([report.by_target for report in reports]),
+        "by_family": families_over_runs([report.by_family for report in reports]),
     }
 
 
@@ -78,6 +81,7 @@ def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mappi
     middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
     episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
-    beside = f"{targets_told(figures.get('by_target'))}{bound(reports[0])}"
+    families = families_told(metric, figures.get("by_family"))
+    beside = f"{families}{targets_told(figures.get('by_target'))}{bound(reports[0])}"
     total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}{beside}"
     return [*text, f"{total}  [95 % interval over {len(reports)} training seeds, each on {episodes}, {protocol(metric, facts)}{diverged}]"]

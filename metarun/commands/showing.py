@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.commands.stream_report import MATRIX, stream_figure
+from metarun.engine.families import ByFamily
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
 from metarun.engine.units import Errors
@@ -35,6 +36,7 @@ class Showing:
     """Notes and draws validations.
 
     report: the latest one. last: its summary. variance: of a regression's observations in it. by_target: the errors in units of each step.
+    by_family: the figures of the families of each step.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
     steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. The picture of a stream is its matrix. Other
@@ -49,6 +51,7 @@ class Showing:
         self.report: Report | None = None
         self.last: dict[str, Any] | None = None
         self.by_target: dict[int, Errors] = {}
+        self.by_family: dict[int, ByFamily] = {}
         self.variance = variance
         self._drawn = -PAUSE
 
@@ -57,6 +60,8 @@ class Showing:
         self.report, self.last = report, report.summary()
         if report.by_target is not None:
             self.by_target[position.step] = report.by_target
+        if report.by_family is not None:
+            self.by_family[position.step] = report.by_family
         self.variance = report.variance
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):

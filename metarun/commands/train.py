@@ -15,7 +15,7 @@ from metarun.commands.abstaining import keep_calibration
 from metarun.commands.changed import build_again, remedy
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
-from metarun.commands.report_files import targets_told, write_json, write_splits
+from metarun.commands.report_files import families_told, targets_told, write_json, write_splits
 from metarun.commands.showing import Showing
 from metarun.commands.stream_report import write_matrices
 from metarun.commands.trained import check_resumed, load_run
@@ -128,21 +128,29 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()
         selection = Selection.of(settings.select, parts.algorithm.objective)
-        best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
+        best = _best(end, showing)
         if end.step < settings.steps:
             done = f"stopped at step {end.step} of {settings.steps} and saved"
             progress.say(f"metarun: {done}; go on with: metarun train {word('resume', folder)}")
             raise Stopped
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
-        best = {**best, **({"by_target": known} if (known := showing.by_target.get(best["step"])) else {})}
         chosen = {"best": best, "select": str(selection), "overlap": overlaps, "last": showing.last}
         write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen})
         write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
     keep_calibration(parts, settings, end.best, folder)
-    said = told(selection, end.best, [described(each) for each in overlaps], targets_told(showing.by_target.get(best["step"])))
+    figures = families_told(metric, best.get("by_family")) + targets_told(best.get("by_target"))
+    said = told(selection, end.best, [described(each) for each in overlaps], figures)
     print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
     return selection.error(best["score"])
+
+
+def _best(end: Position, showing: Showing) -> dict[str, Any]:
+    """Return the best validation of a run that has ended, with its errors in units and its families, as far as this process saw it."""
+    best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
+    step = best["step"]
+    noted: dict[str, Any] = {"by_target": showing.by_target.get(step), "by_family": showing.by_family.get(step)}
+    return {**best, **{name: known for name, known in noted.items() if known}}
 
 
 def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
@@ -155,7 +163,7 @@ def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
 
 
 def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = (), errors: str = "") -> str:
-    """Return the best validation of a run as one line for a person. errors: in the units of the targets, as of `targets_told`."""
+    """Return the best validation of a run as one line for a person. errors: as of `families_told` and `targets_told`."""
     if best is None:
         return "no checkpoint is the best one, since at every validation a task was not finite"
     beside = f", mean {selection.objective.metric} {best['mean']:.4f}" if selection.statistic != "mean" else ""

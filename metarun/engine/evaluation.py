@@ -12,6 +12,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.engine.families import families_of
 from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
 from metarun.engine.outputs import baseline_of, figures_of_steps, path_of, real_rows, scored_steps
 from metarun.engine.report import Report, summarise
@@ -67,7 +68,7 @@ def evaluate(
     units = units_of(source)
     score = TaskScores(algorithm, by_step, inner_step, units is not None)
     scored = episodes_of.map(score, (params, state, observations), runner or Runner(Plan()), runs, progress)
-    return summarise(algorithm.objective, scored, variance, units)
+    return summarise(algorithm.objective, scored, variance, units, families_of(source, split, episodes))
 
 
 def observation_variance(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metarun.engine.averages import interval, mean, median, std, worst
+from metarun.engine.families import ByFamily, Families, figures_of
 from metarun.engine.units import Errors, in_units
 from metarun.objectives import Objective
 
@@ -20,7 +21,7 @@ The error of predicting the mean is taken for this episode or on average over al
 amplitude, the error for the episode alone is so small that a model without any divergence exceeds ten times its value.
 """
 ECE_BINS = 15
-BY_EPISODE = ("scores", "nlls", "joint_nlls", "target_errors", "stream_matrix")
+BY_EPISODE = ("scores", "nlls", "joint_nlls", "target_errors", "families", "stream_matrix")
 """The fields that a summary leaves out, since they are long."""
 
 
@@ -54,6 +55,8 @@ class Report:
     the source does not know the units. target_errors: the same by episode.
     stream: of trajectories, the figures of `metarun.engine.stream_figures`; None for other tasks. stream_matrix: (R, N), the mean score on
     part j after a number of parts; NaN where part j has not come.
+    by_family: the figures of each family of tasks (`metarun.engine.families`); None for a source of one family. families: the name of the
+    family of each episode, in order.
     """
 
     metric: str
@@ -87,6 +90,8 @@ class Report:
     bayes: dict[str, float] | None = None
     by_target: Errors | None = None
     target_errors: dict[str, list[float]] = field(repr=False, default_factory=dict)
+    by_family: ByFamily | None = None
+    families: list[str] = field(repr=False, default_factory=list)
     nlls: list[float] = field(repr=False, default_factory=list)
     joint_nlls: list[float] = field(repr=False, default_factory=list)
     stream: dict[str, Any] | None = None
@@ -98,9 +103,15 @@ class Report:
 
 
 def summarise(
-    objective: Objective, scored: dict[str, Tensor], variance: float | None = None, units: Mapping[str, float] | None = None
+    objective: Objective,
+    scored: dict[str, Tensor],
+    variance: float | None = None,
+    units: Mapping[str, float] | None = None,
+    families: Families | None = None,
 ) -> Report:
-    """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted. units: as of `units_of`."""
+    """Return the report of results with a leading axis of episodes. variance: of the observations, as fitted. units: as of `units_of`.
+    families: of the episodes, as of `families_of`.
+    """
     by_target, target_errors = in_units(scored, units) if units else (None, {})
     by_step = worst(scored["by_step"]) if objective.kind == "regression" else scored["by_step"].double()
     last = by_step[:, -1]
@@ -122,7 +133,18 @@ def summarise(
         target_errors=target_errors,
         **_by_presentation(scored),
         **{"nll": None} | _likelihoods(scored),
+        by_family=_by_family(objective, scored, families),
+        families=[] if families is None else families.named(),
     )
+
+
+def _by_family(objective: Objective, scored: dict[str, Tensor], families: Families | None) -> ByFamily | None:
+    """Return the figures of each family that has an episode, each computed from the family's episodes alone."""
+    if families is None:
+        return None
+    rows = {name: (families.of == place).nonzero()[:, 0] for place, name in enumerate(families.names)}
+    parts = {name: {key: value[at] for key, value in scored.items()} for name, at in rows.items() if len(at)}
+    return {name: figures_of(summarise(objective, part).summary()) for name, part in parts.items()}
 
 
 def _by_objective(objective: Objective, scored: dict[str, Tensor], last: Tensor) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
+from metarun.engine.families import SHOWN_FAMILIES
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.report import Report
@@ -240,7 +241,8 @@ def _validate_and_track(
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
     errors = {f"val rmse {printable(target)}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
-    progress.update(position.step, **{f"val {report.metric}": report.mean, **errors})
+    families = {f"val {name}": each["mean"] for name, each in list((report.by_family or {}).items())[:SHOWN_FAMILIES]}
+    progress.update(position.step, **{f"val {report.metric}": report.mean, **families, **errors})
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
     for name in names:
         save(position, name)

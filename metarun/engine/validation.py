@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from metarun.compute.running import Runner
+from metarun.engine import families
 from metarun.engine.evaluation import evaluate, observation_variance
 from metarun.engine.keeping import after_validation
 from metarun.engine.report import Report
@@ -74,6 +75,7 @@ def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
         values |= {f"val/{report.metric}_median": report.median, "val/diverged": float(report.diverged)}
     for target, errors in (report.by_target or {}).items():
         values |= {f"val/{name}/{target}": errors[name] for name in ("rmse", "mae")}
+    values |= families.values_to_log(report.metric, report.by_family)
     if len(report.by_step) > 1:
         values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
     if report.stream is not None:

@@ -71,7 +71,7 @@ def ambiguous(*, noise: NotNegative = 0.3, support_range: tuple[Finite, Finite] 
         "sinusoid": FunctionTasks(Sinusoids(), points, support_range=limits),
         "line": FunctionTasks(LINES, points, support_range=limits),
     }
-    mixture = Mixture(families, seed=points.seed, eval_seed=points.eval_seed)
+    mixture = Mixture(families, seed=points.seed, eval_seed=points.eval_seed, even=False)  # the prior draws the family of each task
     return (Ambiguous if noise >= LEAST_NOISE else Noisy)(mixture, noise, points.seed, points.eval_seed)
 
 

@@ -1,60 +1,77 @@
-"""Several sources in one run: each episode comes from one source, and the weights determine how often each source is drawn.
+"""Several sources in one run: each episode comes from one source, its family, and the weights determine how often each is drawn.
 
-The families have inputs, targets and sizes of the same shape, so that one network learns from all. The algorithm is not told the
-family of an episode.
+The families have inputs of one shape, so that one network learns from all. They may differ in ways, shots and queries. The algorithm is not
+told the family of an episode.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.episodes import deal, first_of
-from metarun.errors import UserError, nearest
-from metarun.tasks.fingerprint import Fingerprint, fingerprint_of, joined
+from metarun.errors import UserError, nearest, printable
+from metarun.tasks.adjusting import adjusted, with_images
+from metarun.tasks.fingerprint import Fingerprint, fingerprint_of
+from metarun.tasks.fingerprint import joined as joined_fingerprints
+from metarun.tasks.joining import Layout, joined, layout_of
 from metarun.tasks.noisy import Noisy
-from metarun.tasks.points import PointSampling
 from metarun.tasks.pool import SPLITS, check_split
 from metarun.tasks.preparing.preparation import Preparation, preparation_by
-from metarun.types import Episode, Examples, TaskSource, WithClassNumbers, WithOrigins
-from metarun.values import Built, Count, NotNegative, Seed
+from metarun.tasks.sampling import Labels, Ways
+from metarun.types import Episode, TaskSource, WithClassNumbers, WithOrigins, WithTrainLabels
+from metarun.values import Built, Count, Names, NotNegative, Pixels, Seed
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Episode n is episode n of one of the sources.
 
-    sources: family name -> source; at least one, all of the same objective and the same shapes in every split.
-    weights: family name -> weight, in any unit; None for equal weights. A family of weight 0 is never drawn.
-    seed: of the draw of families in the training stream. eval_seed: of the same draw in the "val" and "test" streams.
+    sources: family name -> source; at least one, all of the same objective, with inputs of the same shape. A family with fewer ways, shots
+        or queries than the largest one is padded (`metarun.tasks.joining`).
+    weights: family name -> weight in training, in any unit; None for equal weights. A family of weight 0 is never dealt.
+    seed: of the draw of families in the training stream. eval_seed: of the same draw in the "val" and "test" streams, unless `even`.
+    even: whether the "val" and "test" streams deal the families in turn, so that each family has the same number of episodes there,
+        whatever its weight. False: these streams draw the families by weight too.
+    used: the splits whose episodes must fit together. Another split raises UserError only when it is dealt.
+
+    With training labels among all classes (`train_labels` of the sources is "global"), the classes of the families follow one another.
     """
 
     sources: Mapping[str, TaskSource]
     weights: Mapping[str, float] | None = None
     seed: int = 0
     eval_seed: int = 0
+    even: bool = True
+    used: Sequence[str] = SPLITS
     objective: str = field(init=False)
-    _masked: dict[tuple[str, str], bool] = field(init=False, repr=False)
+    train_labels: str = field(init=False, repr=False, compare=False)  # not set where no source has training labels
+    _layouts: dict[str, Layout] = field(init=False, repr=False, compare=False)
     _limits: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.sources:
-            raise UserError("task.sources is empty; a mixture needs at least one source.")
+        _check_names(self.sources)
         kinds = {name: source.objective for name, source in self.sources.items()}
         if len(set(kinds.values())) > 1:
             raise UserError(
-                f"the sources of a mixture must share one objective; here {', '.join(f'{n} is {k}' for n, k in kinds.items())}."
+                f"the sources of a mixture must share one objective; here {', '.join(f'{n} is {k}' for n, k in kinds.items())}. "
+                f"Leave one kind out, such as task.sources.{list(kinds)[-1]}=null."
             )
         object.__setattr__(self, "objective", next(iter(kinds.values())))
+        if (labels := _train_labels(self.sources)) is not None:
+            object.__setattr__(self, "train_labels", labels)
         object.__setattr__(self, "_limits", _limits(list(self.sources), self.weights))
-        object.__setattr__(self, "_masked", self._compare())
+        object.__setattr__(self, "_layouts", {})
+        for split in self.used:
+            self._layout(split)
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`; the index determines the family."""
@@ -62,19 +79,16 @@ class Mixture:
 
     def batch(self, split: str, indices: Tensor) -> Episode:
         """Deal the episodes `indices` (T,) at once, with a leading axis T, in the order of `indices`."""
-        families = self.family(split, indices)
+        families, layout = self.family(split, indices), self._layout(split)
         places = [(families == number).nonzero()[:, 0] for number in range(len(self.sources))]
-        parts = [deal(source, split, indices[at]) for source, at in zip(self.sources.values(), places, strict=True) if len(at)]
+        dealt = {
+            number: deal(source, split, indices[at])
+            for number, (source, at) in enumerate(zip(self.sources.values(), places, strict=True))
+            if len(at)
+        }
         order = torch.cat(places).argsort()
-
-        def join(role: str) -> Examples:
-            examples = [getattr(part, role) for part in parts]
-            masks = [_mask(part, rows=part.x.shape[:2]) for part in examples] if self._masked[split, role] else None
-            x, y = (torch.cat([getattr(part, name) for part in examples])[order] for name in ("x", "y"))
-            numbers = [_numbers(part) for part in examples] if self._is_numbered else None
-            return Examples(x, y, *(None if each is None else torch.cat(each)[order] for each in (masks, numbers)))
-
-        return Episode(join("support"), join("query"))
+        roles = ((role, [(number, getattr(episode, role)) for number, episode in dealt.items()]) for role in Episode._fields)
+        return Episode(*(joined(parts, order, layout, role, numbered=self._is_numbered) for role, parts in roles))
 
     def numbered(self) -> Mixture:
         """Return the same mixture with class numbers in the episodes of the sources that know their classes; -1 in those of the others."""
@@ -83,13 +97,25 @@ class Mixture:
 
     @cached_property
     def _is_numbered(self) -> bool:
-        return any(source.episode("train", 0).support.classes is not None for source in self.sources.values())
+        return any(source.episode(self.used[0], 0).support.classes is not None for source in self.sources.values())
+
+    def families(self) -> Mapping[str, TaskSource]:
+        """Return the sources by their names, in the order of the positions that `family` returns."""
+        return self.sources
 
     def family(self, split: str, indices: Tensor) -> Tensor:
         """Return the family of the episodes `indices` (T,), as positions (T,) in `sources`."""
         check_split(split)
+        if self.even and split != "train":
+            return self._dealt[indices % len(self._dealt)]
         key = draws.key(self.seed if split == "train" else self.eval_seed, split, indices)
         return torch.searchsorted(self._limits, draws.uniform(draws.fold(key, "family"), dtype=torch.float64), right=True)
+
+    @cached_property
+    def _dealt(self) -> Tensor:
+        """The positions of the families whose weight is not 0."""
+        weighted = [self.weights is None or self.weights[name] > 0 for name in self.sources]
+        return torch.tensor([place for place, is_dealt in enumerate(weighted) if is_dealt])
 
     def curve(self, split: str, index: int, x: Tensor) -> Tensor:
         """Return the true function of episode `index` at x (B, D); raises AttributeError if its family has no `curve`."""
@@ -104,7 +130,7 @@ class Mixture:
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprints of the sources that read files."""
-        return joined({name: fingerprint_of(source) for name, source in self.sources.items()})
+        return joined_fingerprints({name: fingerprint_of(source) for name, source in self.sources.items()})
 
     def preparation(self) -> Preparation | None:
         """Return the preparation of the sources; None where they differ."""
@@ -117,72 +143,83 @@ class Mixture:
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
-    def _compare(self) -> dict[tuple[str, str], bool]:
-        """Check that all sources deal the same shapes; return, by split and role, whether any source pads."""
-        masked = {}
-        for split in SPLITS:
-            probes = {name: source.episode(split, 0) for name, source in self.sources.items()}
-            for role in ("support", "query"):
-                parts = {name: getattr(probe, role) for name, probe in probes.items()}
-                for field_ in ("x", "y"):
-                    shapes = {name: tuple(getattr(part, field_).shape) for name, part in parts.items()}
-                    if len(set(shapes.values())) > 1:
-                        listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-                        raise UserError(
-                            f"the sources of a mixture must deal the same shapes; the {split} {role} {field_} are {listing}. "
-                            "Set the same shots, queries and sizes for all."
-                        )
-                masked[split, role] = any(part.mask is not None for part in parts.values())
-        return masked
+    def _layout(self, split: str) -> Layout:
+        """Return the sizes of the joint episodes of a split; UserError where the sources do not fit together."""
+        check_split(split)
+        if split not in self._layouts:
+            shown = {name: source.episode(split, 0) for name, source in self.sources.items()}
+            among_all = split == "train" and getattr(self, "train_labels", None) == "global"
+            self._layouts[split] = layout_of(shown, split, self.objective, all_classes=among_all)
+        return self._layouts[split]
 
 
+T = TypeVar("T")
 Source = Annotated[TaskSource, Built("a task of its own: a mapping with a _target_")]
 
 
 def mixture(
     *,
     sources: Mapping[str, Source | None],
+    only: Names | None = None,
     weights: Mapping[str, NotNegative] | None = None,
+    ways: Ways | None = None,
     shots: Count | None = None,
     queries: Count | None = None,
+    train_ways: Ways | None = None,
     train_shots: Count | None = None,
     train_queries: Count | None = None,
+    train_labels: Labels | None = None,
+    min_ways: Ways | None = None,
     min_shots: Count | None = None,
+    image_size: Pixels | None = None,
+    channels: Literal[1, 3] | None = None,
     noise: NotNegative = 0.0,
     seed: Seed = 0,
     eval_seed: Seed = 0,
+    used: Sequence[str] = SPLITS,
 ) -> Mixture | Noisy:
     """Return the source that mixes `sources`. A source that is None (null in an override) is left out.
 
-    shots, queries, train_shots, train_queries, min_shots: a value that is not None replaces the value of every source. The two seeds
-    replace the sources' seeds too. noise: standard deviation of the noise on every target (see `Noisy`); 0 for none.
+    only: the names of the sources to take; None for all. image_size, channels: convert the images of every source to this shape; None for
+    the sources' own. ways … min_shots: a value that is not None replaces the value of every source. The two seeds replace the sources'
+    seeds too. noise: standard deviation of the noise on every target (see `Noisy`); 0 for none. weights, used: see `Mixture`.
     """
-    shared = {"shots": shots, "queries": queries, "train_shots": train_shots, "train_queries": train_queries, "min_shots": min_shots}
+    sizes = {"ways": ways, "shots": shots, "queries": queries, "min_ways": min_ways, "min_shots": min_shots}
+    sizes |= {"train_ways": train_ways, "train_shots": train_shots, "train_queries": train_queries}
+    shared = {**sizes, "train_labels": train_labels}
     changes = {name: value for name, value in shared.items() if value is not None} | {"seed": seed, "eval_seed": eval_seed}
-    adjusted = {name: _adjust(name, source, changes) for name, source in sources.items() if source is not None}
-    mixed = Mixture(adjusted, weights, seed, eval_seed)
+    taken = {name: source for name, source in chosen(sources, only).items() if source is not None}
+    made = {name: with_images(name, adjusted(name, source, changes), image_size, channels) for name, source in taken.items()}
+    mixed = Mixture(made, weights, seed, eval_seed, used=used)
     return Noisy(mixed, noise, seed, eval_seed, stream="noise of the mixture") if noise else mixed
 
 
-def _adjust(name: str, source: TaskSource, values: Mapping[str, int]) -> TaskSource:
-    """Return the source with these fields replaced. A user's own source may lack the seeds, but not the sizes in `values`."""
-    seed, eval_seed = values["seed"], values["eval_seed"]
-    if isinstance(source, Noisy):
-        return dataclasses.replace(source, source=_adjust(name, source.source, values), seed=seed, eval_seed=eval_seed)
-    if isinstance(source, Mixture):
-        sources = {part: _adjust(part, each, values) for part, each in source.sources.items()}
-        return dataclasses.replace(source, sources=sources, seed=seed, eval_seed=eval_seed)
-    holder = getattr(source, "sampling", None)
-    if isinstance(holder, PointSampling):
-        return dataclasses.replace(source, sampling=dataclasses.replace(holder, **values))  # type: ignore[type-var]
-    fields: list[str] = [entry.name for entry in dataclasses.fields(source) if entry.init] if dataclasses.is_dataclass(source) else []
-    for key in values:
-        if key not in fields and key not in ("seed", "eval_seed"):
-            raise UserError(
-                f"the source '{name}' of the mixture has no field '{key}' to set; give task.{key}=null and set it in the source."
-            )
-    changes = {key: value for key, value in values.items() if key in fields}
-    return dataclasses.replace(source, **changes) if changes else source  # type: ignore[type-var]
+def chosen(sources: Mapping[str, T], only: Sequence[str] | None) -> dict[str, T]:
+    """Return the sources that `only` names, in its order; all where it is None. UserError for a name that is no source, or stands twice."""
+    for name in only or ():
+        if sources.get(name) is None:
+            known = [each for each, source in sources.items() if source is not None]
+            raise UserError(f"the mixture has no source '{printable(name)}'; it has {', '.join(known)}.{nearest(name, known)}")
+        if list(only or ()).count(name) > 1:
+            raise UserError(f"the sources of the mixture name '{name}' twice; give the second one a name, such as other:{name}.")
+    return dict(sources) if only is None else {name: sources[name] for name in only}
+
+
+def _check_names(sources: Mapping[str, TaskSource]) -> None:
+    if not sources:
+        raise UserError("task.sources is empty; a mixture needs at least one source.")
+    for name in sources:
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+            raise UserError(f"a source of the mixture has the name '{printable(name)}'; a name has letters, digits, '_' and '-'.")
+
+
+def _train_labels(sources: Mapping[str, TaskSource]) -> str | None:
+    """Return the training labels of the sources; None where no source has any. UserError where they differ."""
+    labels = {name: source.train_labels for name, source in sources.items() if isinstance(source, WithTrainLabels)}
+    if len(set(labels.values())) > 1:
+        listing = ", ".join(f"{name} has {value}" for name, value in labels.items())
+        raise UserError(f"the sources of a mixture must have the same train_labels; here {listing}. Set task.train_labels for all.")
+    return next(iter(labels.values()), None)
 
 
 def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
@@ -200,11 +237,3 @@ def _limits(names: list[str], weights: Mapping[str, float] | None) -> Tensor:
     if shares.sum() <= 0:
         raise UserError("task.weights are all 0; at least one must be positive.")
     return (shares.cumsum(0) / shares.sum())[:-1]
-
-
-def _numbers(examples: Examples) -> Tensor:
-    return torch.full(examples.y[:, 0].shape, -1) if examples.classes is None else examples.classes
-
-
-def _mask(examples: Examples, rows: torch.Size) -> Tensor:
-    return torch.ones(rows, dtype=torch.bool) if examples.mask is None else examples.mask

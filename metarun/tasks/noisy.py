@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,16 @@ class Noisy:
     def population(self, split: str) -> int | None:
         """Return the number of tasks behind the source; None where it is unknown."""
         return self.source.population(split) if isinstance(self.source, WithOrigins) else None
+
+    def families(self) -> Mapping[str, TaskSource]:
+        """Return the families of a mixture without noise; none where the source is no mixture."""
+        families: Mapping[str, TaskSource] = self.source.families() if hasattr(self.source, "families") else {}
+        return families
+
+    def family(self, split: str, indices: Tensor) -> Tensor:
+        """Return the family of the episodes `indices` (T,), as positions (T,) in `families`; AttributeError where there are none."""
+        positions: Tensor = self.source.family(split, indices)  # type: ignore[attr-defined]
+        return positions
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the source."""

@@ -52,12 +52,13 @@ from metarun.wiring.checking import SETTINGS, check_values, largest_key
 from metarun.wiring.columns import fill_columns, has_columns
 from metarun.wiring.episode_checks import check_episodes
 from metarun.wiring.estimates import check_copies, check_step
-from metarun.wiring.features import checked_splits, fill_drawn, has_embedder, with_embedder
+from metarun.wiring.features import has_embedder, with_embedder
 from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.shapes import Shapes
 from metarun.wiring.streams import has_source, with_source
+from metarun.wiring.sources import fill_sources, with_built, with_sources
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)
@@ -142,18 +143,18 @@ def build_source(config: dict[str, Any], scored: str | None = None) -> TaskSourc
 
     scored: see `build`.
     """
-    task = config["task"]
+    task = config["task"] = with_sources(config["task"])
     if has_embedder(task):
         task = with_embedder(task, config["seed"], choose_device(config["device"]).name, scored)
     if has_source(task):
         task = with_source(task, scored)
-    source: TaskSource = instantiate(task, name="task", **checked_splits(task, scored))
+    source: TaskSource = instantiate(with_built(task, scored), name="task")
     for name in ("objective", "episode"):
         if not hasattr(source, name):
             raise UserError(
                 f"{config['task']['_target_']} gives a {type(source).__name__}, which has no `{name}` and so is no task source."
             )
-    fill_drawn(config["task"], source)
+    fill_sources(config["task"], source)
     return source
 
 

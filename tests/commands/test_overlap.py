@@ -14,6 +14,7 @@ from metarun.commands.overlap import (
     check_choice,
     check_evaluation,
     check_start,
+    described,
     overlap_with,
     overlaps_of,
     population_of,
@@ -66,10 +67,30 @@ def test_a_turned_copy_counts_as_its_original() -> None:
 
 def test_a_mixture_has_the_classes_of_all_its_sources() -> None:
     both = Mixture({"animals": source(), "toys": source("toys")})
-    assert overlap_with(both, "test", ["toys/elk"]) == {"shared": 1, "of": 6, "split": "test", "kind": "classes"}
+    found = overlap_with(both, "test", ["toys/elk"])
+    assert found == {"shared": 1, "of": 6, "split": "test", "kind": "classes", "by_family": {"toys": 1}}
+    assert described(found) == "1 of the 6 test classes (toys 1)"
     assert both.population("test") == 6
     assert Mixture({"animals": source("animals")}).population("val") == 2
     assert Mixture({"lines": Lines()}).population("test") is None
+
+
+def test_an_evaluation_of_a_mixture_is_refused_for_the_training_classes_of_one_family() -> None:
+    both = Mixture({"animals": source(), "toys": source("toys")})
+    with pytest.raises(UserError, match=r"1 of the 6 test classes \(toys 1\) are training classes of the checkpoint"):
+        check_evaluation(both, "test", {"toys/elk"}, "refuse")
+    assert check_evaluation(both, "test", {"toys/ant"}, "refuse") is None
+
+
+def test_families_that_divide_the_same_data_in_two_ways_are_refused_before_a_training() -> None:
+    """The classes that one family trains on are the test classes of the other one."""
+    pools = source().pools
+    turned = replace(source(), pools={**pools, "train": pools["test"], "test": pools["train"]})
+    both = Mixture({"animals": source(), "turned": turned})
+    with pytest.raises(UserError, match=r"classes of the source 'animals' are training classes of the source 'turned'; divide both"):
+        check_start({"init_from": None}, both)
+    assert check_start({"init_from": None, "overlap": "allow"}, both) == []
+    assert check_start({"init_from": None}, Mixture({"animals": source(), "again": source()})) == []
 
 
 def start_config(folder: Path, overlap: str, origins: list[str]) -> dict[str, Any]:

@@ -111,3 +111,37 @@ def test_a_file_without_scores_is_a_sentence(content: str, tmp_path: Path, capsy
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert paired_differences.main([str(tmp_path / "none.csv")]) == 2
     assert "none.csv" in capsys.readouterr().err
+
+
+def of_families(folder: Path, name: str, values: list[float]) -> str:
+    path = folder / f"{name}.csv"
+    rows = [f"{episode},{value},{'ab'[episode % 2]}" for episode, value in enumerate(values)]
+    path.write_text("\n".join(["episode,accuracy,family", *rows]) + "\n")
+    return str(path)
+
+
+def test_families_get_a_table_with_ranks_and_their_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """a: 0.5, 0.7 against 0.6, 0.8: higher by exactly 0.1, ranks 2 and 1. b: 0.2, 0.4 against 0.5, 0.1: equal on average, ranks 1.5 each.
+
+    The interval of two values is 12.706205 · their deviation / √2: 1.2706 for 0.5, 0.7, the same for 0.2, 0.4; 2.5412 for 0.5, 0.1.
+    """
+    assert (
+        paired_differences.main([of_families(tmp_path, "on", [0.5, 0.2, 0.7, 0.4]), of_families(tmp_path, "off", [0.6, 0.5, 0.8, 0.1])])
+        == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[5] == "| accuracy, 95 % interval over episodes (rank) | a | b | average rank |"
+    assert lines[7] == "| on | 0.6000 ± 1.2706 (2) | 0.3000 ± 1.2706 (1.5) | 1.75 |"
+    assert lines[8] == "| off | 0.7000 ± 1.2706 (1) | 0.3000 ± 2.5412 (1.5) | 1.25 |"
+
+
+def test_files_of_different_families_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    paths = of_families(tmp_path, "on", [0.5, 0.2]), scores(tmp_path, "off", [0.5, 0.2], "accuracy")
+    assert paired_differences.main(paths) == 2
+    assert "'off' has other families than 'on'" in capsys.readouterr().err
+
+
+def test_one_kind_of_tasks_has_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    paths = [scores(tmp_path, name, [0.5, 0.2]) for name in ("on", "off")]
+    assert paired_differences.main(paths) == 0
+    assert "rank" not in capsys.readouterr().out

@@ -82,6 +82,29 @@ def test_a_mean_squared_error_and_its_diverged_episodes_are_printed(
     assert row == ["maml", "omniglot", "10-shot, 100 queries", "3", "600", "mse 0.431 ± 0.04", "4"]
 
 
+def test_reports_of_families_get_a_table_with_ranks_and_their_average(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """a: 0.9 and 0.8 differ by more than √2 · 0.02, ranks 1 and 2. b: 0.50 and 0.52 do not, so both have 1.5."""
+    for name, means in (("first", (0.9, 0.5)), ("second", (0.8, 0.52))):
+        by_family = {family: {"mean": mean, "ci95": 0.02} for family, mean in zip("ab", means, strict=True)}
+        write(tmp_path / name / "report.json", by_family=by_family)
+    assert results_table.main([str(tmp_path)]) == 0
+    *_, head, _, first, second = cells(capsys.readouterr().out)
+    assert head == ["model", "a", "b", "average rank"]
+    assert first == ["maml", "90.00 % ± 2.00 (1)", "50.00 % ± 2.00 (1.5)", "1.25"]
+    assert second == ["maml, norm=batch", "80.00 % ± 2.00 (2)", "52.00 % ± 2.00 (1.5)", "1.75"]
+
+
+def test_reports_of_different_families_have_no_table_of_ranks(
+    results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        write(tmp_path / name / "report.json", by_family={name: {"mean": 0.5, "ci95": 0.1}, "d": {"mean": 0.5, "ci95": 0.1}})
+    assert results_table.main([str(tmp_path)]) == 0
+    assert "rank" not in capsys.readouterr().out
+
+
 def test_rows_come_in_the_order_of_the_arguments(results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("b", "a"):
         write(tmp_path / name / "report.json", config={"options": {"algo": name, "task": "glyphs"}})

@@ -58,19 +58,30 @@ def test_families_come_equally_often_without_weights():
 
 
 def test_families_come_by_their_weights():
-    drawn = curves(weights={"sinusoid": 0, "line": 3, "quadratic": 1}).family("val", torch.arange(20_000)).bincount(minlength=3)
+    drawn = curves(weights={"sinusoid": 0, "line": 3, "quadratic": 1}).family("train", torch.arange(20_000)).bincount(minlength=3)
     assert drawn[0] == 0
     assert drawn[1].item() / 20_000 == pytest.approx(0.75, abs=0.02)
 
 
 def test_a_last_family_of_weight_zero_never_comes():
-    assert curves(weights={"sinusoid": 1, "line": 1, "quadratic": 0}).family("test", torch.arange(20_000)).max() == 1
+    source = curves(weights={"sinusoid": 1, "line": 1, "quadratic": 0})
+    assert all(source.family(split, torch.arange(20_000)).max() == 1 for split in ("train", "val", "test"))
+
+
+def test_an_evaluation_deals_the_families_in_turn_whatever_their_weights():
+    source = curves(weights={"sinusoid": 7, "line": 0, "quadratic": 1}, eval_seed=3)
+    assert source.family("val", torch.tensor([0, 1, 2, 3, 8])).tolist() == [0, 2, 0, 2, 0]
+    assert source.family("test", torch.arange(600)).bincount().tolist() == [300, 0, 300]
+
+
+def test_a_source_with_a_known_prior_draws_the_families_of_an_evaluation():
+    assert ambiguous().source.family("val", torch.arange(2000)).double().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert ambiguous().source.family("val", torch.arange(8)).tolist() == [1, 1, 0, 1, 0, 1, 0, 1]
 
 
 def test_the_draw_of_families_is_pinned():
     source = curves(seed=7)
     assert source.family("train", torch.arange(12)).tolist() == [1, 0, 1, 2, 0, 1, 0, 2, 0, 0, 1, 1]
-    assert source.family("val", torch.arange(12)).tolist() == [1, 2, 0, 2, 0, 1, 0, 2, 0, 2, 1, 0]
 
 
 def test_the_seed_changes_training_only():
@@ -121,8 +132,7 @@ def test_classification_sources_mix_with_variable_and_fixed_ways():
     [
         ({"sources": {}}, "task.sources is empty"),
         ({"sources": {"a": sinusoid(), "b": few_shot()}}, "must share one objective; here a is regression, b is classification"),
-        ({"sources": {"a": sinusoid(), "b": regression(shots=10)}}, r"train support x are a \(10, 1\), b \(10, 10\)"),
-        ({"sources": {"a": sinusoid(shots=3), "b": line()}}, r"train support x are a \(3, 1\), b \(10, 1\). Set the same shots"),
+        ({"sources": {"a": sinusoid(), "b": regression(shots=10)}}, r"train inputs are a \(1,\), b \(10,\)\. Leave one out"),
         ({"sources": {"a": sinusoid()}, "weights": {"b": 1}}, "task.weights names 'b', which is not among the sources a"),
         ({"sources": {"a": sinusoid(), "b": line()}, "weights": {"a": 1}}, "has no weight for the source 'b'"),
         ({"sources": {"a": sinusoid()}, "weights": {"a": -1}}, "task.weights.a=-1 must be a number of at least 0"),
