@@ -57,8 +57,8 @@ from metarun.wiring.instantiate import TARGET, instantiate, locate
 from metarun.wiring.members import check_members
 from metarun.wiring.rehearsal import rehearse
 from metarun.wiring.shapes import Shapes
-from metarun.wiring.streams import has_source, with_source
 from metarun.wiring.sources import fill_sources, with_built, with_sources
+from metarun.wiring.streams import has_source, with_source
 from metarun.wiring.tensors import check_type, is_alike
 
 log = logging.getLogger(__name__)

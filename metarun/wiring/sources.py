@@ -11,6 +11,7 @@ from metarun.tasks.mixture import chosen
 from metarun.types import TaskSource
 from metarun.wiring.features import FEATURES, checked_splits, fill_drawn
 from metarun.wiring.instantiate import TARGET, instantiate
+from metarun.wiring.streams import STREAM
 
 MIXTURE = "metarun.tasks.mixture.mixture"
 SIZES = ("ways", "shots", "queries", "train_ways", "train_shots", "train_queries", "train_labels", "min_ways", "min_shots")
@@ -74,6 +75,8 @@ def _with_values(name: str, node: Any, values: Mapping[str, Any]) -> Any:
             f"the source '{name}' of the mixture is task=features, which needs a network of its own; mix the images, and give a frozen "
             "network with backbone=…."
         )
+    if node[TARGET] == STREAM:
+        raise UserError(f"the source '{name}' of the mixture is task=stream, which is scored class by class; mix its images instead.")
     if is_mixture(node):
         return with_sources({**node, **{key: value for key, value in values.items() if node.get(key) is None}})
     return {**node, **{key: value for key, value in values.items() if key in node}} if "ways" in node else node

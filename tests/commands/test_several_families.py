@@ -94,5 +94,5 @@ def test_the_classes_of_all_families_are_learned_together(words: list[str], tmp_
 
 
 def test_labels_of_the_episode_are_refused_where_all_classes_are_learned(tmp_path: Path):
-    with pytest.raises(UserError, match="set task.train_labels=global"):
+    with pytest.raises(UserError, match=r"set task.train_labels=global"):
         train(config("algo=finetune", train_labels="episode"), tmp_path / "run")

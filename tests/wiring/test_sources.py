@@ -69,6 +69,12 @@ def test_features_are_no_source():
         with_sources(task)
 
 
+def test_a_stream_is_no_source():
+    task = {"_target_": "metarun.tasks.mixture.mixture", "sources": {"s": {"_target_": "metarun.tasks.stream.Streams"}}}
+    with pytest.raises(UserError, match="the source 's' of the mixture is task=stream, which is scored class by class"):
+        with_sources(task)
+
+
 def test_an_unknown_source_is_answered_with_the_nearest_name():
     config = composed("task=mixture", "task.only=[lien]")
     with pytest.raises(UserError, match=r"has no source 'lien'; it has sinusoid, line, quadratic. Did you mean 'line'"):
