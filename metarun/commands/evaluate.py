@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.commands import pretraining, seeds
+from metarun.commands import pretraining, rating_lines, seeds
 from metarun.commands.changed import build_again, remedy
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
@@ -85,14 +85,14 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
     write_json(folder / "report.json", summary)
     told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
-    _say([*map(printable, told), *pretraining.lines(facts["pretraining"])], folder, reports, request.split)
+    _say([*map(printable, told), *rating_lines.table(figures.get("ratings"))], folder, reports, facts)
     return summary
 
 
-def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], split: str) -> None:
-    """Print the lines and the files of an evaluation; write the matrices of trajectories."""
-    pictures = [f"picture: {path}" for path in write_matrices(reports, folder, f"{split} trajectories")]
-    print("\n".join([*lines, *pictures, f"report: {folder / 'report.json'}"]))
+def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], facts: Mapping[str, Any]) -> None:
+    """Print the lines, the pretraining and the files of an evaluation; write the matrices of trajectories."""
+    pictures = [f"picture: {path}" for path in write_matrices(reports, folder, f"{facts['split']} trajectories")]
+    print("\n".join([*lines, *pretraining.lines(facts["pretraining"]), *pictures, f"report: {folder / 'report.json'}"]))
 
 
 def _told(report: Report, facts: Mapping[str, Any]) -> str:
@@ -218,7 +218,7 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}
         variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
         scoring: dict[str, Any] = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}
-        report = run_evaluation(algorithm, params, state, parts.source, **scoring, **same)
+        report = run_evaluation(algorithm, params, state, parts.source, rankings=True, **scoring, **same)
         return report, runner.kernels
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.commands.overlap import described
+from metarun.commands.rating_lines import phrase
 from metarun.engine.families import SHOWN_FAMILIES, ByFamily
 from metarun.engine.report import Report
 from metarun.engine.units import SHOWN_TARGETS, Errors
@@ -24,7 +25,8 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     """Return the result as one line for a person."""
     interval = f"95 % interval over {report.episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {report.diverged} diverged" if report.diverged else ""
-    beside = f"{families_told(report.metric, report.by_family)}{targets_told(report.by_target)}{_more(report)}"
+    told = targets_told(report.by_target) if report.ratings is None else phrase(report.ratings)
+    beside = f"{families_told(report.metric, report.by_family)}{told}{_more(report)}"
     return f"{_score(report)}{beside}  [{interval}, {protocol(report.metric, facts)}{diverged}]"
 
 
@@ -168,10 +170,12 @@ def readable_json(content: Any) -> str:
 
 
 def write_scores(path: Path, report: Report) -> None:
-    """Write the score of each episode as CSV; its negative log-likelihoods and its family where the report has them."""
+    """Write the score of each episode as CSV; its user, negative log-likelihoods and family where the report has them."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     columns: dict[str, Sequence[Any]] = {report.metric: report.scores, **(report.target_errors or {})}
+    if by_user := report.rating_scores:
+        columns = {"user": by_user["user"], **columns, **by_user}
     per_episode = (("nll", report.nlls), ("joint_nll", report.joint_nlls), ("family", report.families))
     columns |= {name: each for name, each in per_episode if each}
     writer.writerow(["episode", *columns])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from metarun.commands import rating_lines
 from metarun.commands.overrides import NO_CHANGE, leaves
 from metarun.commands.report_files import bound, families_told, origin, protocol, targets_told, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
@@ -67,6 +68,7 @@ def over_runs(reports: Sequence[Report]) -> dict[str, Any]:
         "bayes": reports[0].bayes,
         "by_target": targets_over_runs([report.by_target for report in reports]),
         "by_family": families_over_runs([report.by_family for report in reports]),
+        "ratings": rating_lines.over_runs([report.ratings for report in reports]),
     }
 
 
@@ -81,7 +83,8 @@ def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mappi
     middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
     episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
     diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
-    families = families_told(metric, figures.get("by_family"))
-    beside = f"{families}{targets_told(figures.get('by_target'))}{bound(reports[0])}"
+    families, ratings = families_told(metric, figures.get("by_family")), figures.get("ratings")
+    targets = targets_told(figures.get("by_target")) if ratings is None else rating_lines.phrase(ratings)
+    beside = f"{families}{targets}{bound(reports[0])}"
     total = f"{with_interval(metric, figures['mean'], figures['ci95'])}, interquartile mean {middle}{beside}"
     return [*text, f"{total}  [95 % interval over {len(reports)} training seeds, each on {episodes}, {protocol(metric, facts)}{diverged}]"]

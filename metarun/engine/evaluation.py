@@ -15,6 +15,7 @@ from metarun.compute.running import Runner
 from metarun.engine.families import families_of
 from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
 from metarun.engine.outputs import baseline_of, figures_of_steps, path_of, real_rows, scored_steps
+from metarun.engine.recommending.report import CatalogueScores, with_ratings
 from metarun.engine.report import Report, summarise
 from metarun.engine.streams import Model, evaluate_streams
 from metarun.engine.units import errors_by_target, units_of
@@ -28,6 +29,7 @@ from metarun.types import (
     State,
     TaskSource,
     WithPresentations,
+    WithRatings,
 )
 from metarun.types.streams import WithTrajectories
 
@@ -51,13 +53,14 @@ def evaluate(
     device: torch.device | str = "cpu",
     runs: int = 1,
     progress: Callable[[int], None] | None = None,
+    rankings: bool = False,
 ) -> Report:
     """Adapt to and score the first `episodes` episodes of a split, or follow that many trajectories (`metarun.engine.streams`).
 
     runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `metarun.engine.outputs.BY_STEP`.
     inner_step: another inner step to score; UserError where the algorithm takes fewer steps. variance: of a regression's observations, from
     `observation_variance`. Without it, a regression has a likelihood only if the algorithm returns a distribution. runs: about how many
-    evaluations the caller makes with this runner. progress: `evaluate` calls it with the number of episodes done.
+    evaluations the caller makes with this runner. progress: is called with the number of episodes done. rankings: of all items, of ratings.
     """
     if isinstance(source, WithTrajectories):
         model = Model(algorithm, params, state)
@@ -66,9 +69,14 @@ def evaluate(
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
     units = units_of(source)
-    score = TaskScores(algorithm, by_step, inner_step, units is not None)
-    scored = episodes_of.map(score, (params, state, observations), runner or Runner(Plan()), runs, progress)
-    return summarise(algorithm.objective, scored, variance, units, families_of(source, split, episodes))
+    score, runner = TaskScores(algorithm, by_step, inner_step, units is not None, isinstance(source, WithRatings)), runner or Runner(Plan())
+    scored = episodes_of.map(score, (params, state, observations), runner, runs, progress)
+    report = summarise(algorithm.objective, scored, variance, units, families_of(source, split, episodes))
+    if isinstance(source, WithRatings):
+        shared = (params, state, source.item_inputs().to(device))
+        catalogue = episodes_of.map(CatalogueScores(algorithm), shared, runner, runs)["catalogue"] if rankings else None
+        return with_ratings(report, source, split, scored["outputs"], catalogue)
+    return report
 
 
 def observation_variance(
@@ -127,9 +135,11 @@ class SquaredErrors:
 class TaskScores:
     """`score_episode` over a chunk of episodes. Objects with the same algorithm and steps are equal, so a runner records one."""
 
-    def __init__(self, algorithm: Learner, by_step: str, inner_step: int | None = None, by_target: bool = False) -> None:
+    def __init__(
+        self, algorithm: Learner, by_step: str, inner_step: int | None = None, by_target: bool = False, outputs: bool = False
+    ) -> None:
         self.algorithm = algorithm
-        self.asked: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "by_target": by_target}
+        self.asked: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "by_target": by_target, "keep": outputs}
 
     def __call__(self, shared: tuple[Params, State, Tensor | None], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the scores of a chunk. shared: params, state and the variance of the observations. chunk: episodes and keys."""
@@ -194,11 +204,12 @@ def score_episode(
     inner_step: int | None = None,
     variance: Tensor | None = None,
     by_target: bool = False,
+    keep: bool = False,
 ) -> dict[str, Tensor]:
     """Return, by name, the tensors of one episode that `summarise` combines.
 
     "by_step": the scores after the scored inner steps (S,). "steps": the numbers of these steps (S,). The other names depend on the kind
-    of task and of algorithm.
+    of task and of algorithm. keep: whether they have the outputs for the queries (Q,) after the last inner step, of a single target.
     """
     support, query = episode
     path = path_of(algorithm, params, state, support, key)
@@ -212,4 +223,5 @@ def score_episode(
         return scored
     scored["baseline"] = baseline_of(algorithm.objective, support, query)
     scored |= errors_by_target(outputs[-1], query) if by_target else {}
+    scored |= {"outputs": outputs[-1][:, 0]} if keep else {}
     return scored | regression_figures(algorithm, path[-1], query, outputs[-1], variance)

@@ -21,7 +21,7 @@ The error of predicting the mean is taken for this episode or on average over al
 amplitude, the error for the episode alone is so small that a model without any divergence exceeds ten times its value.
 """
 ECE_BINS = 15
-BY_EPISODE = ("scores", "nlls", "joint_nlls", "target_errors", "families", "stream_matrix")
+BY_EPISODE = ("scores", "nlls", "joint_nlls", "target_errors", "families", "rating_scores", "stream_matrix")
 """The fields that a summary leaves out, since they are long."""
 
 
@@ -57,6 +57,8 @@ class Report:
     part j after a number of parts; NaN where part j has not come.
     by_family: the figures of each family of tasks (`metarun.engine.families`); None for a source of one family. families: the name of the
     family of each episode, in order.
+    ratings: for a source of ratings, the scores of the model and of the baselines (`metarun.engine.recommending.report`). rating_scores:
+    the scores of the model and of one baseline by episode, with the user.
     """
 
     metric: str
@@ -92,6 +94,8 @@ class Report:
     target_errors: dict[str, list[float]] = field(repr=False, default_factory=dict)
     by_family: ByFamily | None = None
     families: list[str] = field(repr=False, default_factory=list)
+    ratings: dict[str, Any] | None = field(repr=False, default=None)
+    rating_scores: dict[str, list[Any]] = field(repr=False, default_factory=dict)
     nlls: list[float] = field(repr=False, default_factory=list)
     joint_nlls: list[float] = field(repr=False, default_factory=list)
     stream: dict[str, Any] | None = None

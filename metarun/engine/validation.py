@@ -11,6 +11,7 @@ from metarun.compute.running import Runner
 from metarun.engine import families
 from metarun.engine.evaluation import evaluate, observation_variance
 from metarun.engine.keeping import after_validation
+from metarun.engine.recommending.report import logged
 from metarun.engine.report import Report
 from metarun.engine.selection import Selection
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
@@ -76,6 +77,8 @@ def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
     for target, errors in (report.by_target or {}).items():
         values |= {f"val/{name}/{target}": errors[name] for name in ("rmse", "mae")}
     values |= families.values_to_log(report.metric, report.by_family)
+    if report.ratings is not None:
+        values |= {f"val/{name}": value for name, value in logged(report.ratings).items()}
     if len(report.by_step) > 1:
         values |= {f"val_by_step/{number}": value for number, value in zip(report.steps, report.by_step, strict=True)}
     if report.stream is not None:

@@ -35,6 +35,8 @@ from metarun.values import Listed
 
 UNIT = "rating"
 """The name of the target."""
+RELEVANT = 0.75
+"""The place of the lowest rating of a relevant item in the scale, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class RatingTasks:
     item_ids: bool = True
     item_bias: bool = False
     residual: bool = False
-    least_relevant: float | None = None
+    relevant: float | None = None
     seed: int = 0
     eval_seed: int = 0
     objective: str = "regression"
@@ -119,6 +121,15 @@ class RatingTasks:
         """Return the offset of each item, (I,)."""
         bias = self.statistics.bias if self.residual else np.zeros(len(self.data.items.names))
         return torch.from_numpy(self._target[0] + bias)
+
+    def least_relevant(self) -> float:
+        """Return the lowest rating of a relevant item."""
+        low, high = self.data.scale
+        return low + RELEVANT * (high - low) if self.relevant is None else self.relevant
+
+    def user_names(self) -> tuple[str, ...]:
+        """Return the names of the users, by their numbers."""
+        return self.data.users.names
 
     def item_inputs(self) -> Tensor:
         """Return the columns of x that describe each item, (I, columns of the item)."""

@@ -87,6 +87,12 @@ class WithRatings(Protocol):
     def unit(self) -> float:
         """Return the size of one unit of y in the unit of the ratings."""
 
+    def least_relevant(self) -> float:
+        """Return the lowest rating of an item that a ranking should find."""
+
+    def user_names(self) -> Sequence[str]:
+        """Return the names of the users, by their numbers."""
+
     def item_inputs(self) -> Tensor:
         """Return the columns of x that describe each item, (I, columns of the item)."""
 
