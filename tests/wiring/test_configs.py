@@ -208,6 +208,8 @@ def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
         request.getfixturevalue("omniglot_root")
     if config["task"].get("path") is not None and not Path(config["task"]["path"]).exists():
         pytest.skip(f"{config['task']['path']} is missing; METARUN_DATA names the folder of the data")
+    if "glyphs" in (config["task"].get("sources") or {}):
+        small_mixture(config["task"], request)
     if "train_queries" in config["task"]:
         config["task"] |= {"queries": 1, "train_queries": 1}
     if "samples" in config["task"]:
@@ -217,3 +219,12 @@ def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if "test_inner_steps" in config["algo"]:
         config["algo"]["test_inner_steps"] = 2
     return config
+
+
+def small_mixture(task: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    """Give a mixture of image sets fewer pictures of each letter, Omniglot itself, and a folder of tiny photographs."""
+    request.getfixturevalue("omniglot_root")
+    pictures = small_folder(request.getfixturevalue("tmp_path"))[0].removeprefix("task.root=")
+    task["sources"]["glyphs"]["samples"] = 2
+    task["sources"]["caltech101"] |= {"root": pictures, "shots": 1}
+    task["train_ways"] = 5
