@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from metarun import testing
 from metarun.algorithms.maml import Maml
+from metarun.commands.train import train
 from metarun.objectives import REGRESSION
+from metarun.records import checkpoint
 from metarun.types import Params
 from metarun.wiring.instantiate import instantiate
 
@@ -75,3 +78,28 @@ def test_the_defaults_are_those_of_the_released_code():
     assert (config["algo"]["inner_lr"], config["algo"]["inner_steps"], config["algo"]["first_order"]) == (5e-6, 1, False)
     assert (config["optimizer"]["lr"], config["tasks_per_step"]) == (5e-5, 32)
     assert (config["backbone"]["dimension"], config["backbone"]["widths"]) == (32, [64, 64])
+
+
+def test_a_resumed_run_and_a_second_run_have_the_bits_of_the_first(tmp_path: Path):
+    sizes = (
+        "task.made_users=30",
+        "task.made_items=40",
+        "task.queries=3",
+        "backbone.dimension=4",
+        "backbone.widths=[8]",
+        "algo.inner_lr=0.1",
+    )
+    short = ("algo.inner_lr=0.1", "tasks_per_step=2", "eval_every=2", "eval_episodes=2", "logger=jsonl", "device=cpu", "device.threads=1")
+
+    def config(steps: int) -> dict[str, Any]:
+        return composed("algo=melu", "task=ratings", "backbone=embeddings", *sizes, *short, f"steps={steps}")
+
+    train(config(4), tmp_path / "whole")
+    train(config(2), tmp_path / "parts")
+    train({"resume": str(tmp_path / "parts"), "overrides": {"steps": 4}, "groups": {}}, tmp_path / "parts")
+    whole, parts = (checkpoint.load(tmp_path / name / "checkpoints/last.pt") for name in ("whole", "parts"))
+    for part in ("step", "params", "state", "optimizer", "best"):
+        testing.assert_same(getattr(parts, part), getattr(whole, part), f"{part} of the resumed run", tolerance=0.0)
+    train(config(4), tmp_path / "again")
+    again = checkpoint.load(tmp_path / "again/checkpoints/last.pt")
+    testing.assert_same(again.params, whole.params, "the parameters of a second run", tolerance=0.0)
