@@ -25,7 +25,7 @@ from metarun.tasks.rated.division import Division, Scenario, divide
 from metarun.tasks.rated.encoding import Table, encode, identifiers, number_column
 from metarun.tasks.rated.episodes import Sizes, choose
 from metarun.tasks.rated.files import read_ratings
-from metarun.tasks.rated.keys import Ratings, keys_of
+from metarun.tasks.rated.keys import Ratings, check_relevant, keys_of
 from metarun.tasks.rated.preparing import prepared_ratings
 from metarun.tasks.rated.statistics import ItemStatistics, item_statistics
 from metarun.tasks.rated.synthetic import synthetic
@@ -263,6 +263,7 @@ def ratings(
     asked = keys_of(keys)
     data = synthetic(asked.made_users, asked.made_items, asked.split_seed) if asked.path is None else read_ratings(asked)
     folds = None if asked.folds is None else (asked.fold, asked.folds)
+    check_relevant(asked.relevant, data.scale)
     division = divide(data, asked.scenario, asked.split, folds, asked.split_seed, tasks, new_items)
     who = taking_part(data, division, asked.scenario, asked.limits, asked.sizes, used)
     inputs = (asked.item_ids, asked.item_bias, asked.residual)

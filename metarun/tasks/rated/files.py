@@ -32,6 +32,9 @@ USUAL = {
 }
 """Usual names of the three columns, in lower case and without signs between the words."""
 
+OF_FILES = ("user", "item", "rating", "users_path", "items_path", "categorical", "several", "delimiter", "decimal")
+"""The keys of CSV files, which have no meaning for a MovieLens folder or for made users."""
+
 ScaleKey = Annotated[Sequence[Finite], Length(2, 2)]
 
 
@@ -90,8 +93,7 @@ def _layout(name: str) -> Layout:
 
 def _movielens(folder: Path, layout: Layout, files: RatingFiles) -> RatingData:
     """Return the data of a MovieLens folder, whose tables of users and items are optional."""
-    only_csv = ("user", "item", "rating", "users_path", "items_path", "categorical", "several", "delimiter", "decimal")
-    strange = [key for key in only_csv if getattr(files, key)]
+    strange = [key for key in OF_FILES if getattr(files, key)]
     if strange:
         raise UserError(f"task.{strange[0]} is a key of CSV files, and {printable(folder)} is a MovieLens folder; leave the key out.")
     raw = layout.read(folder / layout.ratings)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from metarun.errors import UserError, nearest
 from metarun.tasks.rated.division import Items, Scenario, Users
 from metarun.tasks.rated.episodes import REST, Rest, Sizes
-from metarun.tasks.rated.files import RatingFiles
+from metarun.tasks.rated.files import OF_FILES, RatingFiles
 from metarun.tasks.rated.taking_part import Limits, Longer
 from metarun.values import BelowOne, Count, CountOrZero, Few, Finite, Keys, Range, Seed, Shares
 
@@ -67,9 +67,19 @@ class RatingKeys(RatingFiles):
         return shots, self.queries if self.train_queries is None else self.train_queries
 
     def __post_init__(self) -> None:
+        stray = [key for key in OF_FILES if getattr(self, key)] if self.path is None else []
+        if stray:
+            raise UserError(f"task.{stray[0]} says how to read a file of ratings, and task.path names none; give task.path=FILE.")
         for part, sizes in (("", (self.shots, self.queries)), ("train_", self._trained)):
             if sizes == (REST, REST):
                 raise UserError(f"task.{part}shots=rest and task.{part}queries=rest leave open how to divide; make one of them a number.")
+
+
+def check_relevant(relevant: float | None, scale: tuple[float, float]) -> None:
+    """Raise UserError where no rating is relevant, or all are."""
+    low, high = scale
+    if relevant is not None and not low < relevant <= high:
+        raise UserError(f"task.relevant={relevant:g} must lie above the lowest rating {low:g}, and not above the highest one {high:g}.")
 
 
 Ratings = Annotated[Any, Keys(RatingKeys)]

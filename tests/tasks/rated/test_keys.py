@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from metarun.errors import UserError
-from metarun.tasks.rated.keys import RatingKeys, keys_of
+from metarun.tasks.rated.keys import RatingKeys, check_relevant, keys_of
 
 CONFIG = Path(__file__).parents[3] / "configs" / "task" / "ratings.yaml"
 
@@ -39,3 +39,17 @@ def test_rest_and_rest_cannot_be_divided():
 def test_an_unknown_key_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"task.shot is not a key of this task. Did you mean 'shots'"):
         keys_of({"shot": 3})
+
+
+def test_keys_of_files_need_a_file():
+    with pytest.raises(UserError, match=r"task.item says how to read a file of ratings, and task.path names none"):
+        RatingKeys(item="movie")
+    assert RatingKeys(item="movie", path="x.csv").item == "movie"
+
+
+@pytest.mark.parametrize("value", [9, 1])
+def test_a_relevant_rating_lies_inside_of_the_scale(value: float):
+    with pytest.raises(UserError, match=rf"task.relevant={value} must lie above the lowest rating 1, and not above the highest one 5"):
+        check_relevant(value, (1, 5))
+    check_relevant(5, (1, 5))
+    check_relevant(None, (1, 5))
