@@ -162,6 +162,8 @@ Text = Annotated[str, Length(1)]
 Names = Annotated[Sequence[Text], Length(1)]
 Sizes = Annotated[tuple[Size, ...], Length(1, 1000)]
 """The sizes of the layers of a network."""
+SizesOrNone = Annotated[tuple[Size, ...], Length(0, 1000)]
+"""The same, or an empty list."""
 Rates = Annotated[Sequence[Positive], Length(1)]
 """Learning rates to choose from."""
 Listed = Annotated[Sequence[str], Length(1)]

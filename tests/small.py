@@ -217,7 +217,7 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
         head = traits_of(locate(node["_target_"])).head
         extra["network"] = conv_network(norm, outputs if head else None) if kind == "classification" else dense_network(2 if head else None)
     if traits_of(locate(node["_target_"])).learns_all_classes:
-        extra["train_classes"] = outputs
+        extra["train_classes"] = outputs if kind == "classification" else 2
     if traits_of(locate(node["_target_"])).takes_sizes:
         extra |= {"inputs": 4, "outputs": 2}  # those of `Lines`
     algorithm: Algorithm = instantiate(node, name="algo", **extra)

@@ -57,10 +57,15 @@ class Conv2d(nn.Conv2d):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return x (B, C, H, W) with its channels last in memory, and with the strides that say so also for one channel."""
-    if x.shape[1] == 1:
-        rows, _, height, width = x.shape
+    """Return x (B, C, H, W) with its channels last in memory, and with the strides that say so also for one channel and for one row.
+
+    The stride of an axis of length 1 may be any number. torch 2.13 reads the stride of one row, and computes a wrong weight gradient.
+    """
+    rows, channels, height, width = x.shape
+    if channels == 1:
         return x.reshape(rows, height, width, 1).permute(0, 3, 1, 2)
+    if rows == 1:
+        return x.permute(0, 2, 3, 1).reshape(-1).reshape(rows, height, width, channels).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=CL)
 
 

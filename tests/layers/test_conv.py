@@ -129,6 +129,19 @@ def test_changing_the_layout_changes_no_value_and_copies_nothing_where_there_is_
     assert channels_last(grey).stride() == (20, 1, 5, 1)
 
 
+def test_one_row_with_any_stride_gives_the_weight_gradient_of_a_plain_row():
+    """torch 2.13 reads the stride of an axis of length 1, which may be any number, and computes a wrong gradient in double precision."""
+    torch.manual_seed(0)
+    image = torch.randn(9, 4, 4, dtype=torch.float64).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    odd = image.as_strided((1, 9, 4, 4), (9, *image.stride()))
+    weight = torch.randn(9, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    geometry = Geometry((2, 2), (1, 1), (1, 1), 3)
+    found = torch.autograd.grad(conv2d(odd, weight, None, geometry).square().sum(), weight)[0]
+    expected = torch.autograd.grad(F.conv2d(odd.contiguous(), weight, None, 2, 1, 1, 3).square().sum(), weight)[0]
+    torch.testing.assert_close(found, expected)
+    assert channels_last(odd).stride() == (144, 1, 36, 9)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"padding": "same", "stride": 1}, {"padding": (0, 1)}, {"padding": 2, "padding_mode": "reflect"}, {"groups": 2, "bias": False}],

@@ -1,0 +1,159 @@
+"""ANML: learn where a network may learn. A neuromodulatory network gates the features, and so the weights that an example changes.
+
+Shawn Beaulieu, Lapo Frati, Thomas Miconi, Joel Lehman, Kenneth O. Stanley, Jeff Clune, Nick Cheney. "Learning to Continually Learn",
+ECAI 2020. https://arxiv.org/abs/2002.09571
+
+    z = f_θ(x) * gate_φ(x),    outputs = W z + b
+    inner:  (θ, W) ← (θ, W) - α ∇ L(W z(x_i) + b, y_i)             for each example of one class, in order, once
+    outer:  minimise over θ, φ and W the mean loss of the last (θ, W) on these examples and on a random batch of all classes
+    test:   θ and φ fixed, a new W learns from one pass
+
+The outer gradient runs through the inner steps. The gate does not learn in the inner loop, but the outer loop trains it for what happens
+there. `backbone=gated_conv` has both networks. Before the inner loop the row of W for the coming class is drawn anew, as in OML.
+
+Differences from the released code (https://github.com/uvm-neurobotics-lab/ANML):
+- Its inner gradients are constants for the outer gradient (`torch.autograd.grad` without `create_graph`); `first_order: true` computes
+  this. The paper differentiates through the inner loop, and so does this file.
+- It overwrites the row of the coming class in W for good. Here the new row belongs to one episode, and so does a new bias of 0.
+- It normalises each image by itself (a batch of one), here `norm=instance`, and chooses the rate of meta-test on test classes. Here the
+  last validation of a run chooses it on validation trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.algorithms.parts.members import track_running
+from metarun.algorithms.parts.online import (
+    HEAD,
+    LR,
+    Descent,
+    Layer,
+    Learner,
+    Online,
+    Optimizer,
+    Ready,
+    best_rate,
+    check_rates,
+    features_of,
+    head_outputs,
+    new_head,
+    one_pass,
+    renewed,
+)
+from metarun.network import Network, hide_absent, present_classes, query_loss
+from metarun.objectives import Objective
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, Names, NotNegative, Rates
+
+
+@dataclass(frozen=True)
+class Anml:
+    """ANML.
+
+    train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
+    adapts: name patterns of the network's parameters that the inner loop of meta-training changes, besides W. gates: name patterns of φ,
+    which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_inner_lrs: its rates; each
+    validation chooses one of them, and the first one holds until then.
+    """
+
+    network: Network
+    objective: Objective
+    train_classes: int
+    inner_lr: NotNegative = 0.1
+    inner_batch: Few = 1
+    adapts: Names = ("*",)
+    gates: Names = ("modulator.*", "gate.*")
+    first_order: bool = False
+    test_optimizer: Optimizer = "adam"
+    test_inner_lrs: Rates = (0.001,)
+    traits: ClassVar[Traits] = Traits(head=False, learns_all_classes=True, training_only=(HEAD,))
+
+    def __post_init__(self) -> None:
+        check_rates(self.test_inner_lrs)
+
+    def init(self, key: Tensor) -> tuple[Params, State]:
+        """Return θ, φ and W; running statistics and the first rate."""
+        params, state = self.network.init()
+        width = int(self.network.module.out_features)  # type: ignore[arg-type]
+        head = new_head(draws.fold(key, HEAD), self.train_classes, width)
+        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+
+    def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
+        """Return the loss on the queries after the inner loop on the support set."""
+        support, query = episode
+        head = part_of(params, HEAD)
+        if self.objective.kind == "classification":
+            head = renewed(head, support, draws.fold(key, "rows"))
+        body = {name: params[name] for name in self.network.names}
+        fast = {name: value for name, value in body.items() if _fits(name, self.adapts) and not _fits(name, self.gates)}
+        fixed = None if fast else self.network.on_support(body, state, support, training=True)
+
+        def embed(chosen: Params, rows: slice) -> Tensor:
+            if fixed is not None:
+                return fixed[rows]
+            return self.network.on_support({**body, **chosen}, state, Examples(support.x[rows], support.y[rows]), training=True)
+
+        fast, layer = Descent(self.objective, self.inner_lr, self.inner_batch, self.first_order).run(
+            embed, fast, Layer.of(head), support.y, support.mask
+        )
+        fitted = self.network.fit({**body, **fast}, state, support, training=True)
+        asked, statistics = self.network.on_query(fitted, query.x, query.mask, collect=True)
+        return query_loss(self.objective, layer.outputs(asked), statistics, query)
+
+    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
+        """Return W before the first example. In classification W is new."""
+        head = part_of(params, HEAD)
+        if self.objective.kind == "classification":
+            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+        return self._online.start(head, state[LR])
+
+    def features(self, params: Params, state: State, x: Tensor) -> Tensor:
+        """Return the gated features z, (B, F)."""
+        return features_of(self.network, params, state, x)
+
+    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor) -> Learner:
+        """Return W after a step on the next example or examples."""
+        return self._online.step(adapted, head_outputs, features, y)
+
+    def answer(self, adapted: Learner, features: Tensor) -> Tensor:
+        """Return the outputs W z + b, (B, N) or (B, D)."""
+        return head_outputs(adapted.params, features)
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
+        """Return the network with a W from one pass over the support set, one example a step."""
+        classes = present_classes(support, self.objective)
+
+        def learn(learner: Learner, z: Tensor, y: Tensor, key: Tensor) -> Learner:
+            return self._online.step(learner, lambda head, z: head_outputs(head, z, classes), z, y)
+
+        z = self.network.on_support(params, state, support, training=training)
+        learner = one_pass(self.start(params, state, support.y.shape[1], key), learn, z, support, key)
+        return Ready(self.network.fit(params, state, support, training=training), learner, classes)
+
+    def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the outputs (B, N) or (B, D), with absent classes at -1e9."""
+        z, _ = self.network.on_query(adapted.network, x, mask)
+        return hide_absent(head_outputs(adapted.learner.params, z), adapted.classes)
+
+    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+        """Return the state with the rate of the best validation score."""
+        return best_rate(self.test_inner_lrs, state, score)
+
+    @cached_property
+    def _online(self) -> Online:
+        return Online(self.objective, self.test_optimizer)
+
+    update_state = track_running
+
+
+def _fits(name: str, patterns: Names) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

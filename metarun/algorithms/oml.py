@@ -1,0 +1,158 @@
+"""OML: learn a representation in which a prediction network can learn from a stream without forgetting.
+
+Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019. https://arxiv.org/abs/1905.12588
+
+    representation  z = f_θ(x),    prediction  g_W(z)
+    inner:  W_{i+1} = W_i - α ∇_W L(g_{W_i}(f_θ(x_i)), y_i)        for each example of a trajectory, in order, once    (algorithm 2)
+    outer:  minimise over θ and W_0 the mean loss of g_{W_k}(f_θ(x)) on the trajectory and on a random batch of all classes
+
+The outer gradient runs through the inner steps. The random batch is the sample of what the learner must remember. Before the inner loop,
+the rows of the output layer for the trajectory's classes are drawn anew; otherwise the outer loop would store these classes in W_0, and
+nothing would be left to learn in the inner loop. The rest of the outer loop trains all rows on the random batch.
+
+At test the representation is fixed and the prediction network learns from one pass, with a new output layer: all classes are new.
+
+Differences from the released code (https://github.com/khurramjaved96/mrcl):
+- Its inner gradients were constants for the outer gradient until July 2020 (its README, "a bug that resulted in incorrect meta-gradients");
+  `first_order: true` computes this. Its network has two prediction layers until then and one since (`prediction_widths`).
+- It overwrites the trajectory's rows in W_0 for good. Here the new rows belong to one episode, and so do new biases of 0.
+- It chooses the rate of meta-test on test trajectories. Here the last validation of a run chooses it on validation trajectories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.algorithms.parts.members import track_running
+from metarun.algorithms.parts.online import (
+    HEAD,
+    LR,
+    PREDICTION,
+    Descent,
+    Layer,
+    Learner,
+    Online,
+    Optimizer,
+    Ready,
+    best_rate,
+    check_rates,
+    features_of,
+    head_outputs,
+    new_head,
+    one_pass,
+    renewed,
+)
+from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
+from metarun.network import Network, hide_absent, present_classes, query_loss
+from metarun.objectives import Objective
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, NotNegative, Rates, SizesOrNone
+
+
+@dataclass(frozen=True)
+class Oml:
+    """OML.
+
+    train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
+    prediction_widths: of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
+    test_optimizer: of the prediction network at test. test_inner_lrs: its rates; each validation chooses one of them, and the first one
+    holds until then.
+    """
+
+    network: Network
+    objective: Objective
+    train_classes: int
+    inner_lr: NotNegative = 0.03
+    inner_batch: Few = 1
+    prediction_widths: SizesOrNone = ()
+    first_order: bool = False
+    test_optimizer: Optimizer = "adam"
+    test_inner_lrs: Rates = (0.001,)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, learns_all_classes=True, training_only=(HEAD,))
+
+    def __post_init__(self) -> None:
+        check_rates(self.test_inner_lrs)
+
+    def init(self, key: Tensor) -> tuple[Params, State]:
+        """Return θ and W_0; running statistics and the first rate."""
+        params, state = self.network.init()
+        sizes = (int(self.network.module.out_features), *self.prediction_widths)  # type: ignore[arg-type]
+        params |= prefixed(PREDICTION, perceptron_init(draws.fold(key, PREDICTION), sizes))
+        params |= prefixed(HEAD, new_head(draws.fold(key, HEAD), self.train_classes, sizes[-1]))
+        return params, state | {LR: torch.tensor(self.test_inner_lrs[0])}
+
+    def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
+        """Return the loss on the queries after the inner loop on the support set."""
+        support, query = episode
+        seen, asked, statistics = self.network.on_episode(params, state, episode)
+        head = part_of(params, HEAD)
+        if self.objective.kind == "classification":
+            head = renewed(head, support, draws.fold(key, "rows"))
+        descent = Descent(self.objective, self.inner_lr, self.inner_batch, self.first_order)
+        below, layer = descent.run(
+            lambda hidden, rows: _hidden(hidden, seen[rows]), part_of(params, PREDICTION), Layer.of(head), support.y, support.mask
+        )
+        return query_loss(self.objective, layer.outputs(_hidden(below, asked)), statistics, query)
+
+    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
+        """Return the prediction network before the first example. In classification its output layer is new."""
+        hidden = {name: value for name, value in params.items() if name.startswith(PREDICTION)}
+        head = part_of(params, HEAD)
+        if self.objective.kind == "classification":
+            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+        return self._online.start(hidden | prefixed(HEAD, head), state[LR])
+
+    def features(self, params: Params, state: State, x: Tensor) -> Tensor:
+        """Return the representation f_θ(x), (B, F)."""
+        return features_of(self.network, params, state, x)
+
+    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor) -> Learner:
+        """Return the prediction network after a step on the next example or examples."""
+        return self._online.step(adapted, _prediction, features, y)
+
+    def answer(self, adapted: Learner, features: Tensor) -> Tensor:
+        """Return the outputs of the prediction network, (B, N) or (B, D)."""
+        return _prediction(adapted.params, features)
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
+        """Return the network after one pass over the support set, one example a step."""
+        classes = present_classes(support, self.objective)
+
+        def learn(learner: Learner, z: Tensor, y: Tensor, key: Tensor) -> Learner:
+            return self._online.step(learner, lambda chosen, z: hide_absent(_prediction(chosen, z), classes), z, y)
+
+        z = self.network.on_support(params, state, support, training=training)
+        learner = one_pass(self.start(params, state, support.y.shape[1], key), learn, z, support, key)
+        return Ready(self.network.fit(params, state, support, training=training), learner, classes)
+
+    def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the outputs (B, N) or (B, D), with absent classes at -1e9."""
+        z, _ = self.network.on_query(adapted.network, x, mask)
+        return hide_absent(_prediction(adapted.learner.params, z), adapted.classes)
+
+    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+        """Return the state with the rate of the best validation score."""
+        return best_rate(self.test_inner_lrs, state, score)
+
+    @cached_property
+    def _online(self) -> Online:
+        return Online(self.objective, self.test_optimizer)
+
+    update_state = track_running
+
+
+def _hidden(hidden: Params, z: Tensor) -> Tensor:
+    """Return the inputs of the output layer: z (B, F) after the hidden layers of the prediction network."""
+    return torch.relu(perceptron(hidden, z)) if hidden else z
+
+
+def _prediction(params: Params, z: Tensor) -> Tensor:
+    """Return g_W(z), (B, N) or (B, D)."""
+    return head_outputs(part_of(params, HEAD), _hidden(part_of(params, PREDICTION), z))
