@@ -165,7 +165,7 @@ class Network:
             outputs, statistics = self.forward(fitted.params, x, now), now.collected
         return hide_absent(outputs, fitted.classes), {name: value.detach() for name, value in statistics.items()}
 
-    def on_episode(self, params: Params, state: State, episode: Episode) -> tuple[Tensor, Tensor, Statistics]:
+    def on_episode(self, params: Params, state: State, episode: Episode, *, collect: bool = True) -> tuple[Tensor, Tensor, Statistics]:
         """Return a training episode's outputs on support and on query, and the statistics, for methods that embed both sets alike.
 
         With norm=batch and norm=running both sets go through the network in one pass, and their joint statistics normalise the pass. The
@@ -175,8 +175,8 @@ class Network:
         if self.norm not in ("batch", "running"):
             outputs = self.on_support(params, state, support, training=True)
             fitted = self.fit(params, state, support, training=True)
-            return outputs, *self.on_query(fitted, query.x, query.mask, collect=True)
-        now = NormPass("own", joint_mask(support, query), collect=True)
+            return outputs, *self.on_query(fitted, query.x, query.mask, collect=collect)
+        now = NormPass("own", joint_mask(support, query), collect=collect)
         outputs = self.forward(self.complete(params, state), torch.cat([support.x, query.x]), now)
         split = support.x.shape[0]
         return outputs[:split], outputs[split:], {name: value.detach() for name, value in now.collected.items()}

@@ -106,7 +106,7 @@ class Anml:
             embed, fast, Layer.of(head), support.y, support.mask
         )
         fitted = self.network.fit({**body, **fast}, state, support, training=True)
-        asked, statistics = self.network.on_query(fitted, query.x, query.mask, collect=True)
+        asked, statistics = self.network.on_query(fitted, query.x, query.mask, collect=self.network.norm == "running")
         return query_loss(self.objective, layer.outputs(asked), statistics, query)
 
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:

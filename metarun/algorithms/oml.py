@@ -91,7 +91,7 @@ class Oml:
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss on the queries after the inner loop on the support set."""
         support, query = episode
-        seen, asked, statistics = self.network.on_episode(params, state, episode)
+        seen, asked, statistics = self.network.on_episode(params, state, episode, collect=self.network.norm == "running")
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
             head = renewed(head, support, draws.fold(key, "rows"))

@@ -27,17 +27,27 @@ class ConvStack(nn.Module):
     """Embed images (B, C, H, W) as vectors (B, out_features): the flattened grid of the last block.
 
     input_shape: (C, H, W). filters: channels of every block. strides: of the convolution of each block. pools: the side of the max-pooling
-    of each block; 1 for none. norm_eps: the number that the normalisation adds to a variance.
+    of each block; 1 for none. normalised: whether each block normalises after its convolution. norm_eps: the number that the
+    normalisation adds to a variance.
     """
 
     def __init__(
-        self, input_shape: InputShape, filters: Size = 256, strides: Sizes = (1, 1, 1), pools: Sizes = (2, 2, 1), norm_eps: Positive = 1e-5
+        self,
+        input_shape: InputShape,
+        filters: Size = 256,
+        strides: Sizes = (1, 1, 1),
+        pools: Sizes = (2, 2, 1),
+        normalised: bool = True,
+        norm_eps: Positive = 1e-5,
     ) -> None:
         super().__init__()
         side = final_sides(input_shape, strides, pools)
         channels = [input_shape[0], *[filters] * len(strides)]
         self.blocks = nn.Sequential(
-            *(_block(channels[i], filters, stride, pool, norm_eps) for i, (stride, pool) in enumerate(zip(strides, pools, strict=True)))
+            *(
+                _block(channels[i], filters, stride, pool, norm_eps if normalised else None)
+                for i, (stride, pool) in enumerate(zip(strides, pools, strict=True))
+            )
         )
         self.out_features = filters * side[0] * side[1]
         self.apply(self.init_weights)
@@ -55,9 +65,9 @@ class ConvStack(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
-def _block(channels: int, filters: int, stride: int, pool: int, norm_eps: float) -> nn.Sequential:
-    layers = [nn.Conv2d(channels, filters, SIDE, stride=stride), nn.BatchNorm2d(filters, eps=norm_eps)]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(pool)] if pool > 1 else []), nn.ReLU())
+def _block(channels: int, filters: int, stride: int, pool: int, norm_eps: float | None) -> nn.Sequential:
+    norm = [] if norm_eps is None else [nn.BatchNorm2d(filters, eps=norm_eps)]
+    return nn.Sequential(nn.Conv2d(channels, filters, SIDE, stride=stride), *norm, *([nn.MaxPool2d(pool)] if pool > 1 else []), nn.ReLU())
 
 
 def final_sides(input_shape: Sequence[int], strides: Sequence[int], pools: Sequence[int]) -> tuple[int, int]:

@@ -25,7 +25,7 @@ LARGEST_GATE = 50_000_000
 class Gated(nn.Module):
     """Embed images (B, C, H, W) as gated vectors (B, out_features).
 
-    filters: of f. gate_filters: of h. strides, pools, norm_eps: of both, as in `ConvStack`.
+    filters: of f. gate_filters: of h. strides, pools, normalised, norm_eps: of both, as in `ConvStack`.
     """
 
     def __init__(
@@ -35,11 +35,12 @@ class Gated(nn.Module):
         gate_filters: Size = 112,
         strides: Sizes = (1, 1, 1),
         pools: Sizes = (2, 2, 1),
+        normalised: bool = True,
         norm_eps: Positive = 1e-5,
     ) -> None:
         super().__init__()
-        self.body = ConvStack(input_shape, filters, strides, pools, norm_eps)
-        self.modulator = ConvStack(input_shape, gate_filters, strides, pools, norm_eps)
+        self.body = ConvStack(input_shape, filters, strides, pools, normalised, norm_eps)
+        self.modulator = ConvStack(input_shape, gate_filters, strides, pools, normalised, norm_eps)
         _check_gate(input_shape, self.modulator.out_features, self.body.out_features)
         self.gate = nn.Linear(self.modulator.out_features, self.body.out_features)
         self.out_features = self.body.out_features

@@ -1,0 +1,165 @@
+"""Online learning without meta-learning: the baselines of the papers on streams, as options of one file.
+
+Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019, section 4.
+https://arxiv.org/abs/1905.12588
+
+    pre-training:  minimise over θ and V the cross entropy of V f_θ(x) over mini-batches of all training classes
+    stream:        W ← W - α ∇_W L(W f_θ(x_i), y_i) for each example in order, once, from a new W; θ fixed       (`online`)
+    from scratch:  the same for θ and W together, from random weights; no pre-training                          (`online_scratch`)
+    replay:        the same, where each step also has `replay` random examples of a buffer of past ones         (`replay`)
+
+Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (https://arxiv.org/abs/1902.10486), is a source of replay with a
+reservoir. The buffer stores features where θ is fixed, and images where θ learns. W learns by the optimizer of the released code of OML's
+meta-test, Adam; `test_optimizer: sgd` is the equation above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarun import draws
+from metarun.algorithms.parts.members import track_running
+from metarun.algorithms.parts.online import (
+    HEAD,
+    LR,
+    Learner,
+    Online,
+    Optimizer,
+    Ready,
+    best_rate,
+    check_rates,
+    features_of,
+    head_outputs,
+    new_head,
+    one_pass,
+)
+from metarun.algorithms.parts.pretraining import supervised_loss
+from metarun.algorithms.parts.reservoir import Reservoir, empty_reservoir, recalled, stored
+from metarun.errors import UserError
+from metarun.network import Network, hide_absent, present_classes
+from metarun.objectives import Objective
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.values import Few, FewOrZero, Rates
+
+
+class Streamed(NamedTuple):
+    """learner: of W, and of θ where it learns. buffer: of past examples; None before the first one, and without replay.
+
+    state: the network's statistics and fixed tensors, where θ learns.
+    """
+
+    learner: Learner
+    buffer: Reservoir | None
+    state: State
+
+
+@dataclass(frozen=True)
+class OnlineLearner:
+    """Online learning of a new output layer, or of the whole network.
+
+    train_classes: the number of training classes; metarun fills it in. learns_all: learn θ from the stream too. replay: examples of the
+    buffer in each step; 0 for no buffer. buffer: its size, in examples. test_optimizer: of the stream. test_inner_lrs: its rates; each
+    validation chooses one of them, and the first one holds until then.
+    """
+
+    network: Network
+    objective: Objective
+    train_classes: int
+    learns_all: bool = False
+    replay: FewOrZero = 0
+    buffer: Few = 200
+    test_optimizer: Optimizer = "adam"
+    test_inner_lrs: Rates = (0.001,)
+    traits: ClassVar[Traits] = Traits(head=False, adapts_backbone="learns_all", learns_all_classes=True, training_only=(HEAD,))
+
+    def __post_init__(self) -> None:
+        check_rates(self.test_inner_lrs)
+        if self.replay < 0 or self.buffer < 1:
+            raise UserError(f"algo.replay={self.replay} must not be negative and algo.buffer={self.buffer} must be at least 1.")
+
+    def init(self, key: Tensor) -> tuple[Params, State]:
+        """Return θ and V; running statistics and the first rate."""
+        params, state = self.network.init()
+        width = int(self.network.module.out_features)  # type: ignore[arg-type]
+        head = new_head(draws.fold(key, HEAD), self.train_classes, width)
+        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+
+    def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
+        """Return the loss of pre-training on a mini-batch: all examples of the episode."""
+        return supervised_loss(self.network, self.objective, params, state, episode)
+
+    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Streamed:
+        """Return the learner before the first example. In classification W is new."""
+        head = part_of(params, HEAD)
+        if self.objective.kind == "classification":
+            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+        body = {name: params[name] for name in self.network.names} if self.learns_all else {}
+        learner = Online(self.objective, self.test_optimizer).start(body | prefixed(HEAD, head), state[LR])
+        return Streamed(learner, None, state if self.learns_all else {})
+
+    def features(self, params: Params, state: State, x: Tensor) -> Tensor:
+        """Return f_θ(x), (B, F), or x itself where θ learns."""
+        return x if self.learns_all else features_of(self.network, params, state, x)
+
+    def learn(self, adapted: Streamed, features: Tensor, y: Tensor, key: Tensor) -> Streamed:
+        """Return the learner after a step on the next example or examples, and on those that the buffer gives."""
+        return self._learn(adapted, features, y, key)
+
+    def answer(self, adapted: Streamed, features: Tensor) -> Tensor:
+        """Return the outputs (B, N) or (B, D)."""
+        return self._outputs(adapted, adapted.learner.params, features)
+
+    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
+        """Return the network after one pass over the support set, one example a step."""
+        classes = present_classes(support, self.objective)
+
+        def learn(streamed: Streamed, x: Tensor, y: Tensor, key: Tensor) -> Streamed:
+            return self._learn(streamed, x, y, key, classes)
+
+        x = support.x if self.learns_all else self.network.on_support(params, state, support, training=training)
+        first = self.start(params, state, support.y.shape[1], key)
+        if self.replay:
+            first = first._replace(buffer=empty_reservoir(self.buffer, x, support.y))
+        last = one_pass(first, learn, x, support, key)
+        body = {name: last.learner.params.get(name, params[name]) for name in self.network.names}
+        return Ready(self.network.fit(body, state, support, training=training), last.learner, classes)
+
+    def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the outputs (B, N) or (B, D), with absent classes at -1e9."""
+        z, _ = self.network.on_query(adapted.network, x, mask)
+        return head_outputs(part_of(adapted.learner.params, HEAD), z, adapted.classes)
+
+    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+        """Return the state with the rate of the best validation score."""
+        return best_rate(self.test_inner_lrs, state, score)
+
+    def _learn(self, adapted: Streamed, x: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Streamed:
+        """Return the learner after a step. classes: (N,) bool, the ways that an episode has; None for all."""
+        rows, targets, mask, buffer = x, y, None, adapted.buffer
+        if self.replay:
+            buffer = empty_reservoir(self.buffer, x, y) if buffer is None else buffer
+            past_x, past_y, real = recalled(buffer, key, self.replay)
+            rows, targets = torch.cat([x, past_x]), torch.cat([y, past_y])
+            mask = torch.cat([real.new_ones(len(y)), real])
+            buffer = stored(buffer, x, y, key)
+
+        def outputs(params: Params, x: Tensor) -> Tensor:
+            return hide_absent(self._outputs(adapted, params, x), classes)
+
+        return adapted._replace(learner=self._online.step(adapted.learner, outputs, rows, targets, mask), buffer=buffer)
+
+    def _outputs(self, adapted: Streamed, params: Params, x: Tensor) -> Tensor:
+        z = features_of(self.network, params, adapted.state, x) if self.learns_all else x
+        return head_outputs(part_of(params, HEAD), z)
+
+    @cached_property
+    def _online(self) -> Online:
+        return Online(self.objective, self.test_optimizer)
+
+    update_state = track_running

@@ -1,0 +1,154 @@
+"""Learning from a stream: the factored layer, the steps of a learner, new rows, and one pass over padded examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import conv_network
+from torch import Tensor
+from torch.func import grad
+from trajectories import CLASSES, trajectory
+
+from metarun import draws, testing
+from metarun.algorithms.parts.online import (
+    Descent,
+    Layer,
+    Online,
+    best_rate,
+    check_rates,
+    features_of,
+    head_outputs,
+    new_head,
+    one_pass,
+    renewed,
+)
+from metarun.errors import UserError
+from metarun.objectives import CLASSIFICATION, REGRESSION
+from metarun.types import Examples, Params
+
+KEY = torch.tensor(5)
+
+
+def random_head(outputs: int = CLASSES, width: int = 4) -> Params:
+    head: Params = testing.double(new_head(KEY, outputs, width))
+    return head | {"bias": torch.linspace(-1.0, 1.0, outputs, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 10])
+@pytest.mark.parametrize("kind", [CLASSIFICATION, REGRESSION], ids=["classification", "regression"])
+def test_the_factored_layer_equals_gradient_descent_on_its_weights(kind: Any, batch: int):
+    head, generator = random_head(), torch.Generator().manual_seed(0)
+    z = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    y = torch.eye(CLASSES, dtype=torch.float64)[[0, 3, 3, 1, 2]]
+    _, layer = Descent(kind, 0.3, batch).run(lambda below, rows: z[rows], {}, Layer.of(head), y, None)
+    for first in range(0, 5, batch):
+        rows = slice(first, first + batch)
+        slopes = grad(lambda head, rows=rows: kind.loss(head_outputs(head, z[rows]), y[rows]))(head)
+        head = {name: head[name] - 0.3 * slopes[name] for name in head}
+    torch.testing.assert_close(layer.outputs(z), head_outputs(head, z))
+
+
+def test_padding_rows_change_no_step_of_the_inner_loop():
+    z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.eye(CLASSES, dtype=torch.float64)[[0, 3, 1, 2]]
+    real = torch.tensor([True, False, True, True])
+    padded = Descent(CLASSIFICATION, 0.3).run(lambda below, rows: z[rows], {}, Layer.of(random_head()), y, real)[1]
+    plain = Descent(CLASSIFICATION, 0.3).run(lambda below, rows: z[real][rows], {}, Layer.of(random_head()), y[real], None)[1]
+    torch.testing.assert_close(padded.outputs(z), plain.outputs(z))
+
+
+def test_parameters_below_the_layer_take_the_same_steps_as_those_of_gradient_descent():
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.eye(CLASSES, dtype=torch.float64)[[0, 3, 1]]
+    params = {f"head.{name}": value for name, value in random_head().items()} | {"below": torch.linspace(0.5, 1.5, 4, dtype=torch.float64)}
+
+    def outputs(params: Params, z: Tensor) -> Tensor:
+        return F.linear(torch.tanh(z * params["below"]), params["head.weight"], params["head.bias"])
+
+    below, layer = Descent(CLASSIFICATION, 0.3).run(
+        lambda below, rows: torch.tanh(z[rows] * below["below"]), {"below": params["below"]}, Layer.of(random_head()), y, None
+    )
+    for row, label in zip(z, y, strict=True):
+        slopes = grad(lambda params, row=row, label=label: F.cross_entropy(outputs(params, row[None]), label[None]))(params)
+        params = {name: params[name] - 0.3 * slopes[name] for name in params}
+    torch.testing.assert_close(below["below"], params["below"])
+    torch.testing.assert_close(layer.outputs(torch.tanh(z * below["below"])), outputs(params, z))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_step_of_a_learner_is_that_of_torchs_optimizer(optimizer: Any):
+    head = random_head()
+    z, y = torch.ones(2, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:2]
+    learner = Online(CLASSIFICATION, optimizer).start(head, torch.tensor(0.1, dtype=torch.float64))
+    weights = {name: value.clone().requires_grad_() for name, value in head.items()}
+    theirs = (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam)(weights.values(), lr=0.1)
+    for _ in range(3):
+        learner = Online(CLASSIFICATION, optimizer).step(learner, head_outputs, z, y)
+        theirs.zero_grad()
+        F.cross_entropy(head_outputs(weights, z), y).backward()
+        theirs.step()
+    torch.testing.assert_close(learner.params["weight"], weights["weight"].detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_new_rows_have_the_variance_of_he_and_do_not_depend_on_their_number():
+    head = new_head(KEY, 400, 50)
+    assert float(head["weight"].var()) == pytest.approx(2.0 / 50, rel=0.05)
+    assert head["bias"].abs().max() == 0.0
+    assert torch.equal(new_head(KEY, 3, 50)["weight"], head["weight"][:3])
+
+
+def test_rows_are_new_for_the_classes_of_the_support_set_alone_and_for_each_key():
+    support, head = trajectory((1, 3)).support, random_head()
+    new, other = renewed(head, support, KEY), renewed(head, support, KEY + 1)
+    changed = (new["weight"] != head["weight"]).any(dim=1)
+    assert changed.tolist() == [False, True, False, True, False]
+    assert new["bias"].tolist() == [-1.0, 0.0, 0.0, 0.0, 1.0]
+    assert not torch.equal(new["weight"][1], new["weight"][3])
+    assert not torch.equal(new["weight"][1], other["weight"][1])
+
+
+def test_padding_rows_change_no_new_row():
+    support, head = trajectory((1, 3)).support, random_head()
+    padded = Examples(
+        torch.cat([support.x[:1], support.x]),
+        torch.cat([torch.eye(CLASSES, dtype=torch.float64)[:1], support.y]),
+        torch.tensor([False, True, True, True, True]),
+    )
+    assert torch.equal(renewed(head, padded, KEY)["weight"], renewed(head, support, KEY)["weight"])
+
+
+def test_one_pass_gives_each_real_example_its_number_and_leaves_padding_out():
+    support = trajectory((1, 3)).support
+    seen: list[int] = []
+
+    def learn(learner: Tensor, z: Tensor, y: Tensor, key: Tensor) -> Tensor:
+        seen.append(int(key))
+        return 2.0 * learner + z.sum()
+
+    z = torch.tensor([[1.0], [10.0], [100.0], [1000.0]])
+    assert float(one_pass(torch.tensor(0.0), learn, z, support, KEY)) == 8.0 + 40.0 + 200.0 + 1000.0
+    assert seen == [int(draws.fold(KEY, number)) for number in range(4)]
+    seen.clear()
+    padded = support._replace(mask=torch.tensor([True, False, True, True]))
+    assert float(one_pass(torch.tensor(0.0), learn, z, padded, KEY)) == 4.0 + 200.0 + 1000.0
+    assert [seen[0], seen[2], seen[3]] == [int(draws.fold(KEY, number)) for number in range(3)]
+
+
+def test_features_of_a_normalisation_by_other_examples_are_refused():
+    for norm in ("batch", "support", "reptile"):
+        network = conv_network(norm, None)
+        with pytest.raises(UserError, match=f"norm={norm} normalises an example by others"):
+            features_of(network, *network.init(), torch.zeros(2, 1, 8, 8))
+
+
+def test_the_rate_with_the_best_finite_score_is_chosen_and_one_rate_needs_no_score():
+    scores = {0.1: -float("inf"), 0.2: 0.5, 0.3: 0.4}
+    state = {"test_inner_lr": torch.tensor(0.1)}
+    chosen = best_rate((0.1, 0.2, 0.3), state, lambda tried: {0: 9.0, 1: scores[round(float(tried["test_inner_lr"]), 3)]})
+    assert float(chosen["test_inner_lr"]) == pytest.approx(0.2)
+    assert best_rate((0.1,), state, lambda tried: pytest.fail("no choice")) is state
+    with pytest.raises(UserError, match="must be one or more rates above 0"):
+        check_rates(())
