@@ -19,11 +19,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from metarun import draws
 from metarun.algorithms.parts.members import track_running
-from metarun.algorithms.parts.online import HEAD, LR, Online, Optimizer, Ready, best_rate, check_rates, head_outputs, new_head
+from metarun.algorithms.parts.online import HEAD, LR, Online, Optimizer, Ready, best_rate, check_rates, head_outputs, new_head, where
 from metarun.algorithms.parts.orders import random_order
 from metarun.algorithms.parts.pretraining import supervised_loss
 from metarun.network import Network, present_classes
@@ -76,7 +75,7 @@ class IidOracle:
             for rows in random_order(z, support.mask, draws.fold(key, number)).split(self.batch):
                 mask = None if support.mask is None else support.mask[rows]
                 after = online.step(learner, partial(head_outputs, classes=classes), z[rows], support.y[rows], mask)
-                learner = after if mask is None else tree_map(partial(torch.where, mask.any()), after, learner)
+                learner = after if mask is None else where(mask.any(), after, learner)
         return Ready(self.network.fit(params, state, support, training=training), learner, classes)
 
     def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:

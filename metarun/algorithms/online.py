@@ -33,6 +33,7 @@ from metarun.algorithms.parts.online import (
     Optimizer,
     Ready,
     best_rate,
+    check_alone,
     check_rates,
     features_of,
     head_outputs,
@@ -105,6 +106,7 @@ class OnlineLearner:
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
         """Return f_θ(x), (B, F), or x itself where θ learns."""
+        check_alone(self.network)
         return x if self.learns_all else features_of(self.network, params, state, x)
 
     def learn(self, adapted: Streamed, features: Tensor, y: Tensor, key: Tensor) -> Streamed:
@@ -155,7 +157,7 @@ class OnlineLearner:
         return adapted._replace(learner=self._online.step(adapted.learner, outputs, rows, targets, mask), buffer=buffer)
 
     def _outputs(self, adapted: Streamed, params: Params, x: Tensor) -> Tensor:
-        z = features_of(self.network, params, adapted.state, x) if self.learns_all else x
+        z = self.network.on_support(params, adapted.state, Examples(x, x), training=False) if self.learns_all else x
         return head_outputs(part_of(params, HEAD), z)
 
     @cached_property

@@ -186,18 +186,28 @@ def one_pass(learner: Any, learn: Learn, features: Tensor, support: Examples, ke
         place = number if mask is None else mask[: number + 1].sum() - 1
         rows = slice(number, number + 1)
         after = learn(learner, features[rows], support.y[rows], draws.fold(key, place))
-        learner = after if mask is None else tree_map(functools.partial(torch.where, mask[number]), after, learner)
+        learner = after if mask is None else where(mask[number], after, learner)
     return learner
+
+
+def where(condition: Tensor, chosen: Any, other: Any) -> Any:
+    """Return a pytree where the condition () holds, and another one of the same structure where it does not."""
+    return tree_map(lambda a, b: torch.where(condition, a, b) if isinstance(a, Tensor) else a, chosen, other)
 
 
 def features_of(network: Network, params: Params, state: State, x: Tensor) -> Tensor:
     """Return the embeddings (B, F) of x (B, ...). UserError where the normalisation makes a row depend on others."""
+    check_alone(network)
+    return network.on_support(params, state, Examples(x, x), training=False)
+
+
+def check_alone(network: Network) -> None:
+    """Raise UserError where the normalisation of an example needs others."""
     if network.norms and network.norm in ("batch", "support", "reptile"):
         raise UserError(
             f"backbone.norm={network.norm} normalises an example by others, and in a stream there is one at a time; "
             "set backbone.norm=instance, layer, running or none."
         )
-    return network.on_support(params, state, Examples(x, x), training=False)
 
 
 def best_rate(rates: Sequence[float], state: State, score: Callable[[State], dict[int, float]]) -> State:
