@@ -16,6 +16,7 @@ from metarun.engine.optimizer import OuterOptimizer, Schedule
 from metarun.engine.training import Settings
 from metarun.errors import UserError, nearest
 from metarun.tasks.sampling import FewShot
+from metarun.tasks.stream import Streams
 from metarun.values import Count, CountOrZero, Keys, NormMode, NotNegative
 from metarun.wiring.around import divided
 from metarun.wiring.fitting import annotations_of, fit, fit_keys, passes_known_keys
@@ -46,6 +47,8 @@ class Recipe:
 RECIPE = Annotated[Mapping[str, Any], Keys(Recipe, closed=False)]
 SAMPLED = ("train_ways", "train_shots", "train_queries", "train_labels")
 """The keys of a recipe that are keys of an image source."""
+STREAMED = ("train_classes", "train_per_class", "remember")
+"""The keys of a recipe that are keys of a stream."""
 OF_THE_TASK = ("input_shape", "columns")
 """The keys of a backbone that are null for what the task has."""
 
@@ -90,8 +93,9 @@ def _check_backbone(node: Mapping[str, Any], name: str = "backbone") -> dict[str
 
 def _check_recipe(recipe: Any) -> None:
     fit(recipe, RECIPE, "algo.recipe")
-    sampled = annotations_of(FewShot)
-    fit_keys(recipe, {name: sampled[name] for name in SAMPLED}, "algo.recipe.")
+    for source, keys in ((FewShot, SAMPLED), (Streams, STREAMED)):
+        hints = annotations_of(source)
+        fit_keys(recipe, {name: hints[name] for name in keys}, "algo.recipe.")
 
 
 class Unbuilt:
