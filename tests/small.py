@@ -210,7 +210,7 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
             node[key] = min(value, 2)
         if key.endswith("layers") or key == "cg_steps":
             node[key] = min(value, 2)
-        if key == "samples":
+        if key in ("samples", "passes"):
             node[key] = min(value, 2)
     extra: dict[str, Any] = {"objective": objective(kind)}
     if wants_network(option):
