@@ -22,6 +22,7 @@ from metarun.episodes import deal
 from metarun.errors import UserError
 from metarun.tasks.curves import line, quadratic
 from metarun.tasks.mixture import mixture
+from metarun.tasks.ratings import ratings
 from metarun.tasks.regression import regression
 from metarun.tasks.sinusoid import sinusoid
 from metarun.tasks.table import table
@@ -48,6 +49,7 @@ SOURCES: dict[str, Callable[[Path], TaskSource]] = {
     "regression on one feature": lambda folder: regression(features=1),
     "mixture": lambda folder: mixture(sources={"sinusoid": sinusoid(), "line": line()}),
     "table": a_table,
+    "ratings of users of unequal numbers": lambda folder: ratings(made_users=30, made_items=60, shots="rest", queries=4),
     "a user's own": lambda folder: Lines(),
     "in float64": lambda folder: Double(few_shot(min_ways=2)),
 }
