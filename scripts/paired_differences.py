@@ -43,12 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a Markdown table; return 2 if a file has no scores, or has scores of other episodes than the first file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="FILE[,FILE…]", help="scores by episode, from metarun eval save=FILE")
+    parser.add_argument("--names", help="the settings' names, separated by commas")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the scores of the families into this file")
     options = parser.parse_args(arguments)
     try:
-        first, *others = [read_runs(argument) for argument in options.paths]
+        first, *others = named([read_runs(argument) for argument in options.paths], options.names)
         rows = [(first.name, mean(first), *[""] * (2 if len(first.scores) == 1 else 3))]
         rows += [(other.name, mean(other), *compare(first, other)) for other in others]
         ranked = family_rows([first, *others])
+        if options.figure is not None:
+            draw([first, *others], options.figure)
     except (OSError, ValueError) as error:
         print(f"paired_differences: {error}", file=sys.stderr)
         return 2
@@ -78,9 +82,7 @@ def family_rows(settings: Sequence[Runs]) -> list[tuple[str, ...]]:
         if each.families != first.families:
             raise ValueError(f"'{each.name}' has other families than '{first.name}'. Evaluate both in the same way.")
     found, cells = {}, {}
-    for family in dict.fromkeys(first.families.values()):
-        episodes = [episode for episode, name in first.families.items() if name == family]
-        scores = [[[run[episode] for episode in episodes] for run in each.scores] for each in settings]
+    for family, scores in _by_family(settings).items():
         means = [_mean_of(each) for each in scores]
         cells[family] = [f"{value:.4f} ± {_half_width(each):.4f}" for value, each in zip(means, scores, strict=True)]
         paired = len({len(each) for each in scores}) == 1
@@ -92,6 +94,39 @@ def family_rows(settings: Sequence[Runs]) -> list[tuple[str, ...]]:
         for place, (each, rank) in enumerate(zip(settings, ranks.average_ranks(found), strict=True))
     ]
     return [(f"{first.metric}, 95 % interval over {over} (rank)", *found, "average rank"), *rows]
+
+
+def named(settings: list[Runs], names: str | None) -> list[Runs]:
+    """Return the settings under these names, separated by commas; ValueError where their numbers differ."""
+    if names is None:
+        return settings
+    given = names.split(",")
+    if len(given) != len(settings):
+        raise ValueError(f"{len(settings)} settings need as many names; --names has {len(given)}.")
+    return [each._replace(name=name) for each, name in zip(settings, given, strict=True)]
+
+
+def draw(settings: Sequence[Runs], file: Path) -> None:
+    """Draw the scores of each family with their intervals; ValueError where the files have no families."""
+    from metarun.records.pictures import families_figure  # imported here: matplotlib is slow to import, and the table does not need it
+
+    families = _by_family(settings)
+    if not families:
+        raise ValueError("a figure shows families, and these files have one kind of tasks.")
+    figures = {
+        each.name: [(_mean_of(scores[place]), _half_width(scores[place])) for scores in families.values()]
+        for place, each in enumerate(settings)
+    }
+    families_figure(list(families), figures, settings[0].metric).savefig(file)
+
+
+def _by_family(settings: Sequence[Runs]) -> dict[str, list[list[list[float]]]]:
+    """Return family -> the scores (settings, runs, episodes) of its episodes."""
+    found = {}
+    for family in dict.fromkeys(settings[0].families.values()):
+        episodes = [episode for episode, name in settings[0].families.items() if name == family]
+        found[family] = [[[run[episode] for episode in episodes] for run in each.scores] for each in settings]
+    return found
 
 
 def _mean_of(runs: Sequence[Sequence[float]]) -> float:

@@ -190,6 +190,29 @@ def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: st
     return figure
 
 
+def families_figure(families: Sequence[str], settings: Mapping[str, Sequence[tuple[float, float]]], metric: str) -> Figure:
+    """Draw the score of each setting on each family with its interval, one panel for each family, since their scales may differ.
+
+    settings: name -> the mean and half the interval on each family, in the order of `families`. metric: as in `adaptation_figure`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 2.3 * len(families), 1.2 + 0.32 * len(settings)), dpi=150, layout="constrained")
+    scale = 100.0 if metric == "accuracy" else 1.0
+    rows = range(len(settings))
+    for place, (axes, family) in enumerate(zip(figure.subplots(1, len(families), sharey=True, squeeze=False)[0], families, strict=True)):
+        for row, each in zip(rows, settings.values(), strict=True):
+            mean, half = (scale * value for value in each[place])
+            axes.errorbar(mean, row, xerr=half if math.isfinite(half) else None, fmt="o", color=_CYCLE[row % len(_CYCLE)], capsize=3)
+        axes.set_title(family)
+        axes.set_yticks(list(rows), list(settings))
+        axes.set_ylim(len(settings) - 0.5, -0.5)
+        axes.set_xlabel("accuracy in %" if metric == "accuracy" else metric)
+        axes.margins(x=0.15)
+        _plain_frame(axes)
+    return figure
+
+
 def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> None:
     """Write names and last scores at the right ends of the lines, and move them apart if they would overlap."""
     low, high = axes.get_ylim()

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from metarun.records.pictures import Panel, adaptation_figure, curve_figure, episode_figure, history_figure, prediction_figure
+from metarun.records.pictures import (
+    Panel,
+    adaptation_figure,
+    curve_figure,
+    episode_figure,
+    families_figure,
+    history_figure,
+    prediction_figure,
+)
 
 
 def texts(figure: Any) -> list[str]:
@@ -158,3 +166,11 @@ def test_the_global_state_of_matplotlib_is_not_touched() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_families_have_a_panel_each_with_the_settings_in_order():
+    figure = families_figure(["a", "b"], {"one": [(0.5, 0.1), (0.9, 0.2)], "two": [(0.4, float("nan")), (0.8, 0.1)]}, "accuracy")
+    first, second = figure.axes
+    assert [axes.get_title() for axes in (first, second)] == ["a", "b"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["one", "two"]
+    assert [float(container.lines[0].get_xdata()[0]) for container in second.containers] == [90.0, 80.0]

@@ -145,3 +145,17 @@ def test_one_kind_of_tasks_has_one_table(tmp_path: Path, capsys: pytest.CaptureF
     paths = [scores(tmp_path, name, [0.5, 0.2]) for name in ("on", "off")]
     assert paired_differences.main(paths) == 0
     assert "rank" not in capsys.readouterr().out
+
+
+def test_families_are_drawn_under_given_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    paths = [of_families(tmp_path, name, [0.5, 0.2, 0.7, 0.4]) for name in ("on", "off")]
+    assert paired_differences.main([*paths, "--names=with,without", f"--figure={tmp_path / 'families.png'}"]) == 0
+    assert "| without |" in capsys.readouterr().out
+    assert (tmp_path / "families.png").stat().st_size > 1000
+    assert paired_differences.main([*paths, "--names=with"]) == 2
+    assert "2 settings need as many names; --names has 1" in capsys.readouterr().err
+
+
+def test_files_of_one_kind_have_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert paired_differences.main([scores(tmp_path, "on", [0.5, 0.2]), f"--figure={tmp_path / 'a.png'}"]) == 2
+    assert "these files have one kind of tasks" in capsys.readouterr().err
