@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarun.commands.overrides import leaves
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.records.checkpoint import Checkpoint
@@ -33,8 +34,9 @@ def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | 
 
 def remedy(config: Mapping[str, Any]) -> str:
     """Return how the user names the place of the old data; "" if the config names no file or folder of data."""
-    named = [key for key in KEYS if isinstance(config["task"].get(key), str)]
-    return f"; if the old data are elsewhere, give task.{named[0]}=PLACE" if named else ""
+    named = [name for name, value in leaves(config["task"], "task.") if name.rpartition(".")[2] in KEYS and isinstance(value, str)]
+    own = [name for name in named if name.count(".") == 1 or name.startswith("task.sources.")]  # of the task, or of a mixture's sources
+    return f"; if the old data are elsewhere, give {own[0]}=PLACE" if own else ""
 
 
 def _now(task: Mapping[str, Any], stored: Checkpoint) -> Fingerprint:

@@ -63,3 +63,5 @@ def test_a_failure_for_another_reason_keeps_its_sentence(tmp_path: Path, make: C
 
 def test_a_task_without_files_has_no_place_to_name():
     assert remedy({"task": {"root": None, "shots": 3}}) == ""
+    sources = {"a": {"shots": 1}, "b": {"root": "DIR"}}
+    assert remedy({"task": {"sources": sources}}) == "; if the old data are elsewhere, give task.sources.b.root=PLACE"
