@@ -61,17 +61,14 @@ def by_intervals(scores: Sequence[float], half_widths: Sequence[float]) -> Separ
 def by_differences(scores: Sequence[Sequence[Sequence[float]]]) -> Separates:
     """Return the test of scores on the same episodes: the 95 % interval of the mean difference, by Student's t, excludes 0.
 
-    scores: (models, runs, episodes). Run by run, models have the same seeds. With several runs, the interval over episodes of the
-    differences averaged over the runs must exclude 0, and so must the interval over the runs. The episodes count that are finite for both.
+    scores: (models, runs, episodes). Run by run, models have the same seeds, and each episode counts with the mean of its differences over
+    the runs. So the test is about these runs on new episodes. The episodes count that are finite for both.
     """
 
     def separates(one: int, other: int) -> bool:
         a, b = (torch.tensor(scores[place], dtype=torch.float64) for place in (one, other))
         finite = a.isfinite().all(dim=0) & b.isfinite().all(dim=0)
-        differences = (a - b)[:, finite]
-        if differences.shape[1] < 2:
-            return False
-        views = [differences.mean(dim=0), *([differences.mean(dim=1)] if len(differences) > 1 else [])]
-        return all(abs(mean(view)) > interval(view) for view in views)
+        differences = (a - b)[:, finite].mean(dim=0)
+        return len(differences) > 1 and abs(mean(differences)) > interval(differences)
 
     return separates

@@ -56,13 +56,13 @@ def test_a_paired_test_separates_models_whose_intervals_overlap():
     assert not by_differences([first, first])(0, 1)
 
 
-def test_several_runs_must_agree_too():
-    """Every episode differs by 0.1 on average, but the two runs differ by 0.2 and 0.0: ± 1.27 over the runs."""
+def test_an_episode_counts_with_the_mean_of_its_differences_over_the_runs():
+    """Differences 0.2 and 0 in the two runs are 0.1 for each episode; +0.1 and -0.1 are 0."""
     base = [0.0, 1.0, 0.5, 0.7]
-    alike = [[value + 0.1 + 0.001 * place for place, value in enumerate(base)] for _ in range(2)]
-    unlike = [[value + 0.2 for value in base], base]
-    assert by_differences([[base, base], alike])(0, 1)
-    assert not by_differences([[base, base], unlike])(0, 1)
+    higher, lower = ([value + shift for value in base] for shift in (0.1, -0.1))
+    twice = [value + 0.2 for value in base]
+    assert by_differences([[base, base], [twice, base]])(0, 1)
+    assert not by_differences([[base, base], [higher, lower]])(0, 1)
 
 
 def test_episodes_that_are_not_finite_do_not_count():
