@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from metarun.layers.precision import full_precision
 from metarun.types import Params
 
 _LOOPS: ContextVar[bool] = ContextVar("_LOOPS", default=False)
@@ -139,12 +140,15 @@ class _Recomputed(torch.autograd.Function):
 def prototypes(embeddings: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the mean embedding of each class, (N, D), from embeddings (B, D) and one-hot y (B, N); 0 for a class without examples."""
     weights = y if mask is None else y * mask[:, None]
-    return (weights.T @ embeddings) / weights.sum(dim=0).clamp(min=1)[:, None]
+    with full_precision(y):
+        sums = weights.T @ embeddings
+    return sums / weights.sum(dim=0).clamp(min=1)[:, None]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return |a_i - b_j|^2, (A, B), from a (A, D) and b (B, D)."""
-    return a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :] - 2.0 * a @ b.T
+    with full_precision(a):  # near points have nearly equal terms, whose difference would be lost in bfloat16
+        return a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :] - 2.0 * a @ b.T
 
 
 class Moments(NamedTuple):

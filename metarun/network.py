@@ -29,6 +29,7 @@ from metarun.layers.adopt import adopt_layers
 from metarun.layers.attention import plain_attention
 from metarun.layers.calling import call_with, places_of
 from metarun.layers.norm import MODES, PER_EXAMPLE, Norm, NormPass, Statistics, normalised_as, use_of
+from metarun.layers.precision import at_least_float32, full_precision
 from metarun.objectives import CLASSIFICATION, Objective
 from metarun.types import Aux, Episode, Examples, Params, State, part_of
 from metarun.values import NormMode
@@ -120,11 +121,11 @@ class Network:
         """Run the module on x (B, ...).
 
         params: the module's parameters and its fixed tensors (`complete`); `forward` ignores other names. now: says how to normalise, and
-        collects the statistics of the pass.
+        collects the statistics of the pass. The outputs are in float32 also where autocast lets the last layer return bfloat16.
         """
         given = {name: params[name] for name in self._given}
         with normalised_as(now, self.norms), plain_attention():
-            return call_with(self.module, self._places, given, x.clone() if self.copy_input else x)
+            return at_least_float32(call_with(self.module, self._places, given, x.clone() if self.copy_input else x))
 
     def on_support(self, params: Params, state: State, support: Examples, classes: Tensor | None = None, *, training: bool) -> Tensor:
         """Return the outputs of the inner loop's pass over a support set, with the logits of absent classes at -1e9."""
@@ -236,7 +237,8 @@ class Network:
 
         outputs, statistics = mapped(one)(x)
         weight = x.new_full((len(x),), 1 / len(x)) if mask is None else mask.to(x.dtype) / mask.sum().clamp(min=1)
-        return outputs, {name: weight @ value for name, value in statistics.items()}
+        with full_precision(weight):
+            return outputs, {name: weight @ value for name, value in statistics.items()}
 
 
 def network_of(algorithm: object) -> Network | None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metarun.errors import UserError, nearest
+from metarun.layers.precision import at_least_float32
 
 
 class Objective(Protocol):
@@ -117,6 +118,7 @@ def _real(outputs: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tens
     if outputs.shape != y.shape:
         # Broadcasting (B,) against (B, 1) gives a (B, B) error, which trains badly and silently.
         raise ValueError(f"outputs of shape {tuple(outputs.shape)} do not fit targets of shape {tuple(y.shape)}")
+    outputs = at_least_float32(outputs)
     if mask is None:
         return outputs, y
     return torch.where(mask[:, None], outputs, 0.0), torch.where(mask[:, None], y, 0.0)

@@ -42,6 +42,7 @@ from metarun.algorithms.parts.members import (
 )
 from metarun.errors import UserError
 from metarun.layers.norm import Statistics
+from metarun.layers.precision import full_precision
 from metarun.network import Fitted, Network, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, constant
@@ -143,14 +144,20 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, steps: in
     After P steps x is exact up to rounding (Hestenes and Stiefel 1952). Once the residual is zero, x stays as it is.
     """
     x, residual = torch.zeros_like(b), b
-    direction, size = b, b @ b
+    direction, size = b, _dot(b, b)
     for _ in range(steps):
         product = matrix(direction)
-        step = _ratio(size, direction @ product)
+        step = _ratio(size, _dot(direction, product))
         x, residual = x + step * direction, residual - step * product
-        previous, size = size, residual @ residual
+        previous, size = size, _dot(residual, residual)
         direction = residual + _ratio(size, previous) * direction
     return x
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return a · b. Autocast would round the residual's length to three digits."""
+    with full_precision(a):
+        return a @ b
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ from metarun.algorithms.parts.orders import random_order
 from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init
 from metarun.errors import UserError, nearest
 from metarun.functional import map_tasks
+from metarun.layers.precision import full_precision
 from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
@@ -287,4 +288,5 @@ def by_presentation(logits: Tensor, y: Tensor, real: Tensor | None) -> tuple[Ten
     number = (shown.cumsum(dim=0) * shown).sum(dim=1)  # 0 on padding
     counted = (number == torch.arange(1, length // ways + 1, device=y.device)[:, None]).to(y.dtype)
     right = ((logits.argmax(dim=1) == y.argmax(dim=1)) & logits.isfinite().all(dim=1)).to(y.dtype)
-    return counted @ right, counted.sum(dim=1)
+    with full_precision(counted):  # bfloat16 has no 257
+        return counted @ right, counted.sum(dim=1)

@@ -33,6 +33,7 @@ from metarun.algorithms.parts.recurrent import LstmState, lstm_cell, lstm_init, 
 from metarun.algorithms.parts.vectors import unit
 from metarun.errors import UserError, nearest
 from metarun.functional import squared_distances
+from metarun.layers.precision import at_least_float32, full_precision
 from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
@@ -143,7 +144,9 @@ def similarity(f: Tensor, g: Tensor, kind: str) -> Tensor:
     """Return c(f_i, g_j), (A, B), from f (A, D) and g (B, D)."""
     if kind == "l2":
         return -squared_distances(f, g)
-    return (unit(f) if kind == "cosine" else f) @ unit(g).T
+    f, g = at_least_float32(f), at_least_float32(g)
+    with full_precision(f):
+        return (unit(f) if kind == "cosine" else f) @ unit(g).T
 
 
 def in_context(forward: Params, backward: Params, z: Tensor, mask: Tensor | None) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from metarun.algorithms.parts.members import check_positive, track_running
 from metarun.algorithms.parts.vectors import with_ones
+from metarun.layers.precision import full_precision
 from metarun.network import Fitted, Network, hide_absent, present_classes, query_loss
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits
@@ -97,11 +98,14 @@ def ridge(z: Tensor, y: Tensor, strength: Tensor | float, mask: Tensor | None = 
     rows, width = z.shape
     count = rows if mask is None else mask.sum()
     dual = rows < width
-    gram = (z @ z.T if dual else z.T @ z).to(y.dtype)  # autocast makes products in bfloat16, which has no solver
-    regular = gram + count * strength * torch.eye(len(gram), dtype=y.dtype, device=y.device)
-    return z.T @ torch.linalg.solve(regular, y) if dual else torch.linalg.solve(regular, z.T @ y)
+    with full_precision(z):  # bfloat16 has no solver, and is too coarse for the system
+        gram = z @ z.T if dual else z.T @ z
+        regular = gram + count * strength * torch.eye(len(gram), dtype=y.dtype, device=y.device)
+        return z.T @ torch.linalg.solve(regular, y) if dual else torch.linalg.solve(regular, z.T @ y)
 
 
 def _logits(adapted: Solved, embeddings: Tensor) -> Tensor:
     params = adapted.network.params
-    return hide_absent(params[SCALE] * (with_ones(embeddings) @ adapted.weights) + params[BIAS], adapted.classes)
+    with full_precision(embeddings):
+        outputs = with_ones(embeddings) @ adapted.weights
+    return hide_absent(params[SCALE] * outputs + params[BIAS], adapted.classes)

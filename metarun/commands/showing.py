@@ -18,6 +18,7 @@ from metarun.engine.training import Position, Settings
 from metarun.engine.units import Errors
 from metarun.episodes import deal
 from metarun.functional import without_map
+from metarun.layers.precision import at_least_float32
 from metarun.records.pictures import curve_figure, episode_figure
 from metarun.records.tracking import Tracker
 from metarun.types import Algorithm, Episode, TaskSource, WithCurve, WithTrajectory
@@ -88,7 +89,7 @@ class Showing:
     def _images(self, position: Position, episode: Episode, key: Tensor) -> Figure:
         support, query = episode
         adapted = self.algorithm.adapt(position.params, position.state, support, key)
-        probabilities = self.algorithm.predict(adapted, query.x, query.mask).softmax(dim=-1)
+        probabilities = at_least_float32(self.algorithm.predict(adapted, query.x, query.mask)).softmax(dim=-1)
         masks = {"support_mask": support.mask, "query_mask": query.mask}
         return episode_figure(support.x, support.y, query.x, query.y, probabilities, **masks)
 
@@ -97,7 +98,7 @@ class Showing:
         seen = torch.cat([support.x, query.x])
         x = torch.linspace(float(seen.min()), float(seen.max()), CURVE_POINTS, device=seen.device, dtype=seen.dtype)[:, None]
         path = self.algorithm.trajectory(position.params, position.state, support, key)  # type: ignore[attr-defined]
-        outputs = [self.algorithm.predict(adapted, x) for adapted in path]
+        outputs = [at_least_float32(self.algorithm.predict(adapted, x)) for adapted in path]
         truth = None
         with contextlib.suppress(AttributeError):  # a mixture may hold a family that has no curve
             truth = self.source.curve(SPLIT, INDEX, x.cpu())  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from metarun.engine.streams import Model, evaluate_streams
 from metarun.engine.units import errors_by_target, units_of
 from metarun.episodes import deal
 from metarun.functional import map_tasks
+from metarun.layers.precision import at_least_float32
 from metarun.predictive import fit_variance
 from metarun.types import (
     Episode,
@@ -214,7 +215,7 @@ def score_episode(
     support, query = episode
     path = path_of(algorithm, params, state, support, key)
     steps = scored_steps(len(path) - 1, by_step, inner_step)
-    outputs = [algorithm.predict(path[step], query.x, query.mask) for step in steps]
+    outputs = [at_least_float32(algorithm.predict(path[step], query.x, query.mask)) for step in steps]
     scored = figures_of_steps(algorithm.objective, outputs, steps, query)
     if isinstance(algorithm, WithPresentations):
         right, presented = algorithm.by_presentation(params, state, episode, key)

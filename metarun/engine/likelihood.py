@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from metarun.layers.precision import at_least_float32
 from metarun.predictive import Predictive, coverage, joint_nll, nll, spread
 from metarun.types import Adapted, Examples, Learner, WithDistribution, WithSamples
 
@@ -20,7 +21,7 @@ def samples_of(algorithm: Learner, adapted: Adapted, query: Examples, output: Te
     """
     if isinstance(algorithm, WithSamples):
         return algorithm.sampled(adapted, query.x, query.mask)
-    return (algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
+    return at_least_float32(algorithm.predict(adapted, query.x, query.mask) if output is None else output)[None]
 
 
 def predictive_of(
@@ -31,7 +32,8 @@ def predictive_of(
     variance: of the observations, fitted; unused where the algorithm returns a distribution alone. output: as in `samples_of`.
     """
     if isinstance(algorithm, WithDistribution) and not has_fitted_variance(algorithm):
-        return algorithm.distribution(adapted, query.x, query.mask)
+        found = algorithm.distribution(adapted, query.x, query.mask)
+        return Predictive(*(None if part is None else at_least_float32(part) for part in found))  # type: ignore[arg-type]
     if variance is None:
         return None
     return Predictive.around(samples_of(algorithm, adapted, query, output), variance.to(query.y.dtype))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from metarun.layers.precision import as_autocast
+
 CL = torch.channels_last
 
 
@@ -37,7 +39,11 @@ class Geometry(NamedTuple):
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Return the convolution (cross-correlation) of x (B, C, H, W) with weight (O, C / groups, h, w), plus bias (O,)."""
+    """Return the convolution (cross-correlation) of x (B, C, H, W) with weight (O, C / groups, h, w), plus bias (O,).
+
+    Under autocast the arguments are cast here, before the functions that save them, so that all derivatives see one type.
+    """
+    x, weight, bias = as_autocast(x), as_autocast(weight), None if bias is None else as_autocast(bias)
     out: Tensor = _Conv.apply(x, weight, geometry) if bias is None else _BiasedConv.apply(x, weight, bias, geometry)
     return out
 

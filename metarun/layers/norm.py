@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.layers.normalise import Normalise, affine, scaled, standardised
+from metarun.layers.precision import at_least_float32
 from metarun.values import NormMode
 
 Statistics = dict[str, Tensor]
@@ -119,7 +120,7 @@ class Norm(nn.Module):
 
 def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance (C,) of x (B, C, ...) per channel, without the rows where mask (B,) is False."""
-    over = [0, *range(2, x.dim())]
+    over, x = [0, *range(2, x.dim())], at_least_float32(x)
     if mask is None:
         var, mean = torch.var_mean(x, over, correction=0)
         return mean, var

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metarun.layers.conv import fold_tasks, repeat_for_tasks
+from metarun.layers.precision import at_least_float32
 
 WORTH_ALONE = 1 << 16
 """Values of a task's images. With fewer values, one call for all tasks, side by side, is faster than a call for each task."""
@@ -19,6 +20,9 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        if x.is_cuda:  # one call does all, with sums exact enough in every layout
+            found: tuple[Tensor, Tensor, Tensor] = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+            return found
         mean, var = statistics_of(x)
         out = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
         return out, mean, (var + eps).rsqrt()
@@ -83,7 +87,7 @@ class NormaliseBackward(torch.autograd.Function):
         a, b = by_bias / count, by_weight / count
         through_v, q, p = NormaliseBackward.apply(v, x, weight, mean, inverse, ctx.eps)
         p, q = p / count, q / count
-        s = (g * v).sum([0, *range(2, x.dim())]) / count - a * p - b * q
+        s = (at_least_float32(g) * v).sum([0, *range(2, x.dim())]) / count - a * p - b * q
         scale = v_weight * inverse
         by_g = through_v + affine(x, scale, v_bias - mean * scale)
         of_g = inverse * (v_weight - w * inverse * q)  # dS/dx = of_g g + of_v v + of_normalised x̂ + constant
@@ -131,8 +135,9 @@ def statistics_of(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance per channel, (C,) each.
 
     For images with their channels last, torch adds one value after the other and loses one and a half digits. This function computes the
-    statistics of each pixel over the images first, and then combines the pixels.
+    statistics of each pixel over the images first, and then combines the pixels. For images in bfloat16 the statistics are in float32.
     """
+    x = at_least_float32(x)
     channels = x.shape[1]
     if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
         mean, var = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
@@ -149,7 +154,8 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def standardised(x: Tensor, over: list[int], eps: float) -> Tensor:
-    """Return x with mean 0 and biased variance 1 over these axes."""
+    """Return x with mean 0 and biased variance 1 over these axes, in float32 at least."""
+    x = at_least_float32(x)
     var, mean = torch.var_mean(x, over, correction=0, keepdim=True)
     return (x - mean) * (var + eps).rsqrt()
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
     begun, device = time.monotonic(), found(asked.device)
     small = device == "cpu"
-    options = Options(device, small, rounds=2 if small else 5, seconds=0.05 if small else 0.4)
+    options = Options(device, small, rounds=2 if small else 3, seconds=0.05 if small else 0.2)
     whole: dict[str, Any] = {
         "device": device,
         "minutes": asked.minutes,

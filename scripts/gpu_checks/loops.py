@@ -21,6 +21,8 @@ from metarun import draws
 from metarun.algorithms.parts.orders import mini_batches
 from metarun.types import Examples
 
+EPS = 1e-8
+"""Of the inner Adam, as in `metarun.functional.adam`."""
 BATCHES = 4
 """Batches of tasks that a loop cycles through."""
 
@@ -96,7 +98,9 @@ class ReptileLoop:
                 for parameter, value in zip(self.fast.parameters(), start, strict=True):
                     parameter.copy_(value)
             optimizer = torch.optim.Adam(self.fast.parameters(), lr=self.algo["inner_lr"], betas=(0.0, self.algo["beta2"]))
-            for chosen in rows:
+            for number, chosen in enumerate(rows, 1):
+                # torch's Adam adds eps to the corrected root, metarun's to the uncorrected one; so both take equal steps.
+                optimizer.param_groups[0]["eps"] = EPS / (1.0 - self.algo["beta2"] ** number) ** 0.5
                 optimizer.zero_grad()
                 with precise(self.device, self.precision):
                     loss = criterion(self.fast(task.support_x[chosen]), task.support_y[chosen])

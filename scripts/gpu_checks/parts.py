@@ -1,5 +1,6 @@
-"""The parts of the check, the most important first. A part is a function of `Options` and `Note` in the module of its `place`.
+"""The parts of the check: first those that compare results, all at once, then those that measure time.
 
+A part is a function of `Options` and `Note` in the module of its `place`.
 This module imports no torch, since the process that starts the parts must stay light.
 """
 
@@ -43,6 +44,8 @@ SHARDS = 4
 
 PARTS = (
     Part("machine", "machine:machine", 15, "versions and the device; the pictures of the tasks"),
+    Part("beside", "steps:beside", 40, "gradients beside the plain loop's in float64", together=True),
+    Part("repeats", "repeats:repeats", 40, "equal bits of equal and of resumed runs", together=True),
     Part("tests", "suite:suite", 60, "the tests that need a CUDA device", together=True),
     *(
         Part(
@@ -54,9 +57,8 @@ PARTS = (
         )
         for number in range(SHARDS)
     ),
-    Part("maml", "steps:steps:maml", 40, "a step of MAML beside the plain loop"),
+    Part("maml", "steps:steps:maml", 50, "a step of MAML beside the plain loop"),
     Part("protonet", "steps:steps:protonet", 25, "a step of ProtoNet beside the plain loop"),
-    Part("reptile", "steps:steps:reptile", 30, "a step of Reptile beside the plain loop"),
-    Part("repeats", "repeats:repeats", 20, "equal bits of equal and of resumed runs"),
-    Part("compiled", "steps:compiled", 30, "a step with torch's compiler"),
+    Part("reptile", "steps:steps:reptile", 40, "a step of Reptile beside the plain loop"),
+    Part("compiled", "steps:compiled", 40, "a step with torch's compiler"),
 )

@@ -15,25 +15,30 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-STEPS = 10
+STEPS, SECONDS = 10, 0.3
+"""The most steps to observe, and about how long to observe slower ones: torch's profiler needs time for each kernel."""
 TOP = 8
 """Kernels to name."""
 
 
-def on_device(step: Callable[[], object], settle: Callable[[], object]) -> dict[str, Any]:
-    """Return the seconds of a step, the share in which the device waits, the peak memory, and the longest kernels."""
+def on_device(step: Callable[[], object], settle: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """Return the seconds of a step, the share in which the device waits, the peak memory, and the longest kernels.
+
+    seconds: about how long a step takes.
+    """
+    steps = max(1, min(STEPS, round(SECONDS / max(seconds, 1e-9))))
     settle()
     torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
-    for _ in range(STEPS):
+    for _ in range(steps):
         step()
     issued = time.perf_counter()
     settle()
     torch.cuda.synchronize()
-    whole, issue = (time.perf_counter() - begun) / STEPS, (issued - begun) / STEPS
+    whole, issue = (time.perf_counter() - begun) / steps, (issued - begun) / steps
     memory = {"peak_allocated_bytes": torch.cuda.max_memory_allocated(), "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        for _ in range(STEPS):
+        for _ in range(steps):
             step()
         torch.cuda.synchronize()
     events = [
@@ -42,8 +47,8 @@ def on_device(step: Callable[[], object], settle: Callable[[], object]) -> dict[
         if str(each.device_type).endswith("CUDA") and not getattr(each, "is_user_annotation", False)
     ]
     spans = [(each.time_range.start * 1e-6, each.time_range.end * 1e-6) for each in events]
-    busy = covered(spans) / STEPS
-    figures = {"step_s": whole, "issue_s": issue, "kernels": len(spans) / STEPS, **memory}
+    busy = covered(spans) / steps
+    figures = {"step_s": whole, "issue_s": issue, "kernels": len(spans) / steps, **memory}
     if not spans:
         return {**figures, "waiting": None, "remark": "torch's profiler saw no kernel here, so the share of waiting is unknown"}
     longest = totals((each.name, (each.time_range.end - each.time_range.start) * 1e-6) for each in events)

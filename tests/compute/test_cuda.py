@@ -88,14 +88,36 @@ def test_its_gradients_are_those_of_the_processor():
         torch.testing.assert_close(found["cuda"][name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "words", [("device.task_chunk=1",), ("device.task_chunk=3",), ("device.compile=true",), ("device.precision=tf32",)]
-)
+@pytest.mark.parametrize("words", [("device.task_chunk=1",), ("device.task_chunk=3",), ("device.compile=true",)])
 @pytest.mark.filterwarnings("ignore")  # of the compiler, which recommends TF32
-def test_a_chunk_the_compiler_and_tf32_change_the_weights_by_rounding_only(tmp_path: Path, words: tuple[str, ...]):
+def test_a_chunk_and_the_compiler_change_the_weights_by_rounding_only(tmp_path: Path, words: tuple[str, ...]):
     for name, extra in (("plain", ()), ("other", words)):
         train(short("device=cuda", "steps=4", "optimizer=sgd", "optimizer.lr=0.01", *extra), tmp_path / name)
     near(params_of(tmp_path / "other"), params_of(tmp_path / "plain"), 1e-3)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_rounds_the_arguments_of_products_to_eleven_bits_and_nothing_else(tf32: bool):
+    """A rounded argument differs by 2^-11 of itself at most, so a product of two by 2^-10 + 2^-22; a float32 sum of n terms adds n 2^-23.
+
+    This is the whole effect. There is no useful bound on the weights after some steps: MAML's gradient passes normalisations and maxima
+    that enlarge it. With arguments rounded so on a CPU, four steps move the weights to another place by half of their way.
+    """
+    from metarun.layers.conv import Geometry, conv2d
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    x, w = (draws.normal(draws.key(0, name), *shape) for name, shape in (("x", (8, 16, 10, 10)), ("w", (32, 16, 3, 3))))
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 1)
+    a, b = x.flatten(1), draws.normal(draws.key(0, "b"), 1600, 32)
+    largest = 0.0
+    for product, first, second, terms in ((lambda p, q: conv2d(p, q, None, geometry), x, w, 144), (torch.matmul, a, b, 1600)):
+        exact, sizes = (product(*each) for each in ((first.double(), second.double()), (first.double().abs(), second.double().abs())))
+        apart = (product(first.cuda(), second.cuda()).cpu().double() - exact).abs()
+        bound = (2.0**-10 + 2.0**-22 if tf32 else 0.0) + terms * 2.0**-23
+        assert (apart <= bound * sizes).all()
+        largest = max(largest, float((apart / sizes).max()))
+    if tf32 and torch.cuda.get_device_capability() >= (8, 0):
+        assert largest > 2.0**-20  # else it was not on
 
 
 def test_products_are_taken_in_bfloat16_in_the_derivatives_too():
@@ -113,6 +135,26 @@ def test_products_are_taken_in_bfloat16_in_the_derivatives_too():
         with Runner(Plan(8, autocast="cuda")) as runner:
             (gradient,) = runner.map(product, w, [x], runs=runs)
         torch.testing.assert_close(gradient, torch.full_like(w, 2.4e7), rtol=1e-2, atol=0.0)  # 1e6 exceeds float16
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_normalisation_and_its_gradients_are_those_of_the_processor(dtype: torch.dtype, layout: torch.memory_format, scaled: bool):
+    from metarun.layers.normalise import Normalise
+
+    kept = torch.float64 if dtype is torch.float64 else torch.float32
+    found = []
+    for device in ("cpu", "cuda"):
+        x = 3.0 + draws.normal(draws.key(0, "x"), 6, 4, 5, 5).to(device, dtype).contiguous(memory_format=layout).requires_grad_()
+        vectors = [torch.linspace(0.5, end, 4, dtype=kept, device=device).requires_grad_() for end in (2.0, 1.0)] if scaled else []
+        out, mean, inverse = Normalise.apply(x, *(vectors or [None, None]), 1e-5)
+        assert (out.dtype, mean.dtype, inverse.dtype) == (dtype, kept, kept)
+        gradients = torch.autograd.grad(out.double().pow(3).sum(), [x, *vectors])
+        found.append([value.double().cpu() for value in (out, mean, inverse, *gradients)])
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1}[dtype]
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there, here, rtol=tolerance, atol=tolerance * float(here.abs().max()))
 
 
 def test_a_step_never_waits_for_the_device():

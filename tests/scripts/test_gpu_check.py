@@ -63,7 +63,25 @@ def test_the_plain_loop_has_the_gradient_of_metarun(name: str) -> None:
     noted: dict[str, Any] = {}
     problem = steps.problem_of(composed(overrides))
     assert steps.check(name, problem, overrides, CPU, noted.__setitem__) == []
-    assert noted["gradient beside the plain loop"]["difference"] <= steps.APART[name]
+    assert noted[f"{name}, gradient beside the plain loop"]["difference"] <= steps.APART[name]
+
+
+def test_a_wrong_gradient_beside_the_plain_loop_and_an_error_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(name: str, *_: Any) -> list[torch.Tensor]:
+        if name == "protonet":
+            raise RuntimeError("no memory")
+        return [torch.ones(3), torch.ones(2)]
+
+    monkeypatch.setattr(steps, "plain_gradient", plain)
+    monkeypatch.setattr(steps, "first_gradient", lambda *_: [torch.ones(3), 1.001 * torch.ones(2)])
+    noted: dict[str, Any] = {}
+    failures = steps.beside(CPU, noted.__setitem__)
+    assert [failure.split(",")[0] for failure in failures] == [
+        "maml: the gradient differs from the plain loop's by 0.00063",
+        "protonet: RuntimeError: no memory",
+        "reptile: the gradient differs from the plain loop's by 0.00063",
+    ]
+    assert len(noted) == 2
 
 
 def test_a_ratio_has_the_spread_of_the_rounds() -> None:
@@ -103,7 +121,7 @@ def test_a_part_that_fails_keeps_its_results_and_its_error(tmp_path: Path, monke
 
 def test_parts_that_measure_no_time_run_at_once_on_a_gpu_only() -> None:
     names = [[each.name for each in group] for group in command.groups(PARTS, together=True)]
-    assert names[1] == ["tests", *(f"agreement{number}" for number in range(SHARDS))]
+    assert names[1] == ["beside", "repeats", "tests", *(f"agreement{number}" for number in range(SHARDS))]
     assert all(len(group) == 1 for group in [names[0], *names[2:]])
     assert all(len(group) == 1 for group in command.groups(PARTS, together=False))
 
@@ -122,7 +140,7 @@ def test_a_failure_gives_code_1_and_what_the_time_leaves_out_is_told(
     assert command.main(["--device", "cpu", "--only", "machine,maml,repeats", "--out", str(out)]) == 1
     found = json.loads(out.read_text())
     assert found["failures"] == ["maml: it is wrong"]
-    assert found["skipped"] == ["repeats: 0 s are left, and it needs about 20"]
+    assert found["skipped"] == ["repeats: 0 s are left, and it needs about 40"]
     assert "1 failures, 1 parts left out" in capsys.readouterr().out
     assert command.main(["--device", "cpu", "--only", "machine", "--out", str(out)]) == 0
 
@@ -138,7 +156,7 @@ def test_a_part_is_ended_with_the_time(tmp_path: Path) -> None:
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.parse(["--only", "nothing"])
-    assert "there is no part 'nothing'; there are machine, tests" in capsys.readouterr().err
+    assert "there is no part 'nothing'; there are machine, beside" in capsys.readouterr().err
 
 
 def test_mini_batches_and_tasks_of_a_plain_loop_are_those_of_metarun() -> None:

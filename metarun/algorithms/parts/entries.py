@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.layers.precision import at_least_float32, full_precision
 from metarun.types import State
 
 KEYS, VALUES, USAGE, CLASSES = "memory.keys", "memory.values", "memory.usage", "memory.classes"
@@ -42,7 +43,8 @@ def attend(
 
     The entries are the nearest ones, or with `random_key` random ones. If there is no entry, the attention is even, which is finite.
     """
-    cosine = keys @ memory[KEYS].T
+    with full_precision(keys):  # rounded cosines would tie, and the nearest entries would not be known
+        cosine = at_least_float32(keys) @ memory[KEYS].T
     rank = cosine.detach() if random_key is None else draws.uniform(random_key, *cosine.shape)
     rank = rank.masked_fill(~places, -torch.inf)
     chosen = places & (rank >= rank.topk(count, dim=1).values[:, -1:])

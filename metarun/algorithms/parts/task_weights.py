@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarun.algorithms.parts.vectors import with_ones
 from metarun.functional import prototypes, squared_distances
+from metarun.layers.precision import full_precision
 from metarun.network import hide_absent, present_classes
 from metarun.types import Examples, Params
 
@@ -95,7 +96,8 @@ class RidgeHeads:
         return None
 
     def outputs(self, z: Tensor, weights: Tensor, classes: Tensor | None) -> Tensor:
-        return with_ones(z) @ weights.T
+        with full_precision(z):
+            return with_ones(z) @ weights.T
 
     def classes(self, examples: Examples) -> Tensor | None:
         return None
@@ -109,5 +111,6 @@ def ridge(z: Tensor, y: Tensor, mask: Tensor | None, prior: Tensor, strength: Te
     """Return the heads (U, V) that minimise |y - z wᵀ|² + strength |w - prior|², from z (B, V), y (B, U) and prior (U, V)."""
     if mask is not None:
         z, y = torch.where(mask[:, None], z, 0.0), torch.where(mask[:, None], y, 0.0)
-    gram = z @ z.T + strength * torch.eye(len(z), dtype=z.dtype, device=z.device)
-    return prior + torch.linalg.solve(gram, y - z @ prior.T).T @ z
+    with full_precision(z):  # bfloat16 has no solver, and is too coarse for the system
+        gram = z @ z.T + strength * torch.eye(len(z), dtype=z.dtype, device=z.device)
+        return prior + torch.linalg.solve(gram, y - z @ prior.T).T @ z
