@@ -42,6 +42,7 @@ from metarun.algorithms.parts.members import check_least
 from metarun.algorithms.parts.task_weights import KINDS, TaskWeights
 from metarun.algorithms.parts.vectors import unit
 from metarun.errors import UserError, nearest
+from metarun.layers.precision import at_least_float32
 from metarun.network import Fitted, Network, joint_mask
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits
@@ -153,8 +154,8 @@ class Memory:
         if support.classes is not None:
             metrics["own_entries"] = self._share_barred(state, support)
         if recalled is not None:
-            metrics["gate"] = used @ recalled.gate.mean(dim=1) / used.sum()
-            entries[READS] = used @ recalled.attention
+            metrics["gate"] = at_least_float32(used @ recalled.gate.mean(dim=1)) / used.sum()
+            entries[READS] = at_least_float32(used @ recalled.attention)
         return loss, Aux.of(metrics, statistics | entries)
 
     def update_state(self, state: State, aux: dict[str, Tensor]) -> State:
@@ -174,7 +175,7 @@ class Memory:
         codes = torch.tanh((z @ by_input.T)[:, None] + examples.y[:, :, None] * by_target + params["key.bias"])
         for layer in range(1, self.key_layers):
             codes = torch.tanh(codes @ params[f"key.{layer}.weight"].T + params[f"key.{layer}.bias"])
-        return unit(torch.einsum("bu,bus->us", shares, codes))  # at unit length, the sum and the mean are the same
+        return unit(at_least_float32(torch.einsum("bu,bus->us", shares, codes)))  # at unit length, the sum and the mean are the same
 
     def _deeper_keys(self, key: Tensor) -> Params:
         """Return the parameters of the layers behind the first one of the network that makes keys."""
