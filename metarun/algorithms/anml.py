@@ -17,6 +17,7 @@ Differences from the released code (https://github.com/uvm-neurobotics-lab/ANML)
 - It overwrites the row of the coming class in W for good. Here the new row belongs to one episode, and so does a new bias of 0.
 - It normalises each image by itself (a batch of one), here `norm=instance`, and chooses the rate of meta-test on test classes. Here the
   last validation of a run chooses it on validation trajectories.
+- Its W of meta-test is random (He et al. 2015), which is `test_head: random`. Weights of 0 are the default.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from metarun.algorithms.parts.online import (
     HEAD,
     LR,
     Descent,
+    FirstHead,
     Layer,
     Learner,
     Online,
@@ -44,6 +46,7 @@ from metarun.algorithms.parts.online import (
     best_rate,
     check_rates,
     features_of,
+    first_head,
     head_outputs,
     new_head,
     one_pass,
@@ -61,8 +64,8 @@ class Anml:
 
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
     adapts: name patterns of the network's parameters that the inner loop of meta-training changes, besides W. gates: name patterns of φ,
-    which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_inner_lrs: its rates; each
-    validation chooses one of them, and the first one holds until then.
+    which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_head: W before the first
+    example. test_inner_lrs: its rates; each validation chooses one of them, and the first one holds until then.
     """
 
     network: Network
@@ -74,6 +77,7 @@ class Anml:
     gates: Names = ("modulator.*", "gate.*")
     first_order: bool = False
     test_optimizer: Optimizer = "adam"
+    test_head: FirstHead = "zero"
     test_inner_lrs: Rates = (0.001,)
     traits: ClassVar[Traits] = Traits(head=False, learns_all_classes=True, training_only=(HEAD,))
 
@@ -113,7 +117,7 @@ class Anml:
         """Return W before the first example. In classification W is new."""
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
-            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
         return self._online.start(head, state[LR])
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:

@@ -22,7 +22,20 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.members import track_running
-from metarun.algorithms.parts.online import HEAD, LR, Online, Optimizer, Ready, best_rate, check_rates, head_outputs, new_head, where
+from metarun.algorithms.parts.online import (
+    HEAD,
+    LR,
+    FirstHead,
+    Online,
+    Optimizer,
+    Ready,
+    best_rate,
+    check_rates,
+    first_head,
+    head_outputs,
+    new_head,
+    where,
+)
 from metarun.algorithms.parts.orders import random_order
 from metarun.algorithms.parts.pretraining import supervised_loss
 from metarun.network import Network, present_classes
@@ -36,7 +49,8 @@ class IidOracle:
     """The i.i.d. oracle.
 
     train_classes: the number of training classes; metarun fills it in. passes: over the examples. batch: examples in a step.
-    test_optimizer: of the steps. test_inner_lrs: its rates; each validation chooses one of them, and the first one holds until then.
+    test_optimizer: of the steps. test_head: the weights of W before the first step. test_inner_lrs: its rates; each validation chooses
+    one of them, and the first one holds until then.
     """
 
     network: Network
@@ -45,6 +59,7 @@ class IidOracle:
     passes: Few = 5
     batch: Few = 15
     test_optimizer: Optimizer = "adam"
+    test_head: FirstHead = "zero"
     test_inner_lrs: Rates = (0.001,)
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, learns_all_classes=True, training_only=(HEAD,))
 
@@ -68,7 +83,7 @@ class IidOracle:
         z = self.network.on_support(params, state, support, training=training)
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
-            head = new_head(draws.fold(key, HEAD), support.y.shape[1], z.shape[1], like=z)
+            head = first_head(self.test_head, draws.fold(key, HEAD), support.y.shape[1], z)
         online = Online(self.objective, self.test_optimizer)
         learner = online.start(head, state[LR])
         for number in range(self.passes):

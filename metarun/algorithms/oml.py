@@ -17,6 +17,9 @@ Differences from the released code (https://github.com/khurramjaved96/mrcl):
   `first_order: true` computes this. Its network has two prediction layers until then and one since (`prediction_widths`).
 - It overwrites the trajectory's rows in W_0 for good. Here the new rows belong to one episode, and so do new biases of 0.
 - It chooses the rate of meta-test on test trajectories. Here the last validation of a run chooses it on validation trajectories.
+- Its output layer of meta-test is random, with the variance of He et al. 2015; `test_head: random` is that. Weights of 0 are the default:
+  the random outputs are as large as those that a stream teaches (docs/lifelong.md has the numbers).
+- At test it learns by Adam, while the paper's online update is that of the inner loop: `test_optimizer: sgd`.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from metarun.algorithms.parts.online import (
     LR,
     PREDICTION,
     Descent,
+    FirstHead,
     Layer,
     Learner,
     Online,
@@ -44,6 +48,7 @@ from metarun.algorithms.parts.online import (
     best_rate,
     check_rates,
     features_of,
+    first_head,
     head_outputs,
     new_head,
     one_pass,
@@ -62,8 +67,8 @@ class Oml:
 
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
     prediction_widths: of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
-    test_optimizer: of the prediction network at test. test_inner_lrs: its rates; each validation chooses one of them, and the first one
-    holds until then.
+    test_optimizer: of the prediction network at test. test_head: its output layer before the first example. test_inner_lrs: its rates;
+    each validation chooses one of them, and the first one holds until then.
     """
 
     network: Network
@@ -74,6 +79,7 @@ class Oml:
     prediction_widths: SizesOrNone = ()
     first_order: bool = False
     test_optimizer: Optimizer = "adam"
+    test_head: FirstHead = "zero"
     test_inner_lrs: Rates = (0.001,)
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone=False, learns_all_classes=True, training_only=(HEAD,))
 
@@ -106,7 +112,7 @@ class Oml:
         hidden = {name: value for name, value in params.items() if name.startswith(PREDICTION)}
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
-            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
         return self._online.start(hidden | prefixed(HEAD, head), state[LR])
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     LR,
+    FirstHead,
     Learner,
     Online,
     Optimizer,
@@ -36,6 +37,7 @@ from metarun.algorithms.parts.online import (
     check_alone,
     check_rates,
     features_of,
+    first_head,
     head_outputs,
     new_head,
     one_pass,
@@ -65,8 +67,8 @@ class OnlineLearner:
     """Online learning of a new output layer, or of the whole network.
 
     train_classes: the number of training classes; metarun fills it in. learns_all: learn θ from the stream too. replay: examples of the
-    buffer in each step; 0 for no buffer. buffer: its size, in examples. test_optimizer: of the stream. test_inner_lrs: its rates; each
-    validation chooses one of them, and the first one holds until then.
+    buffer in each step; 0 for no buffer. buffer: its size, in examples. test_optimizer: of the stream. test_head: W before the first
+    example. test_inner_lrs: its rates; each validation chooses one of them, and the first one holds until then.
     """
 
     network: Network
@@ -76,6 +78,7 @@ class OnlineLearner:
     replay: FewOrZero = 0
     buffer: Few = 200
     test_optimizer: Optimizer = "adam"
+    test_head: FirstHead = "zero"
     test_inner_lrs: Rates = (0.001,)
     traits: ClassVar[Traits] = Traits(head=False, adapts_backbone="learns_all", learns_all_classes=True, training_only=(HEAD,))
 
@@ -99,7 +102,7 @@ class OnlineLearner:
         """Return the learner before the first example. In classification W is new."""
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
-            head = new_head(draws.fold(key, HEAD), outputs, head["weight"].shape[1], like=head["weight"])
+            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
         body = {name: params[name] for name in self.network.names} if self.learns_all else {}
         learner = Online(self.objective, self.test_optimizer).start(body | prefixed(HEAD, head), state[LR])
         return Streamed(learner, None, state if self.learns_all else {})

@@ -8,8 +8,9 @@ import torch
 from small import conv_network
 from trajectories import CLASSES, trajectory
 
-from metarun import testing
+from metarun import draws, testing
 from metarun.algorithms.iid_oracle import IidOracle
+from metarun.algorithms.parts.orders import random_order
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Examples, WithChoice, WithStream
 
@@ -46,3 +47,21 @@ def test_the_steps_see_each_example_once_a_pass():
     torch.testing.assert_close(first, second)
     changed = oracle(passes=3, batch=1).adapt(params, state, support, KEY).learner.params["weight"]
     assert not torch.allclose(first, changed)
+
+
+def test_its_output_layer_starts_at_zero_unless_it_is_to_be_random():
+    support = trajectory().support
+    largest = {}
+    for start in ("zero", "random"):
+        algorithm = oracle(test_head=start, test_inner_lrs=(1e-9,))
+        weight = algorithm.adapt(*testing.start(algorithm), support, KEY).learner.params["weight"]
+        largest[start] = float(weight.abs().max())
+    assert largest["zero"] < 1e-6 < 0.1 < largest["random"]
+
+
+def test_a_pass_is_shuffled_anew():
+    """The rows of 40 examples in the order of four classes."""
+    order = [random_order(torch.zeros(40, 1), None, draws.fold(KEY, number)) for number in range(2)]
+    assert all(sorted(each.tolist()) == list(range(40)) for each in order)
+    assert order[0].tolist() != order[1].tolist()
+    assert all(len(set((each[:15] // 10).tolist())) > 1 for each in order)

@@ -15,7 +15,7 @@ from trajectories import CLASSES, differences, largest_error, trajectory
 
 from metarun import draws, testing
 from metarun.algorithms.oml import Oml
-from metarun.algorithms.parts.online import new_head, renewed
+from metarun.algorithms.parts.online import Learner, new_head, renewed
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Episode, Examples, Params, WithChoice, WithStream, part_of
@@ -99,7 +99,7 @@ def test_the_stream_learns_the_prediction_network_alone():
 
 
 def test_at_test_the_output_layer_is_new_and_the_hidden_layers_are_those_of_meta_training():
-    algorithm = oml(prediction_widths=(6,))
+    algorithm = oml(prediction_widths=(6,), test_head="random")
     params, state = testing.start(algorithm)
     learner = algorithm.start(params, state, 3, KEY)
     torch.testing.assert_close(learner.params["prediction.0.weight"], params["prediction.0.weight"])
@@ -107,6 +107,22 @@ def test_at_test_the_output_layer_is_new_and_the_hidden_layers_are_those_of_meta
         learner.params["head.weight"], new_head(draws.fold(KEY, "head."), 3, 6, like=params["head.weight"])["weight"]
     )
     assert learner.params["head.bias"].abs().max() == 0.0
+    assert oml(prediction_widths=(6,)).start(params, state, 3, KEY).params["head.weight"].abs().max() == 0.0
+
+
+def test_a_letter_just_learned_is_known_and_known_less_later():
+    """By plain gradient descent from weights of 0: the order of learning and scoring, and the columns, are right."""
+    algorithm = oml(test_optimizer="sgd", test_inner_lrs=(0.1,))
+    params, state = testing.start(algorithm)
+    learner = algorithm.start(params, state, 4, KEY)
+    z, y = torch.eye(4, dtype=torch.float64) + 1.0, torch.eye(4, dtype=torch.float64)
+    margins = []
+    for number in range(4):
+        learner = algorithm.learn(learner, _wide(z[number : number + 1], learner), y[number : number + 1], KEY)
+        outputs = algorithm.answer(learner, _wide(z[:1], learner))[0]
+        margins.append(float(outputs[0] - outputs[1:].max()))
+    assert margins[0] > 0.0
+    assert margins == sorted(margins, reverse=True)
 
 
 def test_adapting_to_a_support_set_is_one_pass_of_the_stream():
@@ -137,3 +153,8 @@ def test_a_normalisation_by_other_examples_is_refused_in_a_stream():
         algorithm.features(params, state, trajectory().support.x)
     with pytest.raises(UserError, match=r"test_inner_lrs=\[0\.1, -1\.0\] must be one or more rates above 0"):
         replace(algorithm, test_inner_lrs=(0.1, -1.0))
+
+
+def _wide(z: Tensor, learner: Learner) -> Tensor:
+    """Return features (B, 4) with zeros up to the width of the output layer."""
+    return F.pad(z, (0, learner.params["head.weight"].shape[1] - 4))

@@ -83,3 +83,10 @@ def test_adapting_to_a_support_set_is_one_pass_of_the_stream(options: dict[str, 
 def test_a_buffer_without_a_place_is_refused():
     with pytest.raises(UserError, match=r"algo.replay=-1 must not be negative and algo.buffer=200"):
         online(replay=-1)
+
+
+def test_the_output_layer_starts_at_zero_unless_it_is_to_be_random():
+    params, state = testing.start(online())
+    zero, random = (online(test_head=start).start(params, state, 3, KEY).learner.params["head.weight"] for start in ("zero", "random"))
+    assert zero.abs().max() == 0.0 < random.abs().max()
+    assert zero.shape == random.shape

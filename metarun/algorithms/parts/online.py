@@ -36,6 +36,8 @@ HEAD, PREDICTION = "head.", "prediction."
 LR = "test_inner_lr"
 """Name of the rate of the stream in the state."""
 Optimizer = Literal["adam", "sgd"]
+FirstHead = Literal["zero", "random"]
+"""The weights of a new output layer before the first example of a stream: all 0, or the rows of `new_head`."""
 Outputs = Callable[[Params, Tensor], Tensor]
 """The outputs (B, N) or (B, D) of parameters at features (B, F)."""
 Learn = Callable[[Any, Tensor, Tensor, Tensor], Any]
@@ -155,6 +157,17 @@ def new_head(key: Tensor, outputs: int, width: int, like: Tensor | None = None) 
     rows = torch.arange(outputs, device=key.device if like is None else like.device)
     weight = new_rows(draws.fold(key, rows), width, torch.float32 if like is None else like.dtype)
     return {"weight": weight, "bias": torch.zeros_like(weight[:, 0])}
+
+
+def first_head(start: FirstHead, key: Tensor, outputs: int, like: Tensor) -> Params:
+    """Return the output layer before the first example of a stream. like: weights (N, width), which give width, type and device.
+
+    With weights of 0 the outputs say nothing about classes that have not come, and each step is evidence. Random rows give random outputs,
+    which the small steps of a stream cannot undo.
+    """
+    if start == "random":
+        return new_head(key, outputs, like.shape[1], like=like)
+    return {"weight": like.new_zeros(outputs, like.shape[1]), "bias": like.new_zeros(outputs)}
 
 
 def renewed(head: Params, support: Examples, key: Tensor) -> Params:

@@ -20,6 +20,7 @@ from metarun.algorithms.parts.online import (
     best_rate,
     check_rates,
     features_of,
+    first_head,
     head_outputs,
     new_head,
     one_pass,
@@ -98,6 +99,15 @@ def test_new_rows_have_the_variance_of_he_and_do_not_depend_on_their_number():
     assert float(head["weight"].var()) == pytest.approx(2.0 / 50, rel=0.05)
     assert head["bias"].abs().max() == 0.0
     assert torch.equal(new_head(KEY, 3, 50)["weight"], head["weight"][:3])
+
+
+def test_the_output_layer_before_a_stream_is_zero_or_has_new_rows():
+    like = torch.ones(2, 4, dtype=torch.float64)
+    zero, random = (first_head(start, KEY, 3, like) for start in ("zero", "random"))
+    assert [(tuple(head["weight"].shape), head["weight"].dtype) for head in (zero, random)] == [((3, 4), torch.float64)] * 2
+    assert zero["weight"].abs().max() == 0.0
+    assert torch.equal(random["weight"], new_head(KEY, 3, 4, like=like)["weight"])
+    assert all(head["bias"].shape == (3,) and head["bias"].abs().max() == 0.0 for head in (zero, random))
 
 
 def test_rows_are_new_for_the_classes_of_the_support_set_alone_and_for_each_key():
