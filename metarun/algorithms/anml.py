@@ -28,14 +28,12 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
-    LR,
     Descent,
     FirstHead,
     Layer,
@@ -43,9 +41,10 @@ from metarun.algorithms.parts.online import (
     Online,
     Optimizer,
     Ready,
-    best_rate,
+    best_choice,
     check_rates,
     features_of,
+    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -65,7 +64,7 @@ class Anml:
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
     adapts: name patterns of the network's parameters that the inner loop of meta-training changes, besides W. gates: name patterns of φ,
     which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_head: W before the first
-    example. test_inner_lrs: its rates; each validation chooses one of them, and the first one holds until then.
+    example. test_inner_lrs: its rates; each validation chooses among them, and the first one holds until then.
     """
 
     network: Network
@@ -89,7 +88,7 @@ class Anml:
         params, state = self.network.init()
         width = int(self.network.module.out_features)  # type: ignore[arg-type]
         head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss on the queries after the inner loop on the support set."""
@@ -118,7 +117,7 @@ class Anml:
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
             head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
-        return self._online.start(head, state[LR])
+        return self._online.start(head, state)
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
         """Return the gated features z, (B, F)."""
@@ -149,8 +148,8 @@ class Anml:
         return hide_absent(head_outputs(adapted.learner.params, z), adapted.classes)
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate of the best validation score."""
-        return best_rate(self.test_inner_lrs, state, score)
+        """Return the state with the rate and the optimizer of the best validation score."""
+        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
 
     @cached_property
     def _online(self) -> Online:

@@ -91,9 +91,9 @@ class Finetune:
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
         """Return the state with the learning rate of the best validation score."""
-        if len(self.test_inner_lrs) == 1:
-            return state
         tried = [state | {LR: torch.tensor(lr)} for lr in self.test_inner_lrs]
+        if len(tried) == 1:
+            return tried[0]
         scores = [by_step[max(by_step)] for by_step in map(score, tried)]
         return tried[max(range(len(tried)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf)]
 

@@ -17,20 +17,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
-    LR,
     FirstHead,
     Online,
     Optimizer,
     Ready,
-    best_rate,
+    best_choice,
     check_rates,
+    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -71,7 +70,7 @@ class IidOracle:
         params, state = self.network.init()
         width = int(self.network.module.out_features)  # type: ignore[arg-type]
         head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss of pre-training on a mini-batch: all examples of the episode."""
@@ -85,7 +84,7 @@ class IidOracle:
         if self.objective.kind == "classification":
             head = first_head(self.test_head, draws.fold(key, HEAD), support.y.shape[1], z)
         online = Online(self.objective, self.test_optimizer)
-        learner = online.start(head, state[LR])
+        learner = online.start(head, state)
         for number in range(self.passes):
             for rows in random_order(z, support.mask, draws.fold(key, number)).split(self.batch):
                 mask = None if support.mask is None else support.mask[rows]
@@ -99,7 +98,7 @@ class IidOracle:
         return head_outputs(adapted.learner.params, z, adapted.classes)
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate of the best validation score."""
-        return best_rate(self.test_inner_lrs, state, score)
+        """Return the state with the rate and the optimizer of the best validation score."""
+        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
 
     update_state = track_running

@@ -36,7 +36,6 @@ from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
-    LR,
     PREDICTION,
     Descent,
     FirstHead,
@@ -45,9 +44,10 @@ from metarun.algorithms.parts.online import (
     Online,
     Optimizer,
     Ready,
-    best_rate,
+    best_choice,
     check_rates,
     features_of,
+    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -68,7 +68,7 @@ class Oml:
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
     prediction_widths: of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
     test_optimizer: of the prediction network at test. test_head: its output layer before the first example. test_inner_lrs: its rates;
-    each validation chooses one of them, and the first one holds until then.
+    each validation chooses among them, and the first one holds until then.
     """
 
     network: Network
@@ -92,7 +92,7 @@ class Oml:
         sizes = (int(self.network.module.out_features), *self.prediction_widths)  # type: ignore[arg-type]
         params |= prefixed(PREDICTION, perceptron_init(draws.fold(key, PREDICTION), sizes))
         params |= prefixed(HEAD, new_head(draws.fold(key, HEAD), self.train_classes, sizes[-1]))
-        return params, state | {LR: torch.tensor(self.test_inner_lrs[0])}
+        return params, state | first_choice(self.test_optimizer, self.test_inner_lrs)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss on the queries after the inner loop on the support set."""
@@ -113,7 +113,7 @@ class Oml:
         head = part_of(params, HEAD)
         if self.objective.kind == "classification":
             head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
-        return self._online.start(hidden | prefixed(HEAD, head), state[LR])
+        return self._online.start(hidden | prefixed(HEAD, head), state)
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
         """Return the representation f_θ(x), (B, F)."""
@@ -144,8 +144,8 @@ class Oml:
         return hide_absent(_prediction(adapted.learner.params, z), adapted.classes)
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate of the best validation score."""
-        return best_rate(self.test_inner_lrs, state, score)
+        """Return the state with the rate and the optimizer of the best validation score."""
+        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
 
     @cached_property
     def _online(self) -> Online:

@@ -27,16 +27,16 @@ from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
-    LR,
     FirstHead,
     Learner,
     Online,
     Optimizer,
     Ready,
-    best_rate,
+    best_choice,
     check_alone,
     check_rates,
     features_of,
+    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -68,7 +68,7 @@ class OnlineLearner:
 
     train_classes: the number of training classes; metarun fills it in. learns_all: learn θ from the stream too. replay: examples of the
     buffer in each step; 0 for no buffer. buffer: its size, in examples. test_optimizer: of the stream. test_head: W before the first
-    example. test_inner_lrs: its rates; each validation chooses one of them, and the first one holds until then.
+    example. test_inner_lrs: its rates; each validation chooses among them, and the first one holds until then.
     """
 
     network: Network
@@ -92,7 +92,7 @@ class OnlineLearner:
         params, state = self.network.init()
         width = int(self.network.module.out_features)  # type: ignore[arg-type]
         head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss of pre-training on a mini-batch: all examples of the episode."""
@@ -104,7 +104,7 @@ class OnlineLearner:
         if self.objective.kind == "classification":
             head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
         body = {name: params[name] for name in self.network.names} if self.learns_all else {}
-        learner = Online(self.objective, self.test_optimizer).start(body | prefixed(HEAD, head), state[LR])
+        learner = Online(self.objective, self.test_optimizer).start(body | prefixed(HEAD, head), state)
         return Streamed(learner, None, state if self.learns_all else {})
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ class OnlineLearner:
         return head_outputs(part_of(adapted.learner.params, HEAD), z, adapted.classes)
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate of the best validation score."""
-        return best_rate(self.test_inner_lrs, state, score)
+        """Return the state with the rate and the optimizer of the best validation score."""
+        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
 
     def _learn(self, adapted: Streamed, x: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Streamed:
         """Return the learner after a step. classes: (N,) bool, the ways that an episode has; None for all."""

@@ -35,7 +35,10 @@ HEAD, PREDICTION = "head.", "prediction."
 """Prefixes of the parameters of the output layer, and of the hidden layers before it that learn from the stream."""
 LR = "test_inner_lr"
 """Name of the rate of the stream in the state."""
-Optimizer = Literal["adam", "sgd"]
+PLAIN = "test_sgd"
+"""Name of the choice of plain gradient descent in the state: 1, or 0 for Adam. Only with "best" as the optimizer."""
+Optimizer = Literal["adam", "sgd", "best"]
+"""Of a stream: Adam, plain gradient descent, or the one with the best validation score."""
 FirstHead = Literal["zero", "random"]
 """The weights of a new output layer before the first example of a stream: all 0, or the rows of `new_head`."""
 Outputs = Callable[[Params, Tensor], Tensor]
@@ -109,23 +112,28 @@ class Descent:
 
 
 class Learner(NamedTuple):
-    """A learner between two examples of a stream: its parameters, Adam's moments (None with plain gradient descent), and its rate ()."""
+    """A learner between two examples of a stream: its parameters, Adam's moments (None with plain gradient descent), and its rate ().
+
+    plain: (), above 0 for plain gradient descent in spite of the moments; None where there is no choice.
+    """
 
     params: Params
     moments: Moments | None
     lr: Tensor
+    plain: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Online:
-    """One step of Adam or of plain gradient descent on the next example or examples."""
+    """One step of Adam or of plain gradient descent on the next example or examples. optimizer "best": as the state says."""
 
     objective: Objective
     optimizer: Optimizer
 
-    def start(self, params: Params, lr: Tensor) -> Learner:
-        """Return the learner before the first example."""
-        return Learner(params, Moments.zero(params) if self.optimizer == "adam" else None, lr)
+    def start(self, params: Params, state: State) -> Learner:
+        """Return the learner before the first example. state: of the algorithm, with the entries of `first_choice`."""
+        plain = state[PLAIN] if self.optimizer == "best" else None
+        return Learner(params, None if self.optimizer == "sgd" else Moments.zero(params), state[LR], plain)
 
     def step(self, learner: Learner, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> Learner:
         """Return the learner after a step on the mean loss of examples (B, F) with y (B, N); mask: (B,)."""
@@ -134,9 +142,13 @@ class Online:
             return self.objective.loss(outputs(params, features), y, mask)
 
         gradients = grad(loss)(learner.params)
-        if learner.moments is not None:
-            return Learner(*adam(learner.params, gradients, learner.moments, learner.lr), learner.lr)
-        return Learner({name: value - learner.lr * gradients[name] for name, value in learner.params.items()}, None, learner.lr)
+        descended = {name: value - learner.lr * gradients[name] for name, value in learner.params.items()}
+        if learner.moments is None:
+            return learner._replace(params=descended)
+        stepped, moments = adam(learner.params, gradients, learner.moments, learner.lr)
+        if learner.plain is not None:
+            stepped = where(learner.plain > 0, descended, stepped)
+        return learner._replace(params=stepped, moments=moments)
 
 
 def head_outputs(head: Params, z: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -223,11 +235,20 @@ def check_alone(network: Network) -> None:
         )
 
 
-def best_rate(rates: Sequence[float], state: State, score: Callable[[State], dict[int, float]]) -> State:
-    """Return the state with the rate of the best validation score. For `choose`."""
-    if len(rates) == 1:
-        return state
-    tried = [state | {LR: torch.tensor(lr)} for lr in rates]
+def first_choice(optimizer: Optimizer, rates: Sequence[float]) -> State:
+    """Return the entries of the state that hold the rate, and the optimizer where it is a choice, before the first validation."""
+    return {LR: torch.tensor(rates[0])} | ({PLAIN: torch.tensor(0.0)} if optimizer == "best" else {})
+
+
+def best_choice(optimizer: Optimizer, rates: Sequence[float], state: State, score: Callable[[State], dict[int, float]]) -> State:
+    """Return the state with the rate, and with the optimizer where it is a choice, of the best validation score. For `choose`.
+
+    Where there is one rate alone it holds, whatever rate the state has, such as that of the run of `init_from`.
+    """
+    plain = [{PLAIN: torch.tensor(value)} for value in (0.0, 1.0)] if optimizer == "best" else [{}]
+    tried = [state | {LR: torch.tensor(lr)} | chosen for chosen in plain for lr in rates]
+    if len(tried) == 1:
+        return tried[0]
     scores = [by_step[max(by_step)] for by_step in map(score, tried)]
     return tried[max(range(len(tried)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf)]
 

@@ -17,9 +17,10 @@ from metarun.algorithms.parts.online import (
     Descent,
     Layer,
     Online,
-    best_rate,
+    best_choice,
     check_rates,
     features_of,
+    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -83,7 +84,7 @@ def test_parameters_below_the_layer_take_the_same_steps_as_those_of_gradient_des
 def test_a_step_of_a_learner_is_that_of_torchs_optimizer(optimizer: Any):
     head = random_head()
     z, y = torch.ones(2, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:2]
-    learner = Online(CLASSIFICATION, optimizer).start(head, torch.tensor(0.1, dtype=torch.float64))
+    learner = Online(CLASSIFICATION, optimizer).start(head, {"test_inner_lr": torch.tensor(0.1, dtype=torch.float64)})
     weights = {name: value.clone().requires_grad_() for name, value in head.items()}
     theirs = (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam)(weights.values(), lr=0.1)
     for _ in range(3):
@@ -157,8 +158,41 @@ def test_features_of_a_normalisation_by_other_examples_are_refused():
 def test_the_rate_with_the_best_finite_score_is_chosen_and_one_rate_needs_no_score():
     scores = {0.1: -float("inf"), 0.2: 0.5, 0.3: 0.4}
     state = {"test_inner_lr": torch.tensor(0.1)}
-    chosen = best_rate((0.1, 0.2, 0.3), state, lambda tried: {0: 9.0, 1: scores[round(float(tried["test_inner_lr"]), 3)]})
+    chosen = best_choice("adam", (0.1, 0.2, 0.3), state, lambda tried: {0: 9.0, 1: scores[round(float(tried["test_inner_lr"]), 3)]})
     assert float(chosen["test_inner_lr"]) == pytest.approx(0.2)
-    assert best_rate((0.1,), state, lambda tried: pytest.fail("no choice")) is state
+    assert set(chosen) == {"test_inner_lr"}
     with pytest.raises(UserError, match="must be one or more rates above 0"):
         check_rates(())
+
+
+def test_one_rate_needs_no_score_and_holds_in_spite_of_the_rate_of_another_run():
+    chosen = best_choice("sgd", (0.2,), {"test_inner_lr": torch.tensor(0.1)}, lambda tried: pytest.fail("no choice"))
+    assert float(chosen["test_inner_lr"]) == pytest.approx(0.2)
+
+
+def test_best_chooses_rate_and_optimizer_together():
+    state = first_choice("best", (0.1, 0.2))
+    assert {name: round(float(value), 3) for name, value in state.items()} == {"test_inner_lr": 0.1, "test_sgd": 0.0}
+    scores = {(0.1, 0.0): 0.3, (0.2, 0.0): 0.5, (0.1, 1.0): 0.7, (0.2, 1.0): 0.4}
+    tried: list[tuple[float, float]] = []
+
+    def score(state: Params) -> dict[int, float]:
+        tried.append((round(float(state["test_inner_lr"]), 3), float(state["test_sgd"])))
+        return {0: scores[tried[-1]]}
+
+    chosen = best_choice("best", (0.1, 0.2), state, score)
+    assert sorted(tried) == sorted(scores)
+    assert (round(float(chosen["test_inner_lr"]), 3), float(chosen["test_sgd"])) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize(("plain", "optimizer"), [(0.0, "adam"), (1.0, "sgd")])
+def test_a_learner_with_a_chosen_optimizer_takes_its_steps(plain: float, optimizer: Any):
+    head, rate = random_head(), {"test_inner_lr": torch.tensor(0.1, dtype=torch.float64)}
+    z, y = torch.ones(2, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:2]
+    found = Online(CLASSIFICATION, "best").start(head, rate | {"test_sgd": torch.tensor(plain)})
+    expected = Online(CLASSIFICATION, optimizer).start(head, rate)
+    for _ in range(3):
+        found = Online(CLASSIFICATION, "best").step(found, head_outputs, z, y)
+        expected = Online(CLASSIFICATION, optimizer).step(expected, head_outputs, z, y)
+    assert torch.equal(found.params["weight"], expected.params["weight"])
+    assert not torch.equal(found.params["weight"], head["weight"])
