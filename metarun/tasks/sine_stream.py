@@ -46,7 +46,7 @@ class SineStreams:
 
     functions: Count = 10
     steps: Count = 40
-    batch_size: Count = 32
+    step_points: Count = 32
     held_out: Count = 100
     train_functions: Count = 400
     lengths: Annotated[Sequence[Count], Length(1)] = (1, 2, 5, 10)
@@ -61,12 +61,12 @@ class SineStreams:
                 f"a trajectory of task.functions={self.functions} needs as many training functions; "
                 f"raise task.train_functions={self.train_functions} to {self.functions}."
             )
-        points = self.functions * (self.steps * self.batch_size + self.held_out)
+        points = self.functions * (self.steps * self.step_points + self.held_out)
         what = f"a trajectory of {self.functions} functions, {points:,} points,"
-        check_fits((DRAWN + 4.0 * self.functions) * points, what, "lower task.functions, task.steps or task.batch_size")
+        check_fits((DRAWN + 4.0 * self.functions) * points, what, "lower task.functions, task.steps or task.step_points")
 
     def episode(self, split: str, index: int) -> Episode:
-        """Deal trajectory `index`: support (F * steps * batch_size, F + 1) function after function, query (F * held_out, F + 1)."""
+        """Deal trajectory `index`: support (F * steps * step_points, F + 1) function after function, query (F * held_out, F + 1)."""
         return first_of(self.batch(split, torch.tensor([index])))
 
     def batch(self, split: str, indices: Tensor) -> Episode:
@@ -90,7 +90,7 @@ class SineStreams:
         return self._shape()
 
     def _shape(self) -> Trajectory:
-        return Trajectory(self.functions, self.steps * self.batch_size, self.held_out, self.batch_size)
+        return Trajectory(self.functions, self.steps * self.step_points, self.held_out, self.step_points)
 
     def _functions(self, split: str, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return amplitudes and phases (T, F) of the functions of trajectories with these keys (T,)."""

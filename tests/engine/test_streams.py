@@ -234,7 +234,7 @@ class Constant:
 
 
 def test_in_regression_forgetting_is_the_rise_of_the_error_and_steps_have_the_batch_of_the_stream():
-    source = SineStreams(functions=3, steps=4, batch_size=5, held_out=7, lengths=[1], trajectories=2)
+    source = SineStreams(functions=3, steps=4, step_points=5, held_out=7, lengths=[1], trajectories=2)
     learner = Constant()
     report = evaluate(learner, {}, {}, source, split="test", episodes=2)
     assert learner.batches == [5] * (2 * 3 * 4)

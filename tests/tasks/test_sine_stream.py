@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from small import composed
 
 from metarun import testing
 from metarun.errors import UserError
@@ -13,7 +14,7 @@ from metarun.tasks.sine_stream import SineStreams
 
 
 def test_each_input_is_the_number_of_its_function_and_x_and_function_follows_function():
-    source = SineStreams(functions=4, steps=3, batch_size=2, held_out=5)
+    source = SineStreams(functions=4, steps=3, step_points=2, held_out=5)
     support, query = source.episode("test", 0)
     assert (support.x.shape, support.y.shape, query.x.shape) == ((24, 5), (24, 1), (20, 5))
     assert torch.equal(support.x[:, :4], torch.eye(4).repeat_interleave(6, dim=0))
@@ -23,7 +24,7 @@ def test_each_input_is_the_number_of_its_function_and_x_and_function_follows_fun
 
 
 def test_the_points_of_a_function_lie_on_one_sine_with_the_amplitude_and_phase_of_the_released_code():
-    source = SineStreams(functions=3, steps=4, batch_size=5, held_out=6)
+    source = SineStreams(functions=3, steps=4, step_points=5, held_out=6)
     support, query = source.episode("train", 7)
     for function in range(3):
         rows, held = slice(20 * function, 20 * function + 20), slice(6 * function, 6 * function + 6)
@@ -37,7 +38,7 @@ def test_the_points_of_a_function_lie_on_one_sine_with_the_amplitude_and_phase_o
 
 
 def test_training_functions_come_from_a_fixed_set_and_trajectories_are_numbered():
-    source = SineStreams(functions=2, steps=1, batch_size=1, held_out=1, train_functions=2)
+    source = SineStreams(functions=2, steps=1, step_points=1, held_out=1, train_functions=2)
     testing.check_source(source)
     amplitudes = {round(float(each), 5) for index in range(4) for each in source._functions("train", torch.tensor([index]))[0].flatten()}
     assert len(source._functions("test", torch.arange(4))[0].unique()) == 8
@@ -51,3 +52,10 @@ def test_more_functions_than_the_training_has_are_refused():
         UserError, match=r"a trajectory of task\.functions=5 needs as many training functions; raise task\.train_functions=3 to 5"
     ):
         SineStreams(functions=5, train_functions=3)
+
+
+@pytest.mark.parametrize("algo", ["oml", "anml"])
+@pytest.mark.parametrize(("task", "points"), [("sine_stream", 32), ("stream", 1), ("sinusoid", 1)])
+def test_an_inner_step_of_meta_training_takes_the_points_of_a_step_of_the_stream(algo: str, task: str, points: int):
+    """One step for each of the 12,800 points would take gigabytes for the outer gradient."""
+    assert composed(f"algo={algo}", f"task={task}", "backbone=mlp")["algo"]["inner_batch"] == points
