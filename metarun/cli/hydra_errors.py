@@ -27,6 +27,9 @@ from metarun.errors import UserError, first_line, nearest
 JOB_NOTE = "The run folder is "
 """Start of the note on an exception that a job raised. The note marks a bug of metarun, which is not bad input."""
 
+HAVING = {"task/source": "task=stream", "algo/update": "algo=gbml"}
+"""The option of a group that has the group below it."""
+
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence about a mistake of the user, or None for a bug, which keeps its traceback."""
@@ -110,9 +113,16 @@ def not_composed(message: str) -> str | None:
         key, _, value = sweep[1].partition("=")
         return f"'{sweep[1]}' gives several values: add -m to run each of them, or write '{key}=[{value}]' for a list."
     if group := re.search(r"Could not override '([^']*)'\. No match in the defaults list", message):
-        return f"'{group[1]}' is not a group of this command."
+        return f"'{group[1]}' is not a group of this command.{_where_it_is(group[1])}"
     text = re.sub(r"\n?(To append to your|See https|Set the environment)[^\n]*", "", message)
     return one_line(text) if text.strip() else None
+
+
+def _where_it_is(group: str) -> str:
+    """Return " Only task=stream has it, …" for a group below another one, such as task/source; an empty string for other groups."""
+    outer, _, inner = group.partition("@")[0].partition("/")
+    having = HAVING.get(f"{outer}/{inner}")
+    return f" Only {having} has it; give {having} too, or leave {group} out." if having else ""
 
 
 def not_resolved(error: OmegaConfBaseException) -> str | None:

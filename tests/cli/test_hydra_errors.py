@@ -61,3 +61,16 @@ def test_several_values_without_m_are_explained() -> None:
 @pytest.mark.parametrize(("text", "line"), [("a\n  b", "a b."), ("why?", "why?"), ("", ".")])
 def test_a_message_becomes_one_line(text: str, line: str) -> None:
     assert one_line(text) == line
+
+
+@pytest.mark.parametrize(
+    ("group", "advice"),
+    [
+        ("task/source", " Only task=stream has it; give task=stream too, or leave task/source out."),
+        ("algo/update", " Only algo=gbml has it; give algo=gbml too, or leave algo/update out."),
+        ("banana", ""),
+    ],
+)
+def test_a_group_below_another_one_names_the_option_that_has_it(group: str, advice: str) -> None:
+    sentence = not_composed(f"Could not override '{group}'. No match in the defaults list.")
+    assert sentence == f"'{group}' is not a group of this command.{advice}"
