@@ -15,6 +15,8 @@ Differences from the released code (https://github.com/uvm-neurobotics-lab/ANML)
 - Its inner gradients are constants for the outer gradient (`torch.autograd.grad` without `create_graph`); `first_order: true` computes
   this. The paper differentiates through the inner loop, and so does this file.
 - It overwrites the row of the coming class in W for good. Here the new row belongs to one episode, and so does a new bias of 0.
+- Its inner rate of 0.1 is for classification. In regression, steps at this rate on single squared errors grow without bound in most tasks,
+  so without an `inner_lr` the rate is 0.003 there.
 - It normalises each image by itself (a batch of one), here `norm=instance`, and chooses the rate of meta-test on test classes. Here the
   last validation of a run chooses it on validation trajectories.
 - Its W of meta-test is random (He et al. 2015), which is `test_head: random`. Weights of 0 are the default.
@@ -56,21 +58,24 @@ from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
 from metarun.values import Few, Names, NotNegative, Rates
 
+INNER_LR = {"classification": 0.1, "regression": 0.003}
+"""The inner rate without `inner_lr`: that of the released code, and ours."""
+
 
 @dataclass(frozen=True)
 class Anml:
     """ANML.
 
-    train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
-    adapts: name patterns of the network's parameters that the inner loop of meta-training changes, besides W. gates: name patterns of φ,
-    which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_head: W before the first
-    example. test_inner_lrs: its rates; each validation chooses among them, and the first one holds until then.
+    train_classes: the number of training classes; metarun fills it in. inner_lr: α; None: as `INNER_LR` says. inner_batch: examples in
+    an inner step. adapts: name patterns of the network's parameters that the inner loop of meta-training changes, besides W. gates: name
+    patterns of φ, which it never changes. first_order: drop the second derivatives. test_optimizer: of W at test. test_head: W before
+    the first example. test_inner_lrs: its rates; each validation chooses among them, and the first one holds until then.
     """
 
     network: Network
     objective: Objective
     train_classes: int
-    inner_lr: NotNegative = 0.1
+    inner_lr: NotNegative | None = None
     inner_batch: Few = 1
     adapts: Names = ("*",)
     gates: Names = ("modulator.*", "gate.*")
@@ -105,7 +110,7 @@ class Anml:
                 return fixed[rows]
             return self.network.on_support({**body, **chosen}, state, Examples(support.x[rows], support.y[rows]), training=True)
 
-        fast, layer = Descent(self.objective, self.inner_lr, self.inner_batch, self.first_order).run(
+        fast, layer = Descent(self.objective, self._rate, self.inner_batch, self.first_order).run(
             embed, fast, Layer.of(head), support.y, support.mask
         )
         fitted = self.network.fit({**body, **fast}, state, support, training=True)
@@ -150,6 +155,10 @@ class Anml:
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
         """Return the state with the rate and the optimizer of the best validation score."""
         return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
+
+    @property
+    def _rate(self) -> float:
+        return INNER_LR[self.objective.kind] if self.inner_lr is None else self.inner_lr
 
     @cached_property
     def _online(self) -> Online:

@@ -42,11 +42,12 @@ def extreme_values(config: Mapping[str, Any]) -> list[str]:
 def inner_rates(config: Mapping[str, Any]) -> list[str]:
     """Return the keys of the algorithm's own learning rates: `algo.inner_lr`, `algo.update.lr` and their like.
 
-    `algo.recipe` holds no rates of the algorithm: it holds defaults for other groups.
+    An inner rate of null is one that the algorithm chooses. `algo.recipe` holds no rates of the algorithm: it holds defaults for other
+    groups.
     """
     algorithm = {key: value for key, value in config.get("algo", {}).items() if key != "recipe"}
     named = [(key, value) for key, value in leaves(algorithm) if key.rsplit(".", 1)[-1].split("_")[-1] == "lr"]
-    return [f"algo.{key}" for key, value in named if _is_rate(value)]
+    return [f"algo.{key}" for key, value in named if _is_rate(value) or (value is None and key == "inner_lr")]
 
 
 def _is_rate(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import composed
 from torch.func import grad
 from trajectories import CLASSES, differences, largest_error, trajectory
 
@@ -15,6 +16,7 @@ from metarun.backbones.gated import Gated
 from metarun.network import Network
 from metarun.objectives import CLASSIFICATION
 from metarun.types import Params, WithStream
+from metarun.wiring.build import build
 
 KEY, STEP = torch.tensor(7), torch.tensor(0)
 
@@ -100,3 +102,20 @@ def test_the_network_has_a_body_and_a_gate():
     assert named(params, "body.")
     assert named(params, "modulator.")
     assert named(params, "gate.")
+
+
+def test_the_default_inner_rate_depends_on_the_kind_of_task_and_a_given_one_does_not():
+    """In classification it is the rate of the released code."""
+    params, _ = testing.start(anml())
+    default, released, smaller = (loss_of(anml(inner_lr=rate))(params) for rate in (None, 0.1, 0.003))
+    assert torch.equal(default, released)
+    assert not torch.equal(default, smaller)
+
+
+@pytest.mark.parametrize("option", ["anml", "oml", "online", "replay"])
+@pytest.mark.parametrize("task", ["sinusoid", "line"])
+def test_the_defaults_of_a_learner_of_streams_do_not_diverge_in_regression(option: str, task: str):
+    parts = build(composed(f"algo={option}", f"task={task}", "backbone=mlp", "device=cpu"))
+    params, state = parts.algorithm.init(KEY)
+    losses = [parts.algorithm.loss(params, state, parts.source.episode("train", index), KEY, STEP)[0] for index in range(10)]
+    assert max(losses) < 100.0

@@ -62,3 +62,7 @@ def test_a_number_far_from_usual_ones_is_the_likely_cause_whatever_its_key() -> 
     config = composed("algo=matching", *SINUSOID, "backbone.init_std=1e9", "algo.temperature=1e-20")
     assert remedies.for_not_finite(config) == " Change algo.temperature=1e-20 or backbone.init_std=1e+09, which is far from usual values."
     assert remedies.extreme_values(composed("algo=metaprior")) == [], "an inner_lr of 500 is the default"
+
+
+def test_the_hint_names_an_inner_rate_that_the_algorithm_chooses():
+    assert remedies.inner_rates({"algo": {"inner_lr": None, "final_lr": None}}) == ["algo.inner_lr"]

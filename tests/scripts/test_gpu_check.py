@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from gpu_checks import __main__ as command
-from gpu_checks import agreement, loops, part, steps, suite, waiting
+from gpu_checks import agreement, loops, part, repeats, steps, suite, waiting
 from gpu_checks.configs import algorithms, composed, row
 from gpu_checks.parts import PARTS, SHARDS, Options, Part
 
@@ -82,6 +82,22 @@ def test_a_wrong_gradient_beside_the_plain_loop_and_an_error_are_failures(monkey
         "reptile: the gradient differs from the plain loop's by 0.00063",
     ]
     assert len(noted) == 2
+
+
+def test_runs_are_compared_by_all_their_weights_and_the_way_they_went() -> None:
+    initial = {"weight": torch.zeros(100), "bias": torch.zeros(1)}
+    first = {"weight": torch.full((100,), 2.0), "bias": torch.tensor([1.0])}
+    assert repeats.apart(initial, first, first) == {"equal_bits": True, "of_way": 0.0, "of_size": 0.0}
+
+    noise = repeats.apart(initial, first, {**first, "bias": torch.tensor([-1.0])})  # twice the size of its tensor
+    assert noise["of_way"] == noise["of_size"] == pytest.approx(2 / 401**0.5)
+    assert (noise["equal_bits"], repeats.too_far(noise)) == (False, "")
+
+    shifted = [{name: value + 100 for name, value in each.items()} for each in (initial, first)]
+    far = repeats.apart(*shifted, {**shifted[1], "weight": torch.full((100,), 103.0)})  # near in size, far along the way
+    assert far["of_size"] < 0.01
+    assert repeats.too_far(far) == "differ by 0.5 of the way from the initial weights, more than 0.3"
+    assert repeats.too_far(repeats.apart(initial, first, {**first, "bias": torch.tensor([torch.nan])}))
 
 
 def test_a_ratio_has_the_spread_of_the_rounds() -> None:
