@@ -214,6 +214,11 @@ def look_up(config: Mapping[str, Any], dotted: str) -> Any:
     node: Any = config
     for part in dotted.split("."):
         if not isinstance(node, Mapping) or part not in node:
+            if dotted == "task.only":  # the command line writes it for a list of sources
+                raise UserError(
+                    "task.sources=[…] picks families of a mixture, and the checkpoint's task is no mixture. "
+                    "Give task=mixture too, or leave task.sources out."
+                )
             raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{nearest(dotted, known_keys(config))}")
         node = node[part]
     return node

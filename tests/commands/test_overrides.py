@@ -82,6 +82,12 @@ def test_other_shots_of_an_evaluation_leave_the_episodes_of_training_as_they_wer
     assert stored["task"]["augment"]
 
 
+def test_a_list_of_sources_is_refused_where_the_checkpoint_has_no_mixture() -> None:
+    asked = {"seed": 0, "device": {}, "options": {}, "task": {"only": ["line"]}}
+    with pytest.raises(UserError, match=r"^task\.sources=\[…\] picks families of a mixture, and the checkpoint's task is no mixture\."):
+        overrides.evaluation_config(CONFIG, asked)
+
+
 def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:
     with pytest.raises(UserError, match=r"there is no key 'task\.shotss' in the checkpoint's config\..*Did you mean 'task\.shots'"):
         evaluation(task={"shotss": 3})

@@ -95,7 +95,7 @@ def once(raw: Raw, duplicates: Duplicates) -> Raw:
         first, second = order[start], order[start + 1]
         count = counted(int((counts > 1).sum()), "pair")
         raise UserError(
-            f"{count} of a user and an item in {raw.path} have more than one rating, such as {raw.at(first)} on lines "
+            f"{raw.path} rates {count} of a user and an item more than once, such as {raw.at(first)} on lines "
             f"{raw.lines[first]} and {raw.lines[second]}; remove all but one, or set task.duplicates=last (first, mean)."
         )
     chosen = order[starts + counts - 1] if duplicates == "last" else order[starts]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from metarun import draws
-from metarun.errors import UserError, nearest, printable
+from metarun.errors import UserError, counted, nearest, printable
 from metarun.tasks.pool import SPLITS, numbers_of
 from metarun.tasks.rated.data import RatingData
 
@@ -124,7 +124,8 @@ def _by_fold(names: Sequence[str], folds: tuple[int, int], seed: int) -> dict[st
 
 def _check_users(count: int, needed: int) -> None:
     if count < needed:
-        raise UserError(f"the ratings have {count} users; a division into train, val and test needs at least {needed}. Is task.user right?")
+        have = counted(count, "user")
+        raise UserError(f"the ratings have {have}; a division into train, val and test needs at least {needed}. Is task.user right?")
 
 
 def _named(users: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str, list[str]]:

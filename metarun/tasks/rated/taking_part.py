@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from metarun.errors import UserError
+from metarun.errors import UserError, counted
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.rated.data import RatingData
 from metarun.tasks.rated.division import Division, Scenario
@@ -112,7 +112,8 @@ def _nobody(split: str, users: np.ndarray, counts: np.ndarray, least: int, limit
     """Return the sentence about a split without a user."""
     who = f"task.users={scenario.users} task.items={scenario.items}"
     if not counts.any():
-        return f"the {split} split of {who} has no rating at all ({len(users)} users); change the scenario, task.split or task.new_share."
+        count = counted(len(users), "user")
+        return f"the {split} split of {who} has no rating at all ({count}); change the scenario, task.split or task.new_share."
     asked = f"{sizes.shots} shots and {sizes.queries} queries"
     remedy = "lower task.min_ratings, task.shots or task.queries" if counts.max() < least else "raise task.max_ratings"
     return (
