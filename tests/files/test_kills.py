@@ -73,18 +73,19 @@ def test_a_kill_leaves_a_whole_file_or_none() -> None:
     assert [path.name for path in folder.iterdir()] == ["file"]
 
 
-def images() -> Iterator[np.ndarray]:
+def images(pause: float) -> Iterator[np.ndarray]:
     for number in range(30):
-        time.sleep(0.002)
+        time.sleep(pause)
         yield np.full((1, 4, 4), number, dtype=np.uint8)
 
 
 def test_kills_while_two_processes_decode_images_into_one_cache(shared_cache: Path) -> None:
-    def read() -> torch.Tensor:
-        return cached("x", ["facts"], (30, 1, 4, 4), images)
+    def read(pause: float = 0.02) -> torch.Tensor:
+        return cached("x", ["facts"], (30, 1, 4, 4), lambda: images(pause))
 
     for _ in range(3):
-        children = forked(read), forked(read)
+        # The first child still decodes when the second one begins, however long the fork of a large process takes.
+        children = forked(lambda: read(1.0)), forked(lambda: read(1.0))
         wait_for(lambda: len(list(shared_cache.glob(f"{PREFIX}*"))) == 2)
         kill(*children)
         shutil.rmtree(shared_cache)
