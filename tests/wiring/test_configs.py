@@ -89,7 +89,9 @@ def test_every_backbone_builds_for_images(option: str):
     if option == "resnet12":
         config["backbone"]["widths"] = [4, 4, 4, 4]
     if option == "conv6":  # with its strides it needs 43x43
-        config["backbone"]["strides"] = [1] * 6
+        config["backbone"] |= {"strides": [1] * 6, "filters": 4}
+    if option == "gated_conv":
+        config["backbone"] |= {"filters": 4, "gate_filters": 4}
     parts = build(config)
     testing.check_finite_gradients(parts.algorithm, parts.source)
 
@@ -216,8 +218,13 @@ def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
         config["task"] |= {"queries": 1, "train_queries": 1}
     if "samples" in config["task"]:
         config["task"]["samples"] = 2
+    if "per_class" in config["task"]:  # a stream
+        config["task"] |= {"classes": 4, "val_classes": 4, "per_class": 2, "held_out": 1, "remember": 4, "lengths": [2, 4]}
+        config["task"] |= {name: 2 for name in ("train_per_class",) if name in config["task"]}
     if "filters" in config["backbone"]:
         config["backbone"]["filters"] = 4
+    if "gate_filters" in config["backbone"]:
+        config["backbone"]["gate_filters"] = 4
     if "test_inner_steps" in config["algo"]:
         config["algo"]["test_inner_steps"] = 2
     return config
