@@ -14,7 +14,7 @@ from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.families import families_of
 from metarun.engine.likelihood import has_fitted_variance, regression_figures, samples_of
-from metarun.engine.outputs import baseline_of, figures_of_steps, path_of, real_rows, scored_steps
+from metarun.engine.outputs import OfChunks, baseline_of, figures_of_steps, path_of, real_rows, scored_steps
 from metarun.engine.recommending.report import CatalogueScores, with_ratings
 from metarun.engine.report import Report, summarise
 from metarun.engine.streams import Model, evaluate_streams
@@ -109,11 +109,8 @@ def observation_variance(
     return float(fit_variance(squared[usable])) if usable.any() else None
 
 
-class SquaredErrors:
-    """The squared errors of each query of a chunk of episodes. Objects with the same algorithm are equal, so a runner records one."""
-
-    def __init__(self, algorithm: Learner) -> None:
-        self.algorithm = algorithm
+class SquaredErrors(OfChunks):
+    """The squared errors of each query of a chunk of episodes."""
 
     def __call__(self, shared: tuple[Params, State], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the errors (T, S, Q, D) of the S samples of the algorithm, and which queries are real (T, Q)."""
@@ -126,21 +123,14 @@ class SquaredErrors:
         errors: dict[str, Tensor] = map_tasks(one, *chunk)
         return errors
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SquaredErrors) and self.algorithm is other.algorithm
 
-    def __hash__(self) -> int:
-        return hash((SquaredErrors, id(self.algorithm)))
-
-
-class TaskScores:
-    """`score_episode` over a chunk of episodes. Objects with the same algorithm and steps are equal, so a runner records one."""
+class TaskScores(OfChunks):
+    """`score_episode` over a chunk of episodes."""
 
     def __init__(
         self, algorithm: Learner, by_step: str, inner_step: int | None = None, by_target: bool = False, outputs: bool = False
     ) -> None:
-        self.algorithm = algorithm
-        self.asked: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "by_target": by_target, "keep": outputs}
+        super().__init__(algorithm, by_step=by_step, inner_step=inner_step, by_target=by_target, keep=outputs)
 
     def __call__(self, shared: tuple[Params, State, Tensor | None], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the scores of a chunk. shared: params, state and the variance of the observations. chunk: episodes and keys."""
@@ -151,12 +141,6 @@ class TaskScores:
 
         scores: dict[str, Tensor] = map_tasks(one, *chunk)
         return scores
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskScores) and self.algorithm is other.algorithm and self.asked == other.asked
-
-    def __hash__(self) -> int:
-        return hash((id(self.algorithm), *self.asked.values()))
 
 
 @dataclass(frozen=True)

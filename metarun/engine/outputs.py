@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,21 @@ from metarun.types import Adapted, Examples, Learner, Params, State, WithTraject
 
 BY_STEP = ("all", "thin", "last")
 """The inner steps to score. "all": every step. "thin": 0, 1, 2, 5, 10, 20, … and the last, to save time. "last": the last alone."""
+
+
+class OfChunks:
+    """A function of chunks of episodes. A runner records equal functions once: those of one class, algorithm and choice of figures."""
+
+    def __init__(self, algorithm: Learner, **asked: Any) -> None:
+        self.algorithm, self.asked = algorithm, asked
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OfChunks) or type(other) is not type(self):
+            return False
+        return self.algorithm is other.algorithm and self.asked == other.asked
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.algorithm), *self.asked.values()))
 
 
 def path_of(algorithm: Learner, params: Params, state: State, support: Examples, key: Tensor) -> list[Adapted]:

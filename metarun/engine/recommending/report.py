@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from metarun.engine.averages import interval, mean, worst
+from metarun.engine.outputs import OfChunks
 from metarun.engine.recommending.baselines import BIAS, PREDICT_RATINGS, Biases, biases_of
 from metarun.engine.recommending.rankings import NDCG_CUTS, gains, ndcg, retrieval
 from metarun.engine.report import Report
 from metarun.functional import map_tasks
-from metarun.types import Episode, Learner, Params, Rated, State, WithRatings
+from metarun.types import Episode, Params, Rated, State, WithRatings
 
 MODEL = "model"
 BLOCK = 1024
@@ -29,11 +30,8 @@ Scores = dict[str, Tensor]
 """Metric -> its value in each episode, (T,) float64; NaN where an episode has none."""
 
 
-class CatalogueScores:
-    """Scores all items for the users of a chunk of episodes. Objects with the same algorithm are equal, so a runner records one."""
-
-    def __init__(self, algorithm: Learner) -> None:
-        self.algorithm = algorithm
+class CatalogueScores(OfChunks):
+    """The outputs for all items, for the users of a chunk of episodes."""
 
     def __call__(self, shared: tuple[Params, State, Tensor], chunk: tuple[Episode, Tensor]) -> dict[str, Tensor]:
         """Return the outputs (T, I) for all items. shared: params, state and the columns of each item (I, C)."""
@@ -47,12 +45,6 @@ class CatalogueScores:
 
         outputs: dict[str, Tensor] = map_tasks(one, *chunk)
         return outputs
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CatalogueScores) and self.algorithm is other.algorithm
-
-    def __hash__(self) -> int:
-        return hash((CatalogueScores, id(self.algorithm)))
 
 
 def rating_figures(
