@@ -141,13 +141,16 @@ class RatingTasks:
             self.scenario.items
         ]
         rated = self.rated(split, indices)
-        allowed = torch.from_numpy(group)[None].repeat(len(indices), 1)
-        of_user = torch.from_numpy(self.data.user)
-        for row, user in enumerate(rated.user.tolist()):
-            allowed[row, torch.from_numpy(self.data.item)[of_user == user]] = False
-            query = rated.query[row]
-            allowed[row, query[query >= 0]] = True
-        return allowed
+        users, row = rated.user.unique(return_inverse=True)
+        place = np.full(len(self.data.users.names), -1)
+        place[users.numpy()] = np.arange(len(users))
+        of_user = place[self.data.user]
+        allowed = np.tile(group, (len(users), 1))
+        allowed[of_user[of_user >= 0], self.data.item[of_user >= 0]] = False
+        asked = rated.query >= 0
+        found = torch.from_numpy(allowed)[row]
+        found[asked.nonzero()[:, 0], rated.query[asked]] = True
+        return found
 
     def origins(self, split: str) -> tuple[str, ...]:
         """Return the names of the users of a split and, where items are divided, of the items that a training sees or a test holds.

@@ -43,11 +43,9 @@ def _padded(users: np.ndarray, user: np.ndarray, allowed: np.ndarray) -> Tensor:
     rows = rows[np.argsort(user[rows], kind="stable")]
     counts = np.bincount(user[rows], minlength=int(users.max(initial=-1)) + 1)[users]
     padded = np.full((len(users), int(counts.max(initial=0))), -1, dtype=np.int64)
-    place = {name: number for number, name in enumerate(users.tolist())}
-    starts = np.zeros(len(users), dtype=np.int64)
-    for number, row in zip((place[name] for name in user[rows].tolist()), rows.tolist(), strict=True):
-        padded[number, starts[number]] = row
-        starts[number] += 1
+    ordered, owners = user[rows], np.argsort(users)
+    column = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+    padded[owners[np.searchsorted(users, ordered, sorter=owners)], column] = rows
     return torch.from_numpy(padded)
 
 
