@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from metarun.errors import UserError
 from metarun.types import Rated, RatingList, WithOrigins, WithRatings
@@ -32,6 +33,8 @@ USUAL = 5.0
 """The λ where there is no validation user."""
 ROUNDS = 5
 Value = TypeVar("Value")
+Pair = tuple[float, float]
+"""λ_i and λ_u."""
 CHOOSING = 1000
 """Most validation episodes that choose."""
 
@@ -82,24 +85,37 @@ def user_bias(rated: Rated, expected: Tensor, shrinkage: float) -> Tensor:
 
 def item_biases(known: RatingList, items: int, shrinkage: float) -> Tensor:
     """Return the shrunken mean deviation of each item from the mean, (I,)."""
-    return _shrunken(known.item, known.rating - known.rating.mean(), items, shrinkage)
+    sums = torch.bincount(known.item, known.rating - known.rating.mean(), minlength=items)
+    return sums / (torch.bincount(known.item, minlength=items) + shrinkage)
 
 
-def joint_biases(known: RatingList, items: int, item_shrinkage: float, user_shrinkage: float) -> Tensor:
-    """Return the b_i, (I,), that fit the training ratings together with biases of the training users."""
+def joint_biases(known: RatingList, items: int, shrinkages: Sequence[Pair]) -> Tensor:
+    """Return the b_i, (P, I), that fit the training ratings together with biases of the training users, for P pairs (λ_i, λ_u)."""
     deviation = known.rating - known.rating.mean()
     users = int(known.user.max()) + 1
-    of_user = torch.zeros(users, dtype=torch.float64)
-    of_item = torch.zeros(items, dtype=torch.float64)
+    of_items = _shrunken(known.item, known.user, deviation, items)
+    of_users = _shrunken(known.user, known.item, deviation, users)
+    first, second = torch.tensor(shrinkages, dtype=torch.float64).T
+    user = torch.zeros(users, len(shrinkages), dtype=torch.float64)
     for _ in range(ROUNDS):
-        of_item = _shrunken(known.item, deviation - of_user[known.user], items, item_shrinkage)
-        of_user = _shrunken(known.user, deviation - of_item[known.item], users, user_shrinkage)
-    return _shrunken(known.item, deviation - of_user[known.user], items, item_shrinkage)
+        user = of_users(of_items(user, first), second)
+    return of_items(user, first).T.contiguous()
 
 
-def _shrunken(owner: Tensor, values: Tensor, count: int, shrinkage: float) -> Tensor:
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, owner, values)
-    return sums / (torch.bincount(owner, minlength=count) + shrinkage)
+def _shrunken(owner: Tensor, other: Tensor, deviation: Tensor, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function that gives the biases of `count` owners, (O, P), from the biases of the others (N, P) and the λ (P,).
+
+    owner, other: (R,) the item and the user of each rating, or the user and the item. deviation: (R,) from the mean.
+    """
+    number = torch.bincount(owner, minlength=count)
+    sums, starts = torch.bincount(owner, deviation, minlength=count), number.cumsum(0) - number
+    others = other[owner.argsort(stable=True)]  # those of the first owner, then those of the second, …
+
+    def biases(of_others: Tensor, shrinkage: Tensor) -> Tensor:
+        explained = embedding_bag(others, of_others, starts, mode="sum")
+        return (sums[:, None] - explained) / (number[:, None] + shrinkage)
+
+    return biases
 
 
 _FITTED: dict[int, tuple[weakref.ref[WithRatings], Biases]] = {}
@@ -120,13 +136,14 @@ def fit(source: WithRatings, shrinkages: Sequence[float] = SHRINKAGES) -> Biases
     known, items = source.training_ratings(), len(source.item_offsets())
     mean = float(known.rating.mean())
     alone = {value: item_biases(known, items, value) for value in shrinkages}
-    joint = {pair: joint_biases(known, items, *pair) for pair in product(shrinkages, shrinkages)}
+    pairs = list(product(shrinkages, shrinkages))
+    joint = dict(zip(pairs, joint_biases(known, items, pairs), strict=True))
     rated = _validation(source)
     first, pair = USUAL, (USUAL, USUAL)
     if rated is not None:
         queries = rated.query.clamp(min=0)
 
-        def both(pair: tuple[float, float]) -> Tensor:
+        def both(pair: Pair) -> Tensor:
             return mean + joint[pair][queries] + user_bias(rated, mean + joint[pair][rated.support.clamp(min=0)], pair[1])
 
         first = _least(alone, lambda value: _error(rated, mean + alone[value][queries], source.scale()))

@@ -67,14 +67,14 @@ def test_the_joint_biases_are_the_minimum_of_the_regularised_squares(monkeypatch
         matrix += np.outer(row, row)
         right += row * (rating - 4)
     exact = np.linalg.solve(matrix, right)[2:].tolist()
-    assert joint_biases(KNOWN, 4, 2.0, 3.0).tolist() == pytest.approx(exact, abs=1e-3)
+    assert joint_biases(KNOWN, 4, [(2.0, 3.0)])[0].tolist() == pytest.approx(exact, abs=1e-3)
     monkeypatch.setattr(baselines, "ROUNDS", 60)
-    assert joint_biases(KNOWN, 4, 2.0, 3.0).tolist() == pytest.approx(exact, abs=1e-9)
+    assert joint_biases(KNOWN, 4, [(2.0, 3.0)])[0].tolist() == pytest.approx(exact, abs=1e-9)
 
 
 def test_each_baseline_predicts_what_it_says():
     predicted = {name: values[0].tolist() for name, values in fit(Source(NEW), [1.0]).predictions(NEW).items()}
-    joint = joint_biases(KNOWN, 4, 1.0, 1.0).tolist()
+    joint = joint_biases(KNOWN, 4, [(7.0, 7.0), (1.0, 1.0)])[1].tolist()
     own = (1 - joint[0] + 0 - joint[2]) / 3
     assert predicted["global_mean"] == [4, 4]
     assert predicted["support_mean"] == [4.5, 4.5]
