@@ -30,7 +30,7 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
     if not isinstance(source, WithColumns):
         if stated is None:
             raise UserError(
-                f"backbone {backbone[TARGET]} embeds categories, and {config['task'][TARGET]} does not say which of its columns are "
+                f"{_named(config)} embeds categories, and {config['task'][TARGET]} does not say which of its columns are "
                 "categories; choose task=ratings, or another backbone, such as backbone=mlp."
             )
         return
@@ -52,12 +52,17 @@ def has_columns(config: Mapping[str, Any]) -> bool:
 def _refuse_numbers(config: Mapping[str, Any], source: TaskSource) -> None:
     """Raise UserError where a backbone of metarun would read the numbers of categories as quantities. A user's own may embed them."""
     categories = [name for name, kind, *_ in source.columns() if kind == CATEGORY] if isinstance(source, WithColumns) else []
-    target = str(config["backbone"].get(TARGET))
-    if categories and target.startswith("metarun."):
+    if categories and str(config["backbone"].get(TARGET)).startswith("metarun."):
         raise UserError(
-            f"the task has the categories {printable(', '.join(categories))}, and backbone {target} would read their numbers as "
+            f"the task has the categories {printable(', '.join(categories))}, and {_named(config)} would read their numbers as "
             "quantities; choose backbone=embeddings."
         )
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    """Return the backbone as the user typed it; by its class where the config does not say."""
+    option = config.get("options", {}).get("backbone")
+    return f"backbone {config['backbone'].get(TARGET)}" if option is None else f"backbone={printable(str(option))}"
 
 
 def _difference(stated: Any, found: list[list[Any]]) -> str:

@@ -76,6 +76,8 @@ def test_a_backbone_that_would_read_categories_as_quantities_is_refused():
     config["task"] = {"_target_": "small_ratings.Tastes"}
     with pytest.raises(UserError, match=r"the categories gender, item, and backbone metarun\.backbones\.mlp\.Mlp would read their numbers"):
         build(config)
+    with pytest.raises(UserError, match=r"and backbone=mlp would read their numbers"):
+        build({**config, "options": {"backbone": "mlp"}})
 
 
 @pytest.mark.parametrize("name", ["cnp", "tnp"])
