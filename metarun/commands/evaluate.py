@@ -11,7 +11,7 @@ from metarun.commands import pretraining, rating_lines, seeds
 from metarun.commands.changed import build_again, remedy
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
-from metarun.commands.overrides import check_data, evaluation_config
+from metarun.commands.overrides import check_choice, check_data, evaluation_config
 from metarun.commands.report_files import sentence, write_json, write_scores
 from metarun.commands.seeds import check_runs, over_runs
 from metarun.commands.stream_report import stream_sentence, write_matrices
@@ -65,6 +65,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     request = request_of(config, merged["task"].get("trajectories"))
     saved = _check_save(request.save, len(groups) if each else 1)
     parts = build_again(merged, members[0], scored=request.split)
+    check_choice(parts.algorithm, config.get("typed", ()))
     _say_changes(paths, members, parts, config)
     overlap = check_evaluation(
         parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")

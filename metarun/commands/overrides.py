@@ -10,7 +10,7 @@ from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded, names_path
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
-from metarun.types import TaskSource
+from metarun.types import Algorithm, TaskSource, WithChoice
 
 MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device", "task.root", "task.path")
 """The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
@@ -21,6 +21,9 @@ NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.ratings.ratings", "metaru
 """The sources that name their classes or tasks after their folder or file, unless their key `data` is set."""
 NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ."""
+
+CANDIDATES = ("algo.test_inner_lrs", "algo.inner_lrs", "algo.max_inner_steps")
+"""The keys with the values among which an algorithm `WithChoice` chooses."""
 
 
 def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
     config["device"] = device
     options = stored.config.get("options") or {}
     check_download(overrides, config)
+    _check_families(overrides, config)
     for key, value in overrides.items():
         if _is_place(key):
             config = _moved(config, key, value, stored.data)
@@ -81,6 +85,25 @@ def check_download(typed: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             folder = dict(leaves(config)).get(root)
             if folder is not None and root not in typed:
                 raise UserError(f"{key} would write into {folder}, a folder that the checkpoint names; give {root}=DIR too.")
+
+
+def _check_families(typed: Collection[str], config: Mapping[str, Any]) -> None:
+    """Refuse a list of sources for another task than a mixture. typed: keys; the command line writes `task.only` for such a list."""
+    if "task.only" in typed and "only" not in config["task"]:
+        raise UserError(
+            "task.sources=[…] picks families of a mixture, and the checkpoint's task is no mixture. "
+            "Give task=mixture too, or leave task.sources out."
+        )
+
+
+def check_choice(algorithm: Algorithm, typed: Collection[str]) -> None:
+    """Refuse candidates for a choice that the validations of a run have made: the choice is in the state of the checkpoint."""
+    for key in CANDIDATES if isinstance(algorithm, WithChoice) else ():
+        if key in typed:
+            raise UserError(
+                f"{key} has no effect on an evaluation, since the checkpoint holds the value that a validation of its run chose; "
+                "leave the key out, or start a new run with it."
+            )
 
 
 def changed_data(stored: Fingerprint, source: TaskSource, typed: Collection[str]) -> list[str]:
@@ -135,6 +158,7 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
         raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
     check_download(dict(own), stored)
+    _check_families(dict(own), stored)
     merged = dict(stored)
     if config.get("options", {}).get("task") is None:  # the same data: the images keep their size, also where it is overridden
         merged.pop("input_shape", None)
@@ -214,11 +238,6 @@ def look_up(config: Mapping[str, Any], dotted: str) -> Any:
     node: Any = config
     for part in dotted.split("."):
         if not isinstance(node, Mapping) or part not in node:
-            if dotted == "task.only":  # the command line writes it for a list of sources
-                raise UserError(
-                    "task.sources=[…] picks families of a mixture, and the checkpoint's task is no mixture. "
-                    "Give task=mixture too, or leave task.sources out."
-                )
             raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{nearest(dotted, known_keys(config))}")
         node = node[part]
     return node

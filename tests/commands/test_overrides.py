@@ -86,6 +86,23 @@ def test_a_list_of_sources_is_refused_where_the_checkpoint_has_no_mixture() -> N
     asked = {"seed": 0, "device": {}, "options": {}, "task": {"only": ["line"]}}
     with pytest.raises(UserError, match=r"^task\.sources=\[…\] picks families of a mixture, and the checkpoint's task is no mixture\."):
         overrides.evaluation_config(CONFIG, asked)
+    with pytest.raises(UserError, match=r"^task\.sources=\[…\] picks families of a mixture"):
+        overrides.resume_config(STORED, {"task.only": ["line"]}, {})
+
+
+class Choosing:
+    """An algorithm that chooses on validation episodes."""
+
+    def choose(self, params: Any, state: Any, score: Any) -> Any:
+        return state
+
+
+@pytest.mark.parametrize("key", ["algo.test_inner_lrs", "algo.inner_lrs", "algo.max_inner_steps"])
+def test_candidates_of_a_choice_that_the_checkpoint_holds_are_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key} has no effect on an evaluation"):
+        overrides.check_choice(Choosing(), ["seed", key])  # type: ignore[arg-type]
+    overrides.check_choice(Choosing(), ["algo.test_inner_steps"])  # type: ignore[arg-type]
+    overrides.check_choice(object(), [key])  # type: ignore[arg-type]  # a key of the same name, without a choice
 
 
 def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:

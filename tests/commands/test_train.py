@@ -95,6 +95,8 @@ def test_scratch_chooses_on_validation_and_is_tested_with_its_choice(tmp_path: P
     report = evaluate(tmp_path / "run", tmp_path / "eval", split="val", episodes=3)
     assert report["inner_steps"] == int(stored.state["inner_steps"])
     assert report["mean"] == pytest.approx(stored.best["mean"] if stored.best else math.nan, abs=1e-6)
+    with pytest.raises(UserError, match=r"algo\.max_inner_steps has no effect on an evaluation"):
+        evaluate(tmp_path / "run", tmp_path / "other", algo={"max_inner_steps": 3}, typed=["algo.max_inner_steps"])
 
 
 def test_equal_configs_train_equal_weights_and_another_seed_others(tmp_path: Path):
