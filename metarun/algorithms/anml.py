@@ -24,10 +24,9 @@ Differences from the released code (https://github.com/uvm-neurobotics-lab/ANML)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
@@ -40,22 +39,19 @@ from metarun.algorithms.parts.online import (
     FirstHead,
     Layer,
     Learner,
-    Online,
-    Optimizer,
-    Ready,
-    best_choice,
-    check_rates,
+    after_one_pass,
+    answer_ready,
+    choose_rate,
     features_of,
-    first_choice,
-    first_head,
+    head_of_stream,
     head_outputs,
-    new_head,
-    one_pass,
+    network_and_head,
     renewed,
 )
-from metarun.network import Network, hide_absent, present_classes, query_loss
+from metarun.algorithms.parts.rates import Optimizer, check_rates
+from metarun.network import Network, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of
 from metarun.values import Few, Names, NotNegative, Rates
 
 INNER_LR = {"classification": 0.1, "regression": 0.003}
@@ -88,13 +84,6 @@ class Anml:
     def __post_init__(self) -> None:
         check_rates(self.test_inner_lrs)
 
-    def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return θ, φ and W; running statistics and the first rate."""
-        params, state = self.network.init()
-        width = int(self.network.module.out_features)  # type: ignore[arg-type]
-        head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
-
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss on the queries after the inner loop on the support set."""
         support, query = episode
@@ -119,51 +108,28 @@ class Anml:
 
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
         """Return W before the first example. In classification W is new."""
-        head = part_of(params, HEAD)
-        if self.objective.kind == "classification":
-            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
-        return self._online.start(head, state)
+        return Learner.start(self.test_optimizer, head_of_stream(self, params, outputs, key), state)
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
         """Return the gated features z, (B, F)."""
         return features_of(self.network, params, state, x)
 
-    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor) -> Learner:
-        """Return W after a step on the next example or examples."""
-        return self._online.step(adapted, head_outputs, features, y)
+    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Learner:
+        """Return W after a step on the next example or examples. classes: (N,) bool, those that may come; None for all."""
+        return adapted.after(self.objective, partial(head_outputs, classes=classes), features, y)
 
     def answer(self, adapted: Learner, features: Tensor) -> Tensor:
         """Return the outputs W z + b, (B, N) or (B, D)."""
         return head_outputs(adapted.params, features)
 
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
-        """Return the network with a W from one pass over the support set, one example a step."""
-        classes = present_classes(support, self.objective)
-
-        def learn(learner: Learner, z: Tensor, y: Tensor, key: Tensor) -> Learner:
-            return self._online.step(learner, lambda head, z: head_outputs(head, z, classes), z, y)
-
-        z = self.network.on_support(params, state, support, training=training)
-        learner = one_pass(self.start(params, state, support.y.shape[1], key), learn, z, support, key)
-        return Ready(self.network.fit(params, state, support, training=training), learner, classes)
-
-    def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the outputs (B, N) or (B, D), with absent classes at -1e9."""
-        z, _ = self.network.on_query(adapted.network, x, mask)
-        return hide_absent(head_outputs(adapted.learner.params, z), adapted.classes)
-
-    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate and the optimizer of the best validation score."""
-        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
-
     @property
     def _rate(self) -> float:
         return INNER_LR[self.objective.kind] if self.inner_lr is None else self.inner_lr
 
-    @cached_property
-    def _online(self) -> Online:
-        return Online(self.objective, self.test_optimizer)
-
+    init = network_and_head
+    adapt = after_one_pass
+    predict = answer_ready
+    choose = choose_rate
     update_state = track_running
 
 

@@ -29,16 +29,16 @@ from torch.func import grad
 
 from metarun import draws
 from metarun.algorithms.parts.members import track_running
+from metarun.algorithms.parts.online import HEAD
 from metarun.algorithms.parts.orders import mini_batches
+from metarun.algorithms.parts.pretraining import supervised_loss
+from metarun.algorithms.parts.rates import LR, best_choice, check_rates, first_choice
 from metarun.algorithms.parts.vectors import unit
 from metarun.errors import UserError
-from metarun.network import Fitted, Network, hide_absent, joint_mask, present_classes, query_loss
+from metarun.network import Fitted, Network, hide_absent, present_classes
 from metarun.objectives import Objective
 from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
 from metarun.values import BelowOne, Few, FewOrZero, NotNegative, Rates, Share
-
-HEAD = "head."
-LR = "test_inner_lr"
 
 
 class Tuned(NamedTuple):
@@ -80,22 +80,17 @@ class Finetune:
                 f"algo.test_inner_steps={self.test_inner_steps} must be at least 0 "
                 f"and algo.test_inner_batch={self.test_inner_batch} at least 1."
             )
-        if not self.test_inner_lrs or min(self.test_inner_lrs) <= 0:
-            raise UserError(f"algo.test_inner_lrs={list(self.test_inner_lrs)} must be one or more rates above 0.")
+        check_rates(self.test_inner_lrs)
 
     def init(self, key: Tensor) -> tuple[Params, State]:
         """Return the parameters of the backbone and of the head over all training classes; running statistics and the first rate."""
         params, state = self.network.init()
         head = self._new_head(draws.fold(key, HEAD), self.train_classes)
-        return params | prefixed(HEAD, head), state | {LR: torch.tensor(self.test_inner_lrs[0])}
+        return params | prefixed(HEAD, head), state | first_choice("sgd", self.test_inner_lrs)
 
     def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
         """Return the state with the learning rate of the best validation score."""
-        tried = [state | {LR: torch.tensor(lr)} for lr in self.test_inner_lrs]
-        if len(tried) == 1:
-            return tried[0]
-        scores = [by_step[max(by_step)] for by_step in map(score, tried)]
-        return tried[max(range(len(tried)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf)]
+        return best_choice("sgd", self.test_inner_lrs, state, score)
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Tuned:
         """Return the network with a head trained on the support set; the head over the training classes is not used."""
@@ -107,7 +102,7 @@ class Finetune:
         def batch_loss(chosen: Params, rows: Tensor) -> Tensor:
             x, y = support.x[rows], support.y[rows]
             z = self.network.on_support(chosen, state, Examples(x, y), training=training) if fixed is None else fixed[rows]
-            return self.objective.loss(hide_absent(self._outputs(z, part_of(chosen, HEAD)), classes), y)
+            return self.objective.loss(hide_absent(self._outputs(part_of(chosen, HEAD), z), classes), y)
 
         chosen = prefixed(HEAD, head) | (body if self.adapt_all else {})
         velocity: Params = {}
@@ -118,14 +113,11 @@ class Finetune:
 
     def predict(self, adapted: Tuned, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the logits of the new head, (B, N)."""
-        return hide_absent(self._outputs(self.network.on_query(adapted.network, x, mask)[0], adapted.head), adapted.classes)
+        return hide_absent(self._outputs(adapted.head, self.network.on_query(adapted.network, x, mask)[0]), adapted.classes)
 
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the cross entropy over the training classes of all examples of a mini-batch, support and query alike."""
-        *embeddings, statistics = self.network.on_episode(params, state, episode)
-        z, (support, query) = torch.cat(embeddings), episode
-        batch = Examples(z, torch.cat([support.y, query.y]), joint_mask(support, query))
-        return query_loss(self.objective, self._outputs(z, part_of(params, HEAD)), statistics, batch)
+        return supervised_loss(self.network, self.objective, params, state, episode, self._outputs)
 
     def _new_head(self, key: Tensor, classes: int, like: Tensor | None = None) -> Params:
         """Return a head as torch initialises a linear layer, with biases of 0; with `cosine_head` norms g_n that keep its weights."""
@@ -134,7 +126,7 @@ class Finetune:
         weight = draws.uniform(key, classes, width, low=-limit, high=limit, dtype=torch.float32 if like is None else like.dtype)
         return {"weight": weight} | ({"norm": weight.norm(dim=1)} if self.cosine_head else {"bias": torch.zeros_like(weight[:, 0])})
 
-    def _outputs(self, z: Tensor, head: Params) -> Tensor:
+    def _outputs(self, head: Params, z: Tensor) -> Tensor:
         """Return C(z, W), (B, N)."""
         if not self.cosine_head:
             return z @ head["weight"].T + head["bias"]

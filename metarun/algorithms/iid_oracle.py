@@ -12,7 +12,6 @@ another run, such as one of `oml`; the oracle then says how much of this run's l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -24,22 +23,20 @@ from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     FirstHead,
-    Online,
-    Optimizer,
+    Learner,
     Ready,
-    best_choice,
-    check_rates,
-    first_choice,
-    first_head,
+    choose_rate,
+    head_of_stream,
     head_outputs,
-    new_head,
+    network_and_head,
     where,
 )
 from metarun.algorithms.parts.orders import random_order
 from metarun.algorithms.parts.pretraining import supervised_loss
+from metarun.algorithms.parts.rates import Optimizer, check_rates
 from metarun.network import Network, present_classes
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.types import Aux, Episode, Examples, Params, State, Traits
 from metarun.values import Few, Rates
 
 
@@ -65,13 +62,6 @@ class IidOracle:
     def __post_init__(self) -> None:
         check_rates(self.test_inner_lrs)
 
-    def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return θ and V; running statistics and the first rate."""
-        params, state = self.network.init()
-        width = int(self.network.module.out_features)  # type: ignore[arg-type]
-        head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
-
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss of pre-training on a mini-batch: all examples of the episode."""
         return supervised_loss(self.network, self.objective, params, state, episode)
@@ -80,15 +70,11 @@ class IidOracle:
         """Return the network with a W trained on the whole support set. In classification W is new."""
         classes = present_classes(support, self.objective)
         z = self.network.on_support(params, state, support, training=training)
-        head = part_of(params, HEAD)
-        if self.objective.kind == "classification":
-            head = first_head(self.test_head, draws.fold(key, HEAD), support.y.shape[1], z)
-        online = Online(self.objective, self.test_optimizer)
-        learner = online.start(head, state)
+        learner = Learner.start(self.test_optimizer, head_of_stream(self, params, support.y.shape[1], key), state)
         for number in range(self.passes):
             for rows in random_order(z, support.mask, draws.fold(key, number)).split(self.batch):
                 mask = None if support.mask is None else support.mask[rows]
-                after = online.step(learner, partial(head_outputs, classes=classes), z[rows], support.y[rows], mask)
+                after = learner.after(self.objective, partial(head_outputs, classes=classes), z[rows], support.y[rows], mask)
                 learner = after if mask is None else where(mask.any(), after, learner)
         return Ready(self.network.fit(params, state, support, training=training), learner, classes)
 
@@ -97,8 +83,6 @@ class IidOracle:
         z, _ = self.network.on_query(adapted.network, x, mask)
         return head_outputs(adapted.learner.params, z, adapted.classes)
 
-    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate and the optimizer of the best validation score."""
-        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
-
+    init = network_and_head
+    choose = choose_rate
     update_state = track_running

@@ -24,9 +24,8 @@ Differences from the released code (https://github.com/khurramjaved96/mrcl):
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -41,23 +40,20 @@ from metarun.algorithms.parts.online import (
     FirstHead,
     Layer,
     Learner,
-    Online,
-    Optimizer,
-    Ready,
-    best_choice,
-    check_rates,
+    after_one_pass,
+    answer_ready,
+    choose_rate,
     features_of,
-    first_choice,
-    first_head,
+    head_of_stream,
     head_outputs,
     new_head,
-    one_pass,
     renewed,
 )
 from metarun.algorithms.parts.perceptrons import perceptron, perceptron_init
-from metarun.network import Network, hide_absent, present_classes, query_loss
+from metarun.algorithms.parts.rates import Optimizer, check_rates, first_choice
+from metarun.network import Network, query_loss
 from metarun.objectives import Objective
-from metarun.types import Aux, Episode, Examples, Params, State, Traits, part_of, prefixed
+from metarun.types import Aux, Episode, Params, State, Traits, part_of, prefixed
 from metarun.values import Few, NotNegative, Rates, SizesOrNone
 
 
@@ -110,47 +106,24 @@ class Oml:
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
         """Return the prediction network before the first example. In classification its output layer is new."""
         hidden = {name: value for name, value in params.items() if name.startswith(PREDICTION)}
-        head = part_of(params, HEAD)
-        if self.objective.kind == "classification":
-            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
-        return self._online.start(hidden | prefixed(HEAD, head), state)
+        head = prefixed(HEAD, head_of_stream(self, params, outputs, key))
+        return Learner.start(self.test_optimizer, hidden | head, state)
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
         """Return the representation f_θ(x), (B, F)."""
         return features_of(self.network, params, state, x)
 
-    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor) -> Learner:
-        """Return the prediction network after a step on the next example or examples."""
-        return self._online.step(adapted, _prediction, features, y)
+    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Learner:
+        """Return the prediction network after a step on examples. classes: (N,) bool, those that may come; None for all."""
+        return adapted.after(self.objective, partial(_prediction, classes=classes), features, y)
 
     def answer(self, adapted: Learner, features: Tensor) -> Tensor:
         """Return the outputs of the prediction network, (B, N) or (B, D)."""
         return _prediction(adapted.params, features)
 
-    def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
-        """Return the network after one pass over the support set, one example a step."""
-        classes = present_classes(support, self.objective)
-
-        def learn(learner: Learner, z: Tensor, y: Tensor, key: Tensor) -> Learner:
-            return self._online.step(learner, lambda chosen, z: hide_absent(_prediction(chosen, z), classes), z, y)
-
-        z = self.network.on_support(params, state, support, training=training)
-        learner = one_pass(self.start(params, state, support.y.shape[1], key), learn, z, support, key)
-        return Ready(self.network.fit(params, state, support, training=training), learner, classes)
-
-    def predict(self, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the outputs (B, N) or (B, D), with absent classes at -1e9."""
-        z, _ = self.network.on_query(adapted.network, x, mask)
-        return hide_absent(_prediction(adapted.learner.params, z), adapted.classes)
-
-    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate and the optimizer of the best validation score."""
-        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
-
-    @cached_property
-    def _online(self) -> Online:
-        return Online(self.objective, self.test_optimizer)
-
+    adapt = after_one_pass
+    predict = answer_ready
+    choose = choose_rate
     update_state = track_running
 
 
@@ -159,6 +132,6 @@ def _hidden(hidden: Params, z: Tensor) -> Tensor:
     return torch.relu(perceptron(hidden, z)) if hidden else z
 
 
-def _prediction(params: Params, z: Tensor) -> Tensor:
-    """Return g_W(z), (B, N) or (B, D)."""
-    return head_outputs(part_of(params, HEAD), _hidden(part_of(params, PREDICTION), z))
+def _prediction(params: Params, z: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Return g_W(z), (B, N) or (B, D), with absent classes at -1e9. classes: (N,) bool; None for all."""
+    return head_outputs(part_of(params, HEAD), _hidden(part_of(params, PREDICTION), z), classes)

@@ -15,34 +15,29 @@ meta-test, Adam; `test_optimizer: sgd` is the equation above.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     FirstHead,
     Learner,
-    Online,
-    Optimizer,
     Ready,
-    best_choice,
     check_alone,
-    check_rates,
+    choose_rate,
     features_of,
-    first_choice,
-    first_head,
+    head_of_stream,
     head_outputs,
-    new_head,
+    network_and_head,
     one_pass,
 )
 from metarun.algorithms.parts.pretraining import supervised_loss
+from metarun.algorithms.parts.rates import Optimizer, check_rates
 from metarun.algorithms.parts.reservoir import Reservoir, empty_reservoir, recalled, stored
 from metarun.errors import UserError
 from metarun.network import Network, hide_absent, present_classes
@@ -87,24 +82,15 @@ class OnlineLearner:
         if self.replay < 0 or self.buffer < 1:
             raise UserError(f"algo.replay={self.replay} must not be negative and algo.buffer={self.buffer} must be at least 1.")
 
-    def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return θ and V; running statistics and the first rate."""
-        params, state = self.network.init()
-        width = int(self.network.module.out_features)  # type: ignore[arg-type]
-        head = new_head(draws.fold(key, HEAD), self.train_classes, width)
-        return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
-
     def loss(self, params: Params, state: State, episode: Episode, key: Tensor, step: Tensor) -> tuple[Tensor, Aux]:
         """Return the loss of pre-training on a mini-batch: all examples of the episode."""
         return supervised_loss(self.network, self.objective, params, state, episode)
 
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Streamed:
         """Return the learner before the first example. In classification W is new."""
-        head = part_of(params, HEAD)
-        if self.objective.kind == "classification":
-            head = first_head(self.test_head, draws.fold(key, HEAD), outputs, head["weight"])
+        head = prefixed(HEAD, head_of_stream(self, params, outputs, key))
         body = {name: params[name] for name in self.network.names} if self.learns_all else {}
-        learner = Online(self.objective, self.test_optimizer).start(body | prefixed(HEAD, head), state)
+        learner = Learner.start(self.test_optimizer, body | head, state)
         return Streamed(learner, None, state if self.learns_all else {})
 
     def features(self, params: Params, state: State, x: Tensor) -> Tensor:
@@ -112,9 +98,23 @@ class OnlineLearner:
         check_alone(self.network)
         return x if self.learns_all else features_of(self.network, params, state, x)
 
-    def learn(self, adapted: Streamed, features: Tensor, y: Tensor, key: Tensor) -> Streamed:
-        """Return the learner after a step on the next example or examples, and on those that the buffer gives."""
-        return self._learn(adapted, features, y, key)
+    def learn(self, adapted: Streamed, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Streamed:
+        """Return the learner after a step on the next example or examples, and on those that the buffer gives.
+
+        classes: (N,) bool, those that may come; None for all.
+        """
+        rows, targets, mask, buffer = features, y, None, adapted.buffer
+        if self.replay:
+            buffer = empty_reservoir(self.buffer, features, y) if buffer is None else buffer
+            past_x, past_y, real = recalled(buffer, key, self.replay)
+            rows, targets = torch.cat([features, past_x]), torch.cat([y, past_y])
+            mask = torch.cat([real.new_ones(len(y)), real])
+            buffer = stored(buffer, features, y, key)
+
+        def outputs(params: Params, x: Tensor) -> Tensor:
+            return hide_absent(self._outputs(adapted, params, x), classes)
+
+        return adapted._replace(learner=adapted.learner.after(self.objective, outputs, rows, targets, mask), buffer=buffer)
 
     def answer(self, adapted: Streamed, features: Tensor) -> Tensor:
         """Return the outputs (B, N) or (B, D)."""
@@ -124,14 +124,11 @@ class OnlineLearner:
         """Return the network after one pass over the support set, one example a step."""
         classes = present_classes(support, self.objective)
 
-        def learn(streamed: Streamed, x: Tensor, y: Tensor, key: Tensor) -> Streamed:
-            return self._learn(streamed, x, y, key, classes)
-
         x = support.x if self.learns_all else self.network.on_support(params, state, support, training=training)
         first = self.start(params, state, support.y.shape[1], key)
         if self.replay:
             first = first._replace(buffer=empty_reservoir(self.buffer, x, support.y))
-        last = one_pass(first, learn, x, support, key)
+        last = one_pass(first, partial(self.learn, classes=classes), x, support, key)
         body = {name: last.learner.params.get(name, params[name]) for name in self.network.names}
         return Ready(self.network.fit(body, state, support, training=training), last.learner, classes)
 
@@ -140,31 +137,10 @@ class OnlineLearner:
         z, _ = self.network.on_query(adapted.network, x, mask)
         return head_outputs(part_of(adapted.learner.params, HEAD), z, adapted.classes)
 
-    def choose(self, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
-        """Return the state with the rate and the optimizer of the best validation score."""
-        return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)
-
-    def _learn(self, adapted: Streamed, x: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Streamed:
-        """Return the learner after a step. classes: (N,) bool, the ways that an episode has; None for all."""
-        rows, targets, mask, buffer = x, y, None, adapted.buffer
-        if self.replay:
-            buffer = empty_reservoir(self.buffer, x, y) if buffer is None else buffer
-            past_x, past_y, real = recalled(buffer, key, self.replay)
-            rows, targets = torch.cat([x, past_x]), torch.cat([y, past_y])
-            mask = torch.cat([real.new_ones(len(y)), real])
-            buffer = stored(buffer, x, y, key)
-
-        def outputs(params: Params, x: Tensor) -> Tensor:
-            return hide_absent(self._outputs(adapted, params, x), classes)
-
-        return adapted._replace(learner=self._online.step(adapted.learner, outputs, rows, targets, mask), buffer=buffer)
-
     def _outputs(self, adapted: Streamed, params: Params, x: Tensor) -> Tensor:
         z = self.network.on_support(params, adapted.state, Examples(x, x), training=False) if self.learns_all else x
         return head_outputs(part_of(params, HEAD), z)
 
-    @cached_property
-    def _online(self) -> Online:
-        return Online(self.objective, self.test_optimizer)
-
+    init = network_and_head
+    choose = choose_rate
     update_state = track_running

@@ -119,7 +119,7 @@ def test_a_cosine_head_of_many_classes_has_the_larger_scale():
     for classes, scale in ((200, 2.0), (201, 10.0)):
         head = {"weight": torch.randn(classes, 3, dtype=torch.float64), "norm": torch.full((classes,), 0.5, dtype=torch.float64)}
         expected = scale * 0.5 * F.cosine_similarity(z[:, None], head["weight"][None], dim=2)
-        torch.testing.assert_close(algorithm._outputs(z, head), expected, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(algorithm._outputs(head, z), expected, rtol=1e-9, atol=1e-10)
 
 
 def test_new_heads_start_as_torchs_linear_layers_and_hang_on_the_key():

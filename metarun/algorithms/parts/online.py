@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +25,15 @@ from torch.func import grad
 from torch.utils._pytree import tree_map
 
 from metarun import draws
+from metarun.algorithms.parts.rates import LR, PLAIN, Optimizer, best_choice, first_choice
 from metarun.errors import UserError
 from metarun.functional import Moments, adam
-from metarun.network import Fitted, Network, hide_absent
+from metarun.network import Fitted, Network, hide_absent, present_classes
 from metarun.objectives import Objective
-from metarun.types import Examples, Params, State, constant
+from metarun.types import Examples, Params, State, constant, part_of, prefixed
 
 HEAD, PREDICTION = "head.", "prediction."
 """Prefixes of the parameters of the output layer, and of the hidden layers before it that learn from the stream."""
-LR = "test_inner_lr"
-"""Name of the rate of the stream in the state."""
-PLAIN = "test_sgd"
-"""Name of the choice of plain gradient descent in the state: 1, or 0 for Adam. Only with "best" as the optimizer."""
-Optimizer = Literal["adam", "sgd", "best"]
-"""Of a stream: Adam, plain gradient descent, or the one with the best validation score."""
 FirstHead = Literal["zero", "random"]
 """The weights of a new output layer before the first example of a stream: all 0, or the rows of `new_head`."""
 Outputs = Callable[[Params, Tensor], Tensor]
@@ -122,33 +117,26 @@ class Learner(NamedTuple):
     lr: Tensor
     plain: Tensor | None = None
 
-
-@dataclass(frozen=True)
-class Online:
-    """One step of Adam or of plain gradient descent on the next example or examples. optimizer "best": as the state says."""
-
-    objective: Objective
-    optimizer: Optimizer
-
-    def start(self, params: Params, state: State) -> Learner:
+    @classmethod
+    def start(cls, optimizer: Optimizer, params: Params, state: State) -> Learner:
         """Return the learner before the first example. state: of the algorithm, with the entries of `first_choice`."""
-        plain = state[PLAIN] if self.optimizer == "best" else None
-        return Learner(params, None if self.optimizer == "sgd" else Moments.zero(params), state[LR], plain)
+        plain = state[PLAIN] if optimizer == "best" else None
+        return cls(params, None if optimizer == "sgd" else Moments.zero(params), state[LR], plain)
 
-    def step(self, learner: Learner, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> Learner:
+    def after(self, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> Learner:
         """Return the learner after a step on the mean loss of examples (B, F) with y (B, N); mask: (B,)."""
 
         def loss(params: Params) -> Tensor:
-            return self.objective.loss(outputs(params, features), y, mask)
+            return objective.loss(outputs(params, features), y, mask)
 
-        gradients = grad(loss)(learner.params)
-        descended = {name: value - learner.lr * gradients[name] for name, value in learner.params.items()}
-        if learner.moments is None:
-            return learner._replace(params=descended)
-        stepped, moments = adam(learner.params, gradients, learner.moments, learner.lr)
-        if learner.plain is not None:
-            stepped = where(learner.plain > 0, descended, stepped)
-        return learner._replace(params=stepped, moments=moments)
+        gradients = grad(loss)(self.params)
+        descended = {name: value - self.lr * gradients[name] for name, value in self.params.items()}
+        if self.moments is None:
+            return self._replace(params=descended)
+        stepped, moments = adam(self.params, gradients, self.moments, self.lr)
+        if self.plain is not None:
+            stepped = where(self.plain > 0, descended, stepped)
+        return self._replace(params=stepped, moments=moments)
 
 
 def head_outputs(head: Params, z: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -235,25 +223,65 @@ def check_alone(network: Network) -> None:
         )
 
 
-def first_choice(optimizer: Optimizer, rates: Sequence[float]) -> State:
-    """Return the entries of the state that hold the rate, and the optimizer where it is a choice, before the first validation."""
-    return {LR: torch.tensor(rates[0])} | ({PLAIN: torch.tensor(0.0)} if optimizer == "best" else {})
+class _OfStreams(Protocol):
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def objective(self) -> Objective: ...
+
+    @property
+    def train_classes(self) -> int: ...
+
+    @property
+    def test_optimizer(self) -> Optimizer: ...
+
+    @property
+    def test_head(self) -> FirstHead: ...
+
+    @property
+    def test_inner_lrs(self) -> Sequence[float]: ...
 
 
-def best_choice(optimizer: Optimizer, rates: Sequence[float], state: State, score: Callable[[State], dict[int, float]]) -> State:
-    """Return the state with the rate, and with the optimizer where it is a choice, of the best validation score. For `choose`.
+class _Streams(_OfStreams, Protocol):
+    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Any: ...
 
-    Where there is one rate alone it holds, whatever rate the state has, such as that of the run of `init_from`.
-    """
-    plain = [{PLAIN: torch.tensor(value)} for value in (0.0, 1.0)] if optimizer == "best" else [{}]
-    tried = [state | {LR: torch.tensor(lr)} | chosen for chosen in plain for lr in rates]
-    if len(tried) == 1:
-        return tried[0]
-    scores = [by_step[max(by_step)] for by_step in map(score, tried)]
-    return tried[max(range(len(tried)), key=lambda i: scores[i] if math.isfinite(scores[i]) else -math.inf)]
+    def learn(self, adapted: Any, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Any: ...
+
+    def answer(self, adapted: Any, features: Tensor) -> Tensor: ...
 
 
-def check_rates(rates: Sequence[float]) -> None:
-    """Raise UserError where there is no rate, or one that is not above 0."""
-    if not rates or min(rates) <= 0:
-        raise UserError(f"algo.test_inner_lrs={list(rates)} must be one or more rates above 0.")
+def network_and_head(self: _OfStreams, key: Tensor) -> tuple[Params, State]:
+    """Return the network with an output layer for all training classes; running statistics and the first rate. For `init`."""
+    params, state = self.network.init()
+    width = int(self.network.module.out_features)  # type: ignore[arg-type]
+    head = new_head(draws.fold(key, HEAD), self.train_classes, width)
+    return params | prefixed(HEAD, head), state | first_choice(self.test_optimizer, self.test_inner_lrs)
+
+
+def head_of_stream(algorithm: _OfStreams, params: Params, outputs: int, key: Tensor) -> Params:
+    """Return the output layer before the first example: a new one in classification, that of the parameters in regression."""
+    head = part_of(params, HEAD)
+    if algorithm.objective.kind != "classification":
+        return head
+    return first_head(algorithm.test_head, draws.fold(key, HEAD), outputs, head["weight"])
+
+
+def after_one_pass(self: _Streams, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Ready:
+    """Return the network after one pass over the support set, one example a step. For `adapt`."""
+    classes = present_classes(support, self.objective)
+    z = self.network.on_support(params, state, support, training=training)
+    first = self.start(params, state, support.y.shape[1], key)
+    learner = one_pass(first, functools.partial(self.learn, classes=classes), z, support, key)
+    return Ready(self.network.fit(params, state, support, training=training), learner, classes)
+
+
+def answer_ready(self: _Streams, adapted: Ready, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the answers (B, N) or (B, D) of the learner, with absent classes at -1e9. For `predict`."""
+    z, _ = self.network.on_query(adapted.network, x, mask)
+    return hide_absent(self.answer(adapted.learner, z), adapted.classes)
+
+
+def choose_rate(self: _OfStreams, params: Params, state: State, score: Callable[[State], dict[int, float]]) -> State:
+    """Return the state with the rate and the optimizer of the best validation score. For `choose`."""
+    return best_choice(self.test_optimizer, self.test_inner_lrs, state, score)

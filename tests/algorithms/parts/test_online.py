@@ -16,11 +16,8 @@ from metarun import draws, testing
 from metarun.algorithms.parts.online import (
     Descent,
     Layer,
-    Online,
-    best_choice,
-    check_rates,
+    Learner,
     features_of,
-    first_choice,
     first_head,
     head_outputs,
     new_head,
@@ -84,11 +81,11 @@ def test_parameters_below_the_layer_take_the_same_steps_as_those_of_gradient_des
 def test_a_step_of_a_learner_is_that_of_torchs_optimizer(optimizer: Any):
     head = random_head()
     z, y = torch.ones(2, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:2]
-    learner = Online(CLASSIFICATION, optimizer).start(head, {"test_inner_lr": torch.tensor(0.1, dtype=torch.float64)})
+    learner = Learner.start(optimizer, head, {"test_inner_lr": torch.tensor(0.1, dtype=torch.float64)})
     weights = {name: value.clone().requires_grad_() for name, value in head.items()}
     theirs = (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam)(weights.values(), lr=0.1)
     for _ in range(3):
-        learner = Online(CLASSIFICATION, optimizer).step(learner, head_outputs, z, y)
+        learner = learner.after(CLASSIFICATION, head_outputs, z, y)
         theirs.zero_grad()
         F.cross_entropy(head_outputs(weights, z), y).backward()
         theirs.step()
@@ -155,44 +152,14 @@ def test_features_of_a_normalisation_by_other_examples_are_refused():
             features_of(network, *network.init(), torch.zeros(2, 1, 8, 8))
 
 
-def test_the_rate_with_the_best_finite_score_is_chosen_and_one_rate_needs_no_score():
-    scores = {0.1: -float("inf"), 0.2: 0.5, 0.3: 0.4}
-    state = {"test_inner_lr": torch.tensor(0.1)}
-    chosen = best_choice("adam", (0.1, 0.2, 0.3), state, lambda tried: {0: 9.0, 1: scores[round(float(tried["test_inner_lr"]), 3)]})
-    assert float(chosen["test_inner_lr"]) == pytest.approx(0.2)
-    assert set(chosen) == {"test_inner_lr"}
-    with pytest.raises(UserError, match="must be one or more rates above 0"):
-        check_rates(())
-
-
-def test_one_rate_needs_no_score_and_holds_in_spite_of_the_rate_of_another_run():
-    chosen = best_choice("sgd", (0.2,), {"test_inner_lr": torch.tensor(0.1)}, lambda tried: pytest.fail("no choice"))
-    assert float(chosen["test_inner_lr"]) == pytest.approx(0.2)
-
-
-def test_best_chooses_rate_and_optimizer_together():
-    state = first_choice("best", (0.1, 0.2))
-    assert {name: round(float(value), 3) for name, value in state.items()} == {"test_inner_lr": 0.1, "test_sgd": 0.0}
-    scores = {(0.1, 0.0): 0.3, (0.2, 0.0): 0.5, (0.1, 1.0): 0.7, (0.2, 1.0): 0.4}
-    tried: list[tuple[float, float]] = []
-
-    def score(state: Params) -> dict[int, float]:
-        tried.append((round(float(state["test_inner_lr"]), 3), float(state["test_sgd"])))
-        return {0: scores[tried[-1]]}
-
-    chosen = best_choice("best", (0.1, 0.2), state, score)
-    assert sorted(tried) == sorted(scores)
-    assert (round(float(chosen["test_inner_lr"]), 3), float(chosen["test_sgd"])) == (0.1, 1.0)
-
-
 @pytest.mark.parametrize(("plain", "optimizer"), [(0.0, "adam"), (1.0, "sgd")])
 def test_a_learner_with_a_chosen_optimizer_takes_its_steps(plain: float, optimizer: Any):
     head, rate = random_head(), {"test_inner_lr": torch.tensor(0.1, dtype=torch.float64)}
     z, y = torch.ones(2, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:2]
-    found = Online(CLASSIFICATION, "best").start(head, rate | {"test_sgd": torch.tensor(plain)})
-    expected = Online(CLASSIFICATION, optimizer).start(head, rate)
+    found = Learner.start("best", head, rate | {"test_sgd": torch.tensor(plain)})
+    expected = Learner.start(optimizer, head, rate)
     for _ in range(3):
-        found = Online(CLASSIFICATION, "best").step(found, head_outputs, z, y)
-        expected = Online(CLASSIFICATION, optimizer).step(expected, head_outputs, z, y)
+        found = found.after(CLASSIFICATION, head_outputs, z, y)
+        expected = expected.after(CLASSIFICATION, head_outputs, z, y)
     assert torch.equal(found.params["weight"], expected.params["weight"])
     assert not torch.equal(found.params["weight"], head["weight"])
