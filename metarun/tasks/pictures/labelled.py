@@ -83,7 +83,7 @@ def pixels_of(pictures: Sequence[Pictures], *, size: int, channels: int, inverte
 
     inverted: ink is 255 and paper 0, while the files have dark ink. Raises one UserError that names the unreadable files of all sets.
     """
-    found, refused = list[Tensor](), list[str]()
+    found, refused = list[Tensor](), dict[str, None]()  # each sentence once: two sets may be of one folder
     for each in pictures:
         what = f"{len(each.names):,} images of '{printable(str(each.files.root))}'"
         check_fits(float(len(each.names) * channels * size * size), what, "predict for fewer images at once")
@@ -91,7 +91,7 @@ def pixels_of(pictures: Sequence[Pictures], *, size: int, channels: int, inverte
             pixels = decode_images(each.files, size=size, channels=channels)
             found.append(pixels.bitwise_not() if inverted else pixels)
         except UserError as error:
-            refused.append(str(error).rstrip("."))
+            refused[str(error).rstrip(".")] = None
     if refused:
         raise UserError(f"{'; also, '.join(refused)}.")
     return found

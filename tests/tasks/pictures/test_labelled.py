@@ -168,6 +168,9 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path) -> None:
     for name, why in (("dog/bad.jpg", "damaged JPEG"), ("absent.png", "No such file"), ("empty.png", "empty")):
         assert name in str(refused.value)
         assert why in str(refused.value)
+    with pytest.raises(UserError) as once:
+        pixels_of([sets[0], sets[0]], size=4, channels=1)
+    assert str(once.value).count("dog/bad.jpg") == 1
 
 
 def test_inverted_pixels_have_bright_ink(tmp_path: Path) -> None:
