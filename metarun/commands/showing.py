@@ -12,10 +12,8 @@ from torch.utils._pytree import tree_map_only
 
 from metarun import draws
 from metarun.commands.stream_report import MATRIX, stream_figure
-from metarun.engine.families import ByFamily
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
-from metarun.engine.units import Errors
 from metarun.episodes import deal
 from metarun.functional import without_map
 from metarun.layers.precision import at_least_float32
@@ -36,13 +34,11 @@ CURVE_POINTS = 200
 class Showing:
     """Notes and draws validations.
 
-    report: the latest one. last: its summary. variance: of a regression's observations in it. by_target: the errors in units of each step.
-    by_family: the figures of the families of each step.
+    report: the latest one. last: its summary. variance: of a regression's observations in it.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
     steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. The picture of a stream is its matrix. Other
-    tasks have no picture. Without
-    figures in the tracker (`Tracker.draws_figures`), there are no pictures.
+    tasks have no picture. Without figures in the tracker (`Tracker.draws_figures`), there are no pictures.
     """
 
     def __init__(
@@ -51,18 +47,12 @@ class Showing:
         self.algorithm, self.source, self.tracker, self.settings = algorithm, source, tracker, settings
         self.report: Report | None = None
         self.last: dict[str, Any] | None = None
-        self.by_target: dict[int, Errors] = {}
-        self.by_family: dict[int, ByFamily] = {}
         self.variance = variance
         self._drawn = -PAUSE
 
     def show(self, position: Position, report: Report) -> None:
         """Note the report, and draw it unless the last picture is too recent. The last step is always drawn."""
         self.report, self.last = report, report.summary()
-        if report.by_target is not None:
-            self.by_target[position.step] = report.by_target
-        if report.by_family is not None:
-            self.by_family[position.step] = report.by_family
         self.variance = report.variance
         recent = time.monotonic() - self._drawn < PAUSE
         if not self.tracker.draws_figures or (recent and position.step < self.settings.steps):

@@ -128,7 +128,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()
         selection = Selection.of(settings.select, parts.algorithm.objective)
-        best = _best(end, showing)
+        best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
             done = f"stopped at step {end.step} of {settings.steps} and saved"
             progress.say(f"metarun: {done}; go on with: metarun train {word('resume', folder)}")
@@ -143,14 +143,6 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     said = told(selection, end.best, [described(each) for each in overlaps], figures)
     print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
     return selection.error(best["score"])
-
-
-def _best(end: Position, showing: Showing) -> dict[str, Any]:
-    """Return the best validation of a run that has ended, with its errors in units and its families, as far as this process saw it."""
-    best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
-    step = best["step"]
-    noted: dict[str, Any] = {"by_target": showing.by_target.get(step), "by_family": showing.by_family.get(step)}
-    return {**best, **{name: known for name, known in noted.items() if known}}
 
 
 def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:

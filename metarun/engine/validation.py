@@ -66,7 +66,9 @@ def judged(
     score = selection.score(report)
     if score is None:
         return best, []
-    return after_validation(best, {"score": score, "mean": selection.mean(report), "step": step}, keep, selection.sign)
+    parts = {"by_target": report.by_target, "by_family": report.by_family}
+    noted = {name: figures for name, figures in parts.items() if figures}
+    return after_validation(best, {"score": score, "mean": selection.mean(report), "step": step, **noted}, keep, selection.sign)
 
 
 def values_to_log(selection: Selection, report: Report) -> dict[str, float]:

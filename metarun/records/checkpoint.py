@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,10 @@ READABLE = (2, 3, FORMAT)
 their inputs are prepared."""
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+NOTED = {"by_family": ("mean", "ci95"), "by_target": ("rmse", "mae")}
+"""Entries of `Checkpoint.best` with figures of each family or target -> the figures that each must have."""
+BY_STEP = ("by_step", "median_by_step")
+"""The figures that are lists."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Checkpoint:
     """Everything that a resumed run or an evaluation needs.
 
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
-    best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation; with keep=k, also
-    the list "kept", with these three entries for each of the k best validations.
+    best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation. A run with several
+    families or with units also has "by_family" or "by_target". With keep=k, "kept" lists these entries for each of the k best validations.
     window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
@@ -233,7 +237,24 @@ def _is_best(best: Any) -> bool:
         return False
     kept = best.get("kept", [])
     scores = [best.get("score"), best.get("mean")]
-    return all(type(score) in (int, float) for score in scores) and type(kept) is list and all(map(_is_best, kept))
+    noted = all(_are_figures(best.get(name, {}), needed) for name, needed in NOTED.items())
+    return noted and all(map(_is_number, scores)) and type(kept) is list and all(map(_is_best, kept))
+
+
+def _are_figures(by_name: Any, needed: Collection[str]) -> bool:
+    """Return whether a value has figures for each name of a family or target: numbers, those that are needed, and numbers by step."""
+    return isinstance(by_name, Mapping) and all(
+        type(name) is str
+        and isinstance(figures, Mapping)
+        and all(figure in figures for figure in needed)
+        and all(map(_is_number, (value for figure, value in figures.items() if figure not in BY_STEP)))
+        and all(type(figures[figure]) is list and all(map(_is_number, figures[figure])) for figure in BY_STEP if figure in figures)
+        for name, figures in by_name.items()
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _remedy(path: Path) -> str:

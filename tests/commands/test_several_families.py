@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ def test_each_validation_records_the_score_of_each_family_and_their_mean(run: Pa
         assert {f"val/ci95/{name}" for name in SOURCES} <= entry.keys()
     best = json.loads((run / "report.json").read_text())["best"]
     assert best["mean"] == pytest.approx(sum(figures["mean"] for figures in best["by_family"].values()) / 2)
+
+
+def test_a_resumed_run_knows_the_families_of_a_best_step_before_the_stop(run: Path, tmp_path: Path):
+    """A score above all others stands for a best validation of the run that stopped."""
+    last = checkpoint.load(run / "checkpoints/last.pt")
+    assert last.best is not None
+    best = {**last.best, "score": 2.0, "step": 0}
+    checkpoint.save(tmp_path / "run/checkpoints/last.pt", dataclasses.replace(last, best=best))
+    train({"resume": str(tmp_path / "run"), "overrides": {"steps": last.step + 1, "trust": ["small"]}, "groups": {}}, tmp_path / "run")
+    found = json.loads((tmp_path / "run/report.json").read_text())["best"]
+    assert (found["step"], list(found["by_family"])) == (0, list(SOURCES))
 
 
 def test_an_evaluation_reports_each_family_in_the_line_the_report_and_the_scores(

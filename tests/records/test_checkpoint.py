@@ -317,6 +317,28 @@ def test_every_flip_in_the_weights_is_noticed(tmp_path: Path) -> None:
         assert "damaged" in sentence(load, path)
 
 
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"by_family": 5},
+        {"by_family": {"line": {"mean": 0.5}}},
+        {"by_family": {"line": {"mean": 0.5, "ci95": "x"}}},
+        {"by_family": {"line": {"mean": 0.5, "ci95": 0.1, "by_step": [None]}}},
+        {"by_family": {1: {"mean": 0.5, "ci95": 0.1}}},
+        {"by_target": {"price": {"rmse": 1.0, "mae": []}}},
+    ],
+)
+def test_figures_of_families_and_targets_are_numbers(noted: dict[str, object], tmp_path: Path) -> None:
+    best = {"score": 0.9, "mean": 0.9, "step": 2}
+    figures = {"mean": 0.5, "ci95": 0.1, "by_step": [0.2, 0.5], "episodes": 3}
+    sound = {"by_family": {"line": figures}, "by_target": {"price": {"rmse": 1.0, "mae": 1}}}
+    save(tmp_path / "best.pt", dataclasses.replace(make(3), best={**best, **sound}))
+    assert load(tmp_path / "best.pt").best == {**best, **sound}
+    save(tmp_path / "best.pt", dataclasses.replace(make(3), best={**best, **noted}))
+    with pytest.raises(UserError):
+        load(tmp_path / "best.pt")
+
+
 @pytest.mark.parametrize("part", ["params", "state", "optimizer", "best", "window", "config", "execution", "origins", "data", "step"])
 def test_a_change_that_keeps_the_archive_s_checksums_breaks_the_digest(tmp_path: Path, part: str) -> None:
     """As a broken memory does between the computation of a tensor and its checksum in the archive."""
