@@ -208,7 +208,7 @@ def test_every_experiment_of_another_size_builds(option: str, request: pytest.Fi
 def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return the config of an experiment with a smaller network and fewer pictures; skip it where its data are missing."""
     config = composed(f"experiment={option}", *SMALL_RUN)
-    if "omniglot" in config["task"]["_target_"]:
+    if any("omniglot" in each.get("_target_", "") for each in (config["task"], config["task"].get("source") or {})):
         request.getfixturevalue("omniglot_root")
     if config["task"].get("path") is not None and not Path(config["task"]["path"]).exists():
         pytest.skip(f"{config['task']['path']} is missing; METARUN_DATA names the folder of the data")
