@@ -1,4 +1,4 @@
-"""ANML: learn where a network may learn. A neuromodulatory network gates the features, and so the weights that an example changes.
+"""ANML: learn which weights an example may change. A neuromodulatory network gates the features, and so the changes of the weights.
 
 Shawn Beaulieu, Lapo Frati, Thomas Miconi, Joel Lehman, Kenneth O. Stanley, Jeff Clune, Nick Cheney. "Learning to Continually Learn",
 ECAI 2020. https://arxiv.org/abs/2002.09571
@@ -8,18 +8,17 @@ ECAI 2020. https://arxiv.org/abs/2002.09571
     outer:  minimise over θ, φ and W the mean loss of the last (θ, W) on these examples and on a random batch of all classes
     test:   θ and φ fixed, a new W learns from one pass
 
-The outer gradient runs through the inner steps. The gate does not learn in the inner loop, but the outer loop trains it for what happens
-there. `backbone=gated_conv` has both networks. Before the inner loop the row of W for the coming class is drawn anew, as in OML.
+The outer gradient runs through the inner steps. Only the outer loop trains the gate, for the effect of the gate on the inner loop.
+`backbone=gated_conv` has both networks. Before the inner loop, the row of W for the coming class is drawn anew, as in OML.
 
 Differences from the released code (https://github.com/uvm-neurobotics-lab/ANML):
-- Its inner gradients are constants for the outer gradient (`torch.autograd.grad` without `create_graph`); `first_order: true` computes
-  this. The paper differentiates through the inner loop, and so does this file.
-- It overwrites the row of the coming class in W for good. Here the new row belongs to one episode, and so does a new bias of 0.
-- Its inner rate of 0.1 is for classification. In regression, steps at this rate on single squared errors grow without bound in most tasks,
-  so without an `inner_lr` the rate is 0.003 there.
-- It normalises each image by itself (a batch of one), here `norm=instance`, and chooses the rate of meta-test on test classes. Here the
-  last validation of a run chooses it on validation trajectories.
-- Its W of meta-test is random (He et al. 2015), which is `test_head: random`. Weights of 0 are the default.
+- Its inner gradients are constants for the outer gradient (`torch.autograd.grad` without `create_graph`); `first_order: true` does the
+  same. The paper differentiates through the inner loop, and so does this file.
+- It overwrites the row of the coming class in W for good. Here, the new row and its bias of 0 belong to one episode.
+- Its inner rate of 0.1 is for classification. In regression, steps at this rate diverge on most tasks, so the default rate is 0.003.
+- It normalises each image by itself (a batch of one), as `norm=instance` does here. It chooses the rate of meta-test on test classes. Here,
+  the last validation of a run chooses the rate on validation trajectories.
+- At test, its W starts from random weights (He et al. 2015), as with `test_head: random`. The default here is weights of 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The i.i.d. oracle of a stream: all examples at once, in random order, pass after pass. What the order of the stream costs.
+"""The i.i.d. oracle of a stream: all examples at once, in random order, pass after pass.
 
 Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019, section 4.
 https://arxiv.org/abs/1905.12588
@@ -6,8 +6,9 @@ https://arxiv.org/abs/1905.12588
     pre-training:  minimise over θ and V the cross entropy of V f_θ(x) over mini-batches of all training classes
     test:          a new W by `passes` passes over shuffled mini-batches of all examples so far; θ fixed
 
-The oracle breaks the rules of a stream, so its score is no result of online learning. With `init_from=RUN` and `steps=0` θ is that of
-another run, such as one of `oml`; the oracle then says how much of this run's loss is forgetting.
+The oracle breaks the rules of a stream, so its score is no result of online learning. The difference to an online learner shows how much
+accuracy the order of the stream costs. With `init_from=RUN` and `steps=0`, θ comes from another run, such as a run of `oml`; the oracle
+then shows how much of this run's loss is forgetting.
 """
 
 from __future__ import annotations

@@ -6,20 +6,20 @@ Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learni
     inner:  W_{i+1} = W_i - α ∇_W L(g_{W_i}(f_θ(x_i)), y_i)        for each example of a trajectory, in order, once    (algorithm 2)
     outer:  minimise over θ and W_0 the mean loss of g_{W_k}(f_θ(x)) on the trajectory and on a random batch of all classes
 
-The outer gradient runs through the inner steps. The random batch is the sample of what the learner must remember. Before the inner loop,
-the rows of the output layer for the trajectory's classes are drawn anew; otherwise the outer loop would store these classes in W_0, and
-nothing would be left to learn in the inner loop. The rest of the outer loop trains all rows on the random batch.
+The outer gradient runs through the inner steps. The random batch is a sample of the classes that the learner must remember. Before the
+inner loop, the rows of the output layer for the trajectory's classes are drawn anew. Otherwise, the outer loop would store these classes in
+W_0, and the inner loop would have nothing to learn. The random batches train all rows.
 
-At test the representation is fixed and the prediction network learns from one pass, with a new output layer: all classes are new.
+At test, the representation is fixed, and all classes are new. The prediction network gets a new output layer and learns from one pass.
 
 Differences from the released code (https://github.com/khurramjaved96/mrcl):
 - Its inner gradients were constants for the outer gradient until July 2020 (its README, "a bug that resulted in incorrect meta-gradients");
-  `first_order: true` computes this. Its network has two prediction layers until then and one since (`prediction_widths`).
-- It overwrites the trajectory's rows in W_0 for good. Here the new rows belong to one episode, and so do new biases of 0.
+  `first_order: true` does the same. Its prediction network had two layers until then, and has had one since (`prediction_widths`).
+- It overwrites the trajectory's rows in W_0 for good. Here, the new rows and their biases of 0 belong to one episode.
 - It chooses the rate of meta-test on test trajectories. Here the last validation of a run chooses it on validation trajectories.
-- Its output layer of meta-test is random, with the variance of He et al. 2015; `test_head: random` is that. Weights of 0 are the default:
-  the random outputs are as large as those that a stream teaches (docs/lifelong.md has the numbers).
-- At test it learns by Adam, while the paper's online update is that of the inner loop: `test_optimizer: sgd`.
+- At test, its output layer starts from random weights with the variance of He et al. 2015, as with `test_head: random`. The default here is
+  weights of 0, since random outputs are as large as the outputs that a stream teaches (docs/lifelong.md has the numbers).
+- At test, it learns by Adam (`test_optimizer: adam`). The paper's online update is the update of the inner loop (`test_optimizer: sgd`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Oml:
     """OML.
 
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
-    prediction_widths: of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
+    prediction_widths: widths of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
     test_optimizer: of the prediction network at test. test_head: its output layer before the first example. test_inner_lrs: its rates;
     each validation chooses among them, and the first one holds until then.
     """

@@ -1,4 +1,4 @@
-"""Online learning without meta-learning: the baselines of the papers on streams, as options of one file.
+"""Online learning without meta-learning: the baselines in the papers on streams.
 
 Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019, section 4.
 https://arxiv.org/abs/1905.12588
@@ -8,9 +8,9 @@ https://arxiv.org/abs/1905.12588
     from scratch:  the same for θ and W together, from random weights; no pre-training                          (`online_scratch`)
     replay:        the same, where each step also has `replay` random examples of a buffer of past ones         (`replay`)
 
-Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (https://arxiv.org/abs/1902.10486), is a source of replay with a
-reservoir. The buffer stores features where θ is fixed, and images where θ learns. W learns by the optimizer of the released code of OML's
-meta-test, Adam; `test_optimizer: sgd` is the equation above.
+Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning" (https://arxiv.org/abs/1902.10486), describe replay with a
+reservoir. If θ is fixed, the buffer stores features; if θ learns, it stores images. `test_optimizer: sgd` is the equation above. `adam` is
+the optimizer of OML's released code at meta-test.
 """
 
 from __future__ import annotations

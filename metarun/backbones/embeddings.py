@@ -7,7 +7,7 @@ Each column of categories becomes a vector. A multi-hot column becomes the mean 
 and the decision layers read them.
 
 Differences from the released code:
-- Numbers are allowed, and stand beside the vectors as they are.
+- Columns of numbers are allowed. They stand beside the vectors unchanged.
 - The vectors of words are initialised as those of categories are; the released code draws them uniformly up to 1 / sqrt(words).
 - An example without any word of a column has the vector 0; in the released code the vector is NaN.
 - Index 0 is the unknown category.

@@ -1,7 +1,8 @@
 """Scores of a learner on trajectories: one pass over a stream, and after each class a score on held-out examples of all classes so far.
 
-An algorithm `WithStream` learns one step after the other. Another algorithm adapts anew to all examples seen so far, at the scored lengths
-only: an upper bound for learners of one pass, since it keeps all examples. The features of every example are computed once.
+An algorithm `WithStream` learns one step after the other. Any other algorithm adapts anew to all examples seen so far, at the scored
+lengths only. Such an algorithm keeps all examples, so its score is only a reference for learners of one pass. The features of every example
+are computed once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sequence of sine functions to be learned one after the other, and each point once: the regression stream of OML's paper.
+"""A stream of sine functions, one after the other, with each point once: the regression stream of OML's paper.
 
 Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019, "incremental sine waves".
 https://arxiv.org/abs/1905.12588
@@ -41,7 +41,8 @@ class SineStreams:
     """Trajectories of sine functions: x (B, functions + 1), y (B, 1).
 
     functions: of a trajectory. steps: on each function, each with `batch` new points. held_out: further points of each function, for the
-    scores. train_functions: the training trajectories draw their functions from so many. lengths, trajectories: see `WithTrajectories`.
+    scores. train_functions: the number of functions from which training trajectories draw theirs. lengths, trajectories: see
+    `WithTrajectories`.
     """
 
     functions: Count = 10

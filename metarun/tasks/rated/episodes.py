@@ -51,7 +51,7 @@ def _padded(users: np.ndarray, user: np.ndarray, allowed: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of support and query ratings. A number, or "rest": as many as the user has beside the other part, at most `most`."""
+    """The numbers of support and query ratings. A number, or "rest": all ratings that the other part leaves, at most `most`."""
 
     shots: int | Rest
     queries: int | Rest

@@ -1,4 +1,4 @@
-"""What the training ratings tell of an item: its bias and the number of its ratings, as inputs or as the offset of the targets.
+"""The bias and the number of ratings of each item, from the training ratings: as inputs, or as the offset of the targets.
 
 The bias of item i is the shrunken mean of the deviations from the mean μ of all training ratings:
 
