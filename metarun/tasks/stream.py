@@ -67,7 +67,9 @@ class Streams:
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, FewShot):
-            raise UserError(f"task.source gives a {type(self.source).__name__}; a stream needs a source of images in classes, as glyphs.")
+            raise UserError(
+                f"task.source gives a {type(self.source).__name__}; a stream needs a source of images in classes, such as glyphs."
+            )
         if self.train_labels not in LABELS:
             known = f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
             raise UserError(f"task.train_labels={self.train_labels} is unknown; {known}")

@@ -39,8 +39,8 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
         config["backbone"] = {**backbone, KEY: found}
     elif [list(column) for column in stated] != found:
         raise UserError(
-            f"the network embeds other columns than the task has: {_difference(stated, found)}. Take the data that the network was "
-            "trained with, or backbone.columns=null in a new run."
+            f"the columns of the task differ from the columns of the network: {_difference(stated, found)}. Take the data that the "
+            "network was trained with, or backbone.columns=null in a new run."
         )
 
 

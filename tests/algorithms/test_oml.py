@@ -149,7 +149,7 @@ def test_the_best_rate_of_the_validation_is_chosen():
 def test_a_normalisation_by_other_examples_is_refused_in_a_stream():
     algorithm = oml("batch")
     params, state = testing.start(algorithm)
-    with pytest.raises(UserError, match="norm=batch normalises an example by others"):
+    with pytest.raises(UserError, match="norm=batch normalises several examples together"):
         algorithm.features(params, state, trajectory().support.x)
     with pytest.raises(UserError, match=r"test_inner_lrs=\[0\.1, -1\.0\] must be one or more rates above 0"):
         replace(algorithm, test_inner_lrs=(0.1, -1.0))

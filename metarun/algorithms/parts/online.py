@@ -218,7 +218,7 @@ def check_alone(network: Network) -> None:
     """Raise UserError where the normalisation of an example needs others."""
     if network.norms and network.norm in ("batch", "support", "reptile"):
         raise UserError(
-            f"backbone.norm={network.norm} normalises an example by others, and in a stream there is one at a time; "
+            f"backbone.norm={network.norm} normalises several examples together, and a stream gives one at a time; "
             "set backbone.norm=instance, layer, running or none."
         )
 

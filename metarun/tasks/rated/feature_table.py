@@ -51,7 +51,7 @@ def read_features(
     if not features:
         listed = printable(", ".join(file.header))
         raise UserError(
-            f"task.{of}s_path={file.path} has the columns {listed}, and none of them is a feature: each has as many words as rows; name "
+            f"task.{of}s_path={file.path} has the columns {listed}, and none of them is a feature: nearly every row has another word; name "
             "one in task.categorical or task.several."
         )
     return Described([row[place] for row in rows], tuple(features), titles)

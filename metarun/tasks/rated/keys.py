@@ -69,10 +69,12 @@ class RatingKeys(RatingFiles):
     def __post_init__(self) -> None:
         stray = [key for key in OF_FILES if getattr(self, key)] if self.path is None else []
         if stray:
-            raise UserError(f"task.{stray[0]} says how to read a file of ratings, and task.path names none; give task.path=FILE.")
+            raise UserError(f"task.{stray[0]} needs a file of ratings; give task.path=FILE.")
         for part, sizes in (("", (self.shots, self.queries)), ("train_", self._trained)):
             if sizes == (REST, REST):
-                raise UserError(f"task.{part}shots=rest and task.{part}queries=rest leave open how to divide; make one of them a number.")
+                raise UserError(
+                    f"task.{part}shots=rest and task.{part}queries=rest do not say how to divide the ratings; make one of them a number."
+                )
 
 
 def check_relevant(relevant: float | None, scale: tuple[float, float]) -> None:

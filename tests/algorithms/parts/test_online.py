@@ -148,7 +148,7 @@ def test_one_pass_gives_each_real_example_its_number_and_leaves_padding_out():
 def test_features_of_a_normalisation_by_other_examples_are_refused():
     for norm in ("batch", "support", "reptile"):
         network = conv_network(norm, None)
-        with pytest.raises(UserError, match=f"norm={norm} normalises an example by others"):
+        with pytest.raises(UserError, match=f"norm={norm} normalises several examples together"):
             features_of(network, *network.init(), torch.zeros(2, 1, 8, 8))
 
 

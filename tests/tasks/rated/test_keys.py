@@ -30,7 +30,7 @@ def test_training_sizes_are_those_of_the_test_unless_they_are_given():
 
 
 def test_rest_and_rest_cannot_be_divided():
-    with pytest.raises(UserError, match=r"task.shots=rest and task.queries=rest leave open how to divide"):
+    with pytest.raises(UserError, match=r"task.shots=rest and task.queries=rest do not say how to divide the ratings"):
         RatingKeys(shots="rest", queries="rest")
     with pytest.raises(UserError, match=r"task.train_shots=rest and task.train_queries=rest"):
         RatingKeys(queries="rest", train_shots="rest")
@@ -42,7 +42,7 @@ def test_an_unknown_key_is_refused_with_the_nearest():
 
 
 def test_keys_of_files_need_a_file():
-    with pytest.raises(UserError, match=r"task.item says how to read a file of ratings, and task.path names none"):
+    with pytest.raises(UserError, match=r"task.item needs a file of ratings; give task.path=FILE"):
         RatingKeys(item="movie")
     assert RatingKeys(item="movie", path="x.csv").item == "movie"
 
