@@ -67,9 +67,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     parts = build_again(merged, members[0], scored=request.split)
     check_choice(parts.algorithm, config.get("typed", ()))
     _say_changes(paths, members, parts, config)
-    overlap = check_evaluation(
-        parts.source, request.split, {name for member in members for name in member.origins}, config.get("overlap", "refuse")
-    )
+    trained = {name for member in members for name in member.origins}
+    overlap = check_evaluation(parts.source, request.split, trained, config.get("overlap", "refuse"))
     reports, kernels = _reports(parts, groups if each else [members], request)
     facts = {
         "members": best if each else len(members),
