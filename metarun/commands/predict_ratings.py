@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +17,14 @@ from metarun.files.writing import write_text
 from metarun.records.predictions import Found, write_rows
 from metarun.records.ranking_page import page
 from metarun.tasks.preparing.ratings_preparation import ITEM, RatingsPreparation
+from metarun.tasks.rated.feature_table import TITLES
 from metarun.tasks.rated.files import USUAL
-from metarun.tasks.tables.csv_file import CsvFile, open_csv
+from metarun.tasks.tables.csv_file import CsvFile, open_csv, plain_name
 from metarun.tasks.tables.table_rows import naming
 from metarun.values import plain
 
 TOP = 10
 HEADER = ("item", "title", "predicted rating")
-TITLES = ("title", "name")
-"""Names of a column of titles; `USUAL` has those of identifiers and of ratings."""
 
 
 class Given(NamedTuple):
@@ -126,11 +124,6 @@ def _column(file: CsvFile, names: Sequence[str]) -> int | None:
     """Return the place of the first of these columns that the file has, in any letters and signs; None where it has none."""
     known = [plain_name(name) for name in file.header]
     return next((known.index(plain_name(name)) for name in names if plain_name(name) in known), None)
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a column in small letters, without signs between the words."""
-    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _rating(text: str, line: int, file: CsvFile, scale: tuple[float, float]) -> float:

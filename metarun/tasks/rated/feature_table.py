@@ -15,7 +15,7 @@ from metarun.errors import UserError, nearest, printable
 from metarun.tasks.rated.data import Feature
 from metarun.tasks.rated.movielens import Described
 from metarun.tasks.tables.columns import MISSING
-from metarun.tasks.tables.csv_file import CsvFile, open_csv
+from metarun.tasks.tables.csv_file import CsvFile, open_csv, plain_name
 
 TITLES = ("title", "name", "booktitle", "movietitle", "productname")
 """Usual names of the column of titles, in lower case and without signs between the words."""
@@ -44,7 +44,7 @@ def read_features(
     for at, (name, values) in enumerate(columns.items()):
         if at == place:
             continue
-        if re.sub(r"[\W_]", "", name).lower() in TITLES and not titles and name not in (*categorical, *several):
+        if plain_name(name) in TITLES and not titles and name not in (*categorical, *several):
             titles = values
         elif (feature := _feature(name, values, name in categorical, name in several, separator, decimal)) is not None:
             features.append(feature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from metarun.tasks.rated.data import Feature, Owners, RatingData
 from metarun.tasks.rated.feature_table import check_names, read_features
 from metarun.tasks.rated.movielens import LAYOUTS, Described, Layout, layout_of
 from metarun.tasks.tables.columns import Decimal, read_columns
-from metarun.tasks.tables.csv_file import CsvFile, Delimiter, looks_like_data, open_csv
+from metarun.tasks.tables.csv_file import CsvFile, Delimiter, looks_like_data, open_csv, plain_name
 from metarun.values import Finite, Length, Text
 
 USUAL = {
@@ -179,7 +178,7 @@ def _by_guess(files: RatingFiles, file: CsvFile) -> CsvFile:
 
 def _guess(header: Sequence[str], key: str) -> str | None:
     """Return the column with a usual name, the most usual one of several."""
-    plain = {re.sub(r"[\W_]", "", name).lower(): name for name in reversed(header)}
+    plain = {plain_name(name): name for name in reversed(header)}
     return next((plain[name] for name in USUAL[key] if name in plain), None)
 
 

@@ -108,6 +108,11 @@ def looks_like_data(header: Iterable[str]) -> bool:
     return any(_NUMBER.fullmatch(name) for name in header)
 
 
+def plain_name(name: str) -> str:
+    """Return the name of a column in small letters, without signs between the words."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def _encoding(file: Path, shown: str) -> str:
     """Return the encoding of a text file; UserError for anything else."""
     try:
