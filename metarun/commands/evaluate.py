@@ -64,8 +64,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     check_data(merged := evaluation_config(members[0].config, config), members[0].config)
     request = request_of(config, merged["task"].get("trajectories"))
     saved = _check_save(request.save, len(groups) if each else 1)
-    parts = build_again(merged, members[0], scored=request.split)
-    check_choice(parts.algorithm, config.get("typed", ()))
+    parts = _built(merged, members[0], request, config.get("typed", ()))
     _say_changes(paths, members, parts, config)
     trained = {name for member in members for name in member.origins}
     overlap = check_evaluation(parts.source, request.split, trained, config.get("overlap", "refuse"))
@@ -87,6 +86,13 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
     _say([*map(printable, told), *rating_lines.table(figures.get("ratings"))], folder, reports, facts)
     return summary
+
+
+def _built(merged: dict[str, Any], member: Checkpoint, request: Request, typed: Sequence[str]) -> Parts:
+    """Return the parts of an evaluation. merged: the checkpoint's config with the user's changes. typed: the keys of these changes."""
+    parts = build_again(merged, member, scored=request.split)
+    check_choice(parts.algorithm, typed)
+    return parts
 
 
 def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], facts: Mapping[str, Any]) -> None:
