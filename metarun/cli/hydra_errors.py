@@ -22,6 +22,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from metarun.cli.sources import NO_MIXTURE, ONLY
 from metarun.errors import UserError, first_line, nearest
 
 JOB_NOTE = "The run folder is "
@@ -156,6 +157,8 @@ def is_hydras(error: BaseException) -> bool:
 
 def unknown_key(error: Any, key: str) -> str:
     """Return the sentence about a key that is not in the (closed) config."""
+    if key == ONLY:
+        return NO_MIXTURE
     root = error.parent_node._get_root()
     close = nearest_key(key, list(keys(root, hydra=key.startswith("hydra"))))
     return f"There is no key '{key}'.{close}"

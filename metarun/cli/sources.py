@@ -10,10 +10,11 @@ import re
 
 from metarun.errors import UserError, printable
 
-KEY = "task.sources"
+KEY, ONLY = "task.sources", "task.only"
+NO_MIXTURE = "task.sources=[…] names the sources of a mixture, and this task is none; give task=mixture, or leave task.sources out."
 BUILT_IN = ("sinusoid", "line", "quadratic")
 """The sources in configs/task/mixture.yaml."""
-_SOURCE = re.compile(r"(?:(\w[\w.+-]*):)?([\w./-]+)")
+_SOURCE = re.compile(r"(?:([^\W\d][\w+-]*):)?([\w./-]+)")
 
 
 def with_sources(overrides: list[str], command: str, sweep: bool = False) -> list[str]:
@@ -46,14 +47,16 @@ def _words(word: str, *, adds: bool, sweep: bool) -> list[str]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"task.sources names '{twice}' twice; give the second one a name, such as other:{twice}.")
     added = [f"+task@{KEY}.{name}={option}" for name, option in sources if adds and not (name == option and name in BUILT_IN)]
-    return [*added, f"task.only=[{','.join(names)}]"]
+    return [*added, f"{ONLY}=[{','.join(names)}]"]
 
 
 def _source(part: str, adds: bool) -> tuple[str, str]:
     """Return name and option of an entry: "birds:folder" or "folder"."""
     found = _SOURCE.fullmatch(part)
     if found is None:
-        raise UserError(f"'{printable(part)}' in task.sources is neither the name of a task, such as glyphs, nor NAME:TASK.")
+        raise UserError(
+            f"'{printable(part)}' in task.sources is neither the name of a task, such as glyphs, nor NAME:TASK with a letter first."
+        )
     if found[1] and not adds:
         raise UserError(f"'{printable(part)}' in task.sources adds a source, which needs task=mixture; here the list names known sources.")
     return found[1] or found[2], found[2]

@@ -60,6 +60,7 @@ ROWS = [
     ("train step=3", "There is no key 'step'. Did you mean 'steps'?"),
     ("train alog=maml", "Did you mean 'algo'?"),
     ("train seed.x=3", "There is no key 'seed.x'."),
+    ("train task=glyphs task.sources=[line]", "names the sources of a mixture, and this task is none; give task=mixture"),
     ("train hydra.run.dri=x", "Did you mean 'hydra.run.dir'?"),
     ("train --multirn", "there is no flag '--multirn'. Did you mean '--multirun'?"),
     ("train hydra/launcher=slurm", "hydra/launcher has no option 'slurm'."),

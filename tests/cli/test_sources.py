@@ -45,6 +45,8 @@ def test_an_evaluation_passes_the_chosen_sources_on():
         (["task=mixture", "task.sources=[]"], "names no source"),
         (["task=mixture", "task.sources=[glyphs,glyphs]"], "names 'glyphs' twice; give the second one a name, such as other:glyphs"),
         (["task=mixture", "task.sources=[glyphs,a b]"], "'a b' in task.sources is neither the name of a task"),
+        (["task=mixture", "task.sources=[1:line]"], "'1:line' in task.sources is neither .* nor NAME:TASK with a letter first"),
+        (["task=mixture", "task.sources=[a:line,a.b:line]"], "'a.b:line' in task.sources is neither the name of a task"),
         (["task=mixture", "task.sources=[[glyphs]]"], "is no list of sources"),
         (["experiment=x", "task.sources=[a:folder]"], "adds a source, which needs task=mixture"),
     ],
