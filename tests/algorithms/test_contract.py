@@ -18,7 +18,7 @@ from metarun.engine.evaluation import score_episode
 from metarun.engine.training import gradients_of
 from metarun.functional import map_tasks
 from metarun.layers.norm import MODES, PER_EXAMPLE
-from metarun.types import Episode, Examples, traits_of
+from metarun.types import Algorithm, Episode, Examples, TaskSource, WithStream, traits_of
 
 ALGORITHMS = [file.stem for file in sorted((Path(__file__).parents[2] / "configs/algo").glob("*.yaml")) if not file.stem.endswith("_")]
 CASES = [(name, kind) for name in ALGORITHMS for kind in kinds_of(name)]
@@ -29,7 +29,12 @@ OTHER = [norm for norm in DIFFERENT if norm != "batch"]
 """Those that `test_the_contract_holds` does not have."""
 SOURCES = {"classification": few_shot(), "regression": Lines()}
 SHORT = {"classification": few_shot(shots=1, queries=1), "regression": Lines(shots=3, queries=2)}
-"""Few examples, for what takes time with each example that a recurrent network reads."""
+"""Few examples, for what takes time with each example that a recurrent network reads or a learner of streams learns from."""
+
+
+def examples_for(algorithm: Algorithm, kind: str = "classification") -> TaskSource:
+    """Return the source of the checks: few examples where each one is a step."""
+    return (SHORT if isinstance(algorithm, WithStream) else SOURCES)[kind]
 
 
 def test_the_folder_was_found():
@@ -38,7 +43,8 @@ def test_the_folder_was_found():
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_contract_holds(name: str, kind: str):
-    testing.check_algorithm(algorithm_of(name, kind), SOURCES[kind])
+    algorithm = algorithm_of(name, kind)
+    testing.check_algorithm(algorithm, examples_for(algorithm, kind))
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -67,13 +73,15 @@ def test_programs_of_training_and_evaluation_give_the_same_bits_as_the_functions
 @pytest.mark.parametrize("norm", OTHER)
 @pytest.mark.parametrize("name", IMAGES)
 def test_padding_rows_change_nothing(name: str, norm: str):
-    testing.check_padding_changes_nothing(algorithm_of(name, norm=norm), SOURCES["classification"])
+    algorithm = algorithm_of(name, norm=norm)
+    testing.check_padding_changes_nothing(algorithm, examples_for(algorithm))
 
 
 @pytest.mark.parametrize("norm", OTHER)
 @pytest.mark.parametrize("name", IMAGES)
 def test_batched_equals_loop(name: str, norm: str):
-    testing.check_batched_equals_loop(algorithm_of(name, norm=norm), SOURCES["classification"], tasks=2)
+    algorithm = algorithm_of(name, norm=norm)
+    testing.check_batched_equals_loop(algorithm, examples_for(algorithm), tasks=2)
 
 
 @pytest.mark.parametrize("norm", DIFFERENT)
@@ -85,7 +93,7 @@ def test_an_absent_way_changes_nothing(name: str, norm: str):
     params, state = testing.start(four)
     fewer = {key: params[key][: len(value)] if value.dim() else params[key] for key, value in testing.start(three)[0].items()}
     state_of_three = {key: value[:3] if ".head." in key or key.startswith("inner_second.head") else value for key, value in state.items()}
-    batch, keys = testing.first_episodes(SOURCES["classification"], 2)
+    batch, keys = testing.first_episodes(examples_for(four), 2)
     wide = Episode(one_way_more(batch.support), one_way_more(batch.query))
     if not traits_of(four).learns_all_classes:  # else training labels are no ways: a class absent from a mini-batch is still one
         gradients, losses, aux = gradients_of(three, fewer, state_of_three, batch, keys, torch.tensor(0))
