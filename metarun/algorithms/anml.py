@@ -93,10 +93,11 @@ class Anml:
         fast = {name: value for name, value in body.items() if _fits(name, self.adapts) and not _fits(name, self.gates)}
         fixed = None if fast else self.network.on_support(body, state, support, training=True)
 
-        def embed(chosen: Params, rows: slice) -> Tensor:
+        def embed(chosen: Params, rows: slice | Tensor) -> Tensor:
             if fixed is not None:
                 return fixed[rows]
-            return self.network.on_support({**body, **chosen}, state, Examples(support.x[rows], support.y[rows]), training=True)
+            mask = None if support.mask is None else support.mask[rows]
+            return self.network.on_support({**body, **chosen}, state, Examples(support.x[rows], support.y[rows], mask), training=True)
 
         fast, layer = Descent(self.objective, self._rate, self.inner_batch, self.first_order).run(
             embed, fast, Layer.of(head), support.y, support.mask

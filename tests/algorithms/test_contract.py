@@ -77,6 +77,13 @@ def test_padding_rows_change_nothing(name: str, norm: str):
     testing.check_padding_changes_nothing(algorithm, examples_for(algorithm))
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("name", ["oml", "anml"])
+def test_padding_rows_change_no_step_of_two_examples(name: str, norm: str):
+    algorithm = replace(algorithm_of(name, norm=norm), inner_batch=2)
+    testing.check_padding_changes_nothing(algorithm, examples_for(algorithm))
+
+
 @pytest.mark.parametrize("norm", OTHER)
 @pytest.mark.parametrize("name", IMAGES)
 def test_batched_equals_loop(name: str, norm: str):

@@ -83,8 +83,10 @@ class Descent:
         embed: called with parameters below the layer and `rows`, returns the inputs of the layer for these rows of the examples. There may
         be no parameters below, {}.
         """
+        # Real examples come first, in their order, so that padding rows change no step.
+        order = None if mask is None or self.batch == 1 else torch.argsort(~mask, stable=True)
         for first in range(0, len(y), self.batch):
-            rows = slice(first, first + self.batch)
+            rows = slice(first, first + self.batch) if order is None else order[first : first + self.batch]
             known = None if mask is None else mask[rows]
             below, layer = self._step(functools.partial(embed, rows=rows), below, layer, y[rows], known)
         return below, layer

@@ -50,12 +50,13 @@ def test_the_factored_layer_equals_gradient_descent_on_its_weights(kind: Any, ba
     torch.testing.assert_close(layer.outputs(z), head_outputs(head, z))
 
 
-def test_padding_rows_change_no_step_of_the_inner_loop():
+@pytest.mark.parametrize("batch", [1, 2])
+def test_padding_rows_change_no_step_of_the_inner_loop(batch: int):
     z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = torch.eye(CLASSES, dtype=torch.float64)[[0, 3, 1, 2]]
     real = torch.tensor([True, False, True, True])
-    padded = Descent(CLASSIFICATION, 0.3).run(lambda below, rows: z[rows], {}, Layer.of(random_head()), y, real)[1]
-    plain = Descent(CLASSIFICATION, 0.3).run(lambda below, rows: z[real][rows], {}, Layer.of(random_head()), y[real], None)[1]
+    padded = Descent(CLASSIFICATION, 0.3, batch).run(lambda below, rows: z[rows], {}, Layer.of(random_head()), y, real)[1]
+    plain = Descent(CLASSIFICATION, 0.3, batch).run(lambda below, rows: z[real][rows], {}, Layer.of(random_head()), y[real], None)[1]
     torch.testing.assert_close(padded.outputs(z), plain.outputs(z))
 
 
