@@ -23,7 +23,8 @@ from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.training import Position, Settings, train
 from metarun.network import Network
 from metarun.objectives import objective
-from metarun.records.tracking import Progress, Tracker
+from metarun.records.progress import Progress
+from metarun.records.tracking import Tracker
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.sampling import FewShot
 from metarun.testing import double, start

@@ -20,7 +20,7 @@ from metarun.engine.training import Settings
 from metarun.errors import UserError
 from metarun.files.run_folder import CHECKPOINTS
 from metarun.records import checkpoint
-from metarun.records.tracking import Progress
+from metarun.records.progress import Progress
 from metarun.tasks.converted import fit_images
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import ClassPool

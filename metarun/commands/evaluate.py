@@ -28,7 +28,7 @@ from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.network import network_of
 from metarun.records.checkpoint import Checkpoint
-from metarun.records.tracking import Progress
+from metarun.records.progress import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.types import Episode, TaskSource, WithStream
 from metarun.types.streams import WithTrajectories

@@ -32,8 +32,9 @@ from metarun.files.paths import word
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
+from metarun.records.progress import Progress
 from metarun.records.saving import Saver, remove_others
-from metarun.records.tracking import Progress, Tracker
+from metarun.records.tracking import Tracker
 from metarun.tasks.fingerprint import fingerprint_of
 from metarun.tasks.preparing.preparation import preparation_by
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start

@@ -34,7 +34,8 @@ from metarun.engine.units import SHOWN_TARGETS
 from metarun.engine.validation import Validation, judged, values_to_log
 from metarun.errors import NotFiniteError, printable
 from metarun.functional import map_tasks, without_map
-from metarun.records.tracking import Progress, Tracker
+from metarun.records.progress import Progress
+from metarun.records.tracking import Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
 from metarun.values import Count, CountOrZero, Episodes, Seed
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from metarun.errors import UserError
-from metarun.records.tracking import Progress
+from metarun.records.progress import Progress
 from metarun.tasks.pictures.images import cached
 from metarun.tasks.pool import unit_range
 from metarun.tasks.preparing.feature_preparation import FeaturePreparation
