@@ -178,6 +178,11 @@ Episodes = Annotated[int, Range(least=1, most=10_000_000)]
 
 
 def plain(value: float, digits: int = 4) -> str:
-    """Return a number with so many digits that count, and without an exponent: 11040, not 1.104e+04."""
+    """Return a number with so many digits that count, with separators and without an exponent: 11,040, not 1.104e+04."""
     rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
+    return f"{rounded:,.0f}" if 10 ** (digits - 1) <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Return a share in [0, 1] as a percentage: 93.91 %."""
+    return f"{100 * share:.{digits}f} %"

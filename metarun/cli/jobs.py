@@ -25,6 +25,7 @@ from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
 from metarun.files.run_folder import refuse_run
+from metarun.records.display import doing
 
 # At import: a child process of a sweep's launcher imports this module and no more.
 logging.raiseExceptions = False  # a log that cannot be written prints no traceback
@@ -63,8 +64,9 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
 @job
 def train_job(cfg: DictConfig, folder: Path) -> float:
     """Train and return the error of the best validation: 1 - accuracy, or the error of a regression."""
-    from metarun.commands.keys import check_train
-    from metarun.commands.train import train
+    with doing("starting"):
+        from metarun.commands.keys import check_train
+        from metarun.commands.train import train
 
     config = train_config(cfg, *_chosen())
     check_train(config)
@@ -76,8 +78,9 @@ def train_job(cfg: DictConfig, folder: Path) -> float:
 @job
 def eval_job(cfg: DictConfig, folder: Path) -> float:
     """Evaluate a checkpoint and return the error: 1 - mean accuracy, or the mean error of a regression."""
-    from metarun.commands.evaluate import evaluate
-    from metarun.objectives import error
+    with doing("starting"):
+        from metarun.commands.evaluate import evaluate
+        from metarun.objectives import error
 
     refuse_run(folder)
     report = evaluate(eval_config(cfg, *_chosen()), folder)
@@ -87,7 +90,8 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
 @job
 def predict_job(cfg: DictConfig, folder: Path) -> float:
     """Predict for the user's own data and return the error where the truth is known: 1 - accuracy, or the mean error; else 0."""
-    from metarun.commands.predict import predict
+    with doing("starting"):
+        from metarun.commands.predict import predict
 
     refuse_run(folder)
     return predict(plain(cfg, _chosen()[0]), folder)

@@ -93,7 +93,7 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
     notes: list[str] = []
     try:
         pool = _validation_pool(model, notes)
-        with Progress(EPISODES) as progress:
+        with Progress(EPISODES, unit="episode") as progress:
             found = calibrate(_taking_prepared(model), pool, shots, EPISODES, progress.update)
         why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 images each"
     except UserError as error:

@@ -220,7 +220,7 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
     if algorithm is not parts.algorithm and is_own(parts.config["backbone"]):  # an ensemble maps over its members too
         looped = rehearse_scores(algorithm, params, state, parts.source.episode(request.split, 0), parts.device)
         parts = dataclasses.replace(parts, device=dataclasses.replace(parts.device, loop=parts.device.loop or looped))
-    with Progress(request.episodes) as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
+    with Progress(request.episodes, unit="episode") as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}
         variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
         scoring: dict[str, Any] = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}

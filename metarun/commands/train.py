@@ -107,7 +107,7 @@ class Run(NamedTuple):
 def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
     tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=run.resume_step)
-    with tracker, Saver(before=tracker.sync) as saver, Progress(settings.steps, position.step) as progress:
+    with tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
         started = f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}"
         progress.say("\n".join([started, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
@@ -144,6 +144,12 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     said = told(selection, end.best, [described(each) for each in overlaps], figures)
     print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
     return selection.error(best["score"])
+
+
+def progress_of(settings: Settings, step: int) -> Progress:
+    """Return the display of a run from a step on."""
+    validation = settings.eval_episodes / settings.tasks_per_step
+    return Progress(settings.steps, step, validate_every=settings.eval_every, validation=validation, keep=True)
 
 
 def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:

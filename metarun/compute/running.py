@@ -141,6 +141,9 @@ class Runner:
             with derivatives_on_this_thread(), precision, without_map(loop):
                 return function(shared, chunk)
 
+        for name in ("what", "breakable"):
+            if hasattr(function, name):
+                setattr(cast, name, getattr(function, name))
         return cast
 
     def close(self) -> None:

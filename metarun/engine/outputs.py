@@ -18,6 +18,8 @@ BY_STEP = ("all", "thin", "last")
 class OfChunks:
     """A function of chunks of episodes. A runner records equal functions once: those of one class, algorithm and choice of figures."""
 
+    what = "the evaluation"
+
     def __init__(self, algorithm: Learner, **asked: Any) -> None:
         self.algorithm, self.asked = algorithm, asked
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.compute.stops import CompilingStopped
 from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
 from metarun.engine.families import SHOWN_FAMILIES
@@ -37,7 +38,7 @@ from metarun.functional import map_tasks, without_map
 from metarun.records.progress import Progress
 from metarun.records.tracking import Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
-from metarun.values import Count, CountOrZero, Episodes, Seed
+from metarun.values import Count, CountOrZero, Episodes, Seed, percent, plain
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,17 @@ def train(
         if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
             validate()
             save(position, "last.pt")
-        while position.step < settings.steps and not interrupt.stopped:
-            loop.step()
-            finished = position.step == settings.steps
-            progress.update(position.step)
-            if _due(position.step, settings.log_every) or finished:
-                _log(loop, tracker, progress)
-            if _due(position.step, settings.eval_every) or finished:
-                validate()
-            if _due(position.step, settings.save_every) or finished:
-                save(position, "last.pt")
+        with suppress(CompilingStopped):  # the step has not begun
+            while position.step < settings.steps and not interrupt.stopped:
+                loop.step()
+                finished = position.step == settings.steps
+                progress.update(position.step)
+                if _due(position.step, settings.log_every) or finished:
+                    _log(loop, tracker, progress)
+                if _due(position.step, settings.eval_every) or finished:
+                    validate()
+                if _due(position.step, settings.save_every) or finished:
+                    save(position, "last.pt")
         if interrupt.stopped:
             save(position, "last.pt")
     return position
@@ -181,6 +183,8 @@ class TaskGradients:
     """`gradients_of` in the form that the runner calls. Make one object per run, since the runner records each object once."""
 
     algorithm: Algorithm
+    what: ClassVar[str] = "the step"
+    breakable: ClassVar[bool] = True  # a step that has not begun leaves the run as it was
 
     def __call__(self, shared: tuple[Params, State, Tensor], chunk: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
         """Return the gradients of a chunk. shared: params, state and step. chunk: episodes and keys."""
@@ -238,12 +242,14 @@ def _validate_and_track(
     """Score the validation episodes, log the score, and save the checkpoint where it is one of the best so far."""
     position, selection = loop.position, loop.selection
     with loop.dealer.lock:
-        position.state, report = loop.validation.run(position.params, position.state)
+        with progress.validating():
+            position.state, report = loop.validation.run(position.params, position.state)
         if on_evaluation is not None:
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
     errors = {f"val rmse {printable(target)}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
-    families = {f"val {name}": each["mean"] for name, each in list((report.by_family or {}).items())[:SHOWN_FAMILIES]}
+    unit = percent if report.metric == "accuracy" else plain
+    families = {f"val {name}": unit(each["mean"]) for name, each in list((report.by_family or {}).items())[:SHOWN_FAMILIES]}
     progress.update(position.step, **{f"val {report.metric}": report.mean, **families, **errors})
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
     for name in names:
@@ -262,7 +268,9 @@ def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:
     speed, waiting = loop.clock.read(int(steps), loop.dealer.waited)
     values |= {"train/lr": loop.optimizer.lr_at(position.step - 1), "tasks_per_second": speed, "waiting": waiting}
     tracker.log(position.step, values)
-    progress.update(position.step, loss=values["train/loss"], **{"tasks/s": speed})
+    metric = loop.algorithm.objective.metric
+    score = {metric: values[f"train/{metric}"]} if f"train/{metric}" in values else {}
+    progress.update(position.step, loss=values["train/loss"], **score, **{"tasks/s": speed})
     position.window = {}
 
 

@@ -117,7 +117,7 @@ def _embedded(pixels: Tensor, backbone: Embedder, batch_size: int) -> Tensor:
 def _compute(pixels: Tensor, backbone: Embedder, batch_size: int) -> Iterator[np.ndarray]:
     """Yield the embedding (width,) of each image."""
     log.info("embedding %d images with %s (kept in the cache for the next run)", len(pixels), backbone.name)
-    with Progress(len(pixels)) as progress:
+    with Progress(len(pixels), unit="image") as progress:
         for start in range(0, len(pixels), batch_size):
             vectors = backbone(unit_range(pixels[start : start + batch_size]))
             if not vectors.isfinite().all():
@@ -126,7 +126,7 @@ def _compute(pixels: Tensor, backbone: Embedder, batch_size: int) -> Iterator[np
                     f"backbone {backbone.name} gives values that are not finite for image {bad} of the data; check its weights."
                 )
             yield from vectors.numpy()
-            progress.update(min(start + batch_size, len(pixels)), embedding=backbone.name)
+            progress.update(min(start + batch_size, len(pixels)))
 
 
 def _digest_of(pixels: Tensor) -> str:

@@ -29,6 +29,7 @@ from metarun.errors import UserError
 from metarun.network import FROZEN, network_of
 from metarun.objectives import objective
 from metarun.records import checkpoint
+from metarun.records.display import doing
 from metarun.tasks.converted import fit_images
 from metarun.tasks.sampling import FewShot
 from metarun.tasks.stream import Streams
@@ -88,7 +89,7 @@ def build(typed: Mapping[str, Any], *, scored: str | None = None) -> Parts:
     config: dict[str, Any] = copy.deepcopy(check_values(typed))
     device = choose_device(config["device"])
     lower = f"lower {largest_key(config, ['task'])}"
-    with allocating("the data of the task", lower):
+    with allocating("the data of the task", lower), doing("loading the data"):
         source = build_source(config, scored)
     if device.name != "cpu" and isinstance(source, WithDevice):
         source = source.to(device.name)
@@ -109,7 +110,7 @@ def build_without_data(typed: Mapping[str, Any], shapes: Shapes) -> Parts:
 def _built(config: dict[str, Any], source: TaskSource, device: Device, scored: str | None = None) -> Parts:
     """Build the algorithm for the first episodes of a source."""
     lower = f"lower {largest_key(config, ['task'])}"
-    with allocating("an episode", lower, counted=True):
+    with allocating("an episode", lower, counted=True), doing("dealing the first episodes"):
         episodes = _first_episodes(source, scored)
     check_episodes(episodes, config["task"][TARGET])
     config["input_shape"] = list(episodes["train"].support.x.shape[1:])
@@ -120,7 +121,8 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device, scored: s
     check_copies(algorithm)
     source = _with_class_numbers(source, algorithm, scored or "train")
     if is_own(config["backbone"]) or is_own(config["algo"]):
-        device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
+        with doing("trying a step and an evaluation"):
+            device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
     with allocating("the algorithm", lower, counted=True):
         work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)

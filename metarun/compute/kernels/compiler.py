@@ -22,6 +22,7 @@ import torch
 from metarun.errors import first_line
 from metarun.files.cache import private_folder, read_checked, write_checked
 from metarun.files.writing import PREFIX, SUFFIX
+from metarun.records.display import doing
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ def _compile(command: list[str], source: Path, name: str, elsewhere: bool = Fals
     start = time.perf_counter()
     with _work_folder(elsewhere) as folder:
         output = folder / "library.so"
-        subprocess.run([*command, "-o", str(output), str(source)], capture_output=True, timeout=_SECONDS, check=True)
+        with doing("compiling the C kernels"):
+            subprocess.run([*command, "-o", str(output), str(source)], capture_output=True, timeout=_SECONDS, check=True)
         library = output.read_bytes()
     log.info("compiled %s in %.1f s", source.name, time.perf_counter() - start)
     if (kept := private_folder(FOLDER)) is not None:

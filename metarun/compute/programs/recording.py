@@ -28,9 +28,11 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from metarun.compute.programs.in_place import may_alias, reuse_memory
 from metarun.compute.programs.interpreter import executable
+from metarun.compute.stops import noting_stops
 from metarun.errors import first_line
 from metarun.files.cache import private_folder
 from metarun.functional import split_tensors
+from metarun.records.display import doing
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Recorded:
     """A pure function of pytrees of tensors, recorded once for each signature (structure, shapes, strides, types) of its arguments.
 
     function: must not branch on the values of tensors. metarun does not record a function that branches, but calls it directly.
-    compile: fuse the program with torch's compiler, where a C++ compiler is found.
+    compile: fuse the program with torch's compiler, where a C++ compiler is found. A signal stops the compiler at once if the function has
+    a true attribute `breakable`, so that its caller is ready for `CompilingStopped`. The attribute `what` names the function for a person.
     c_kernels: let the C kernels of `metarun.compute.kernels` replace operations. They must be there; torch's compiler does not know them.
     With `compile` or `c_kernels` the results may differ in the last bits.
     """
@@ -95,7 +98,8 @@ class Recorded:
             return results
 
         try:
-            module = _traced(flat, tensors)
+            with doing(f"recording {self._what}"):
+                module = _traced(flat, tensors)
         except Exception as error:  # any kind: an error in the function itself appears again when metarun calls the function
             reason = first_line(error)
             if "_local_scalar_dense" in reason:
@@ -110,6 +114,10 @@ class Recorded:
 
         return Program(call, concurrent=True)
 
+    @property
+    def _what(self) -> str:
+        return str(getattr(self.function, "what", "a program"))
+
     def _runnable(self, module: GraphModule, tensors: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
         """Return a fast function of tensors that computes the program."""
         _skip_aliases(module)
@@ -120,7 +128,10 @@ class Recorded:
             from metarun.compute.kernels import rewrite
 
             module = rewrite(module)
-        compiled = _compiled(module, tensors) if self.compile else None
+        compiled = None
+        if self.compile:
+            with doing(f"compiling {self._what}"):
+                compiled = _compiled(module, tensors, at_once=getattr(self.function, "breakable", False))
         return executable(reuse_memory(module)) if compiled is None else compiled
 
 
@@ -180,20 +191,30 @@ def _merge_layout_changes(module: GraphModule) -> None:
                 module.graph.erase_node(node)
 
 
-def _compiled(module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any] | None:
-    """Return the program fused by torch's compiler, or None, with a warning, where the compiler does not work here."""
+def _compiled(module: GraphModule, tensors: list[Tensor], *, at_once: bool = False) -> Callable[..., Any] | None:
+    """Return the program fused by torch's compiler, or None, with a warning, where the compiler does not work here.
+
+    at_once: raise CompilingStopped at a signal. Otherwise metarun compiles again if a signal has ended the compiler.
+    """
     if (kept := private_folder("compiled")) is not None:  # torch's default folder is emptied at every boot
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kept))
     from torch import _inductor as inductor  # takes a second to import
 
     start = time.perf_counter()
-    try:
-        with torch.no_grad():
-            compiled: Callable[..., Any] = inductor.compile(module, list(tensors))
-            compiled(*tensors)  # the C++ compiler runs when the program is first called
-    except Exception as error:
-        reason = first_line(error)
-        log.warning("device.compile: torch's compiler does not work here (%s); the run goes on without it.", reason)
-        return None
+    with noting_stops(at_once=at_once) as stopped:
+        try:
+            compiled = _compile(inductor, module, tensors)
+        except Exception as error:
+            if stopped():
+                return _compiled(module, tensors)
+            log.warning("device.compile: torch's compiler does not work here (%s); the run goes on without it.", first_line(error))
+            return None
     log.info("compiled in %.1f s", time.perf_counter() - start)
+    return compiled
+
+
+def _compile(inductor: Any, module: GraphModule, tensors: list[Tensor]) -> Callable[..., Any]:
+    with torch.no_grad():
+        compiled: Callable[..., Any] = inductor.compile(module, list(tensors))
+        compiled(*tensors)  # the C++ compiler runs when the program is first called
     return compiled

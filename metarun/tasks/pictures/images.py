@@ -21,9 +21,10 @@ import PIL
 import torch
 from torch import Tensor
 
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.files.cache import cache_folder, open_private, private_folder
 from metarun.files.writing import PRIVATE, replacing
+from metarun.records.display import doing
 from metarun.tasks.episode_sizes import NAMED
 from metarun.tasks.pictures.decoding import Budget, Depth, decode, passes, readers, reason
 from metarun.tasks.pictures.image_files import ImageFiles, reader
@@ -62,7 +63,8 @@ def try_images(files: ImageFiles, *, size: int, channels: int, name: str) -> tup
         return _decode_all(files, size, channels, unreadable)
 
     try:
-        images = cached(name, facts, shape, make, notes=unreadable)
+        with doing(f"reading {counted(len(files.names), 'image')} of {printable(files.root.name)}"):
+            images = cached(name, facts, shape, make, notes=unreadable)
     except _PassingError:  # the next run may be able to read them, so the cache must not keep the result
         images = _in_memory(shape, lambda: _decode_all(files, size, channels, unreadable, may_pass=True))
     return images, unreadable

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from metarun.errors import UserError, first_line, printable
 from metarun.files.cache import private_folder
+from metarun.records.display import doing
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def unpacked(root: Path) -> Path:
     content = folder / f"{root.name.split('.')[0]}-{digest}"
     if not content.is_dir():
         log.info("unpacking '%s' into %s, once", printable(str(root)), content)
-        _unpack(root, content)
+        with doing(f"unpacking {printable(root.name)}"):
+            _unpack(root, content)
     return content
 
 

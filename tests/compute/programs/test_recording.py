@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,6 +161,28 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(monkeypatch: pytest.Monk
     monkeypatch.setattr("torch._inductor.compile", no_compiler)
     program = Recorded(inner_and_outer, compile=True).program(*arguments())
     assert "does not work here (no C++ compiler was found); the run goes on without it" in caplog.text
+    assert torch.equal(program.call(*arguments())["losses"], inner_and_outer(*arguments())["losses"])
+
+
+def test_a_compiler_that_ctrl_c_ends_starts_again_without_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    """The terminal sends Ctrl-C to the C++ compiler too, and metarun finishes its step."""
+    tries: list[int] = []
+
+    def compiler(module: GraphModule, tensors: list[Tensor]) -> GraphModule:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("the C++ compiler was interrupted")
+        return module
+
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    monkeypatch.setattr("torch._inductor.compile", compiler)
+    try:
+        program = Recorded(inner_and_outer, compile=True).program(*arguments())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert tries == [0, 1]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert torch.equal(program.call(*arguments())["losses"], inner_and_outer(*arguments())["losses"])
 
 
