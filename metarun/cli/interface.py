@@ -58,7 +58,7 @@ def train(overrides: Overrides = (), /, **keys: Any) -> dict[str, Any]:
 
 
 def evaluate(run: Any, overrides: Overrides = (), /, **keys: Any) -> dict[str, Any]:
-    """Score a run as `metarun eval` does, and return the content of report.json.
+    """Score a run as `metarun eval` does, and return the content of report.json, with the folder of the evaluation as `folder`.
 
     run: a run folder or a checkpoint, or a list of them. overrides, keys: as in `train`; the keys are those of `metarun eval`.
     Raises UserError for everything that the command refuses.
@@ -69,7 +69,7 @@ def evaluate(run: Any, overrides: Overrides = (), /, **keys: Any) -> dict[str, A
 
         refuse_run(folder)
         run_evaluation(eval_config(cfg, chosen, typed), folder)
-        return _report(folder)
+        return {**_report(folder), "folder": str(folder)}
 
 
 def _report(folder: Path) -> dict[str, Any]:

@@ -22,11 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.cli.folders import Refusal, SweepFolder, folders_in_use
 from metarun.errors import UserError, first_line
+from metarun.files.run_folder import FAILED
 
 log = logging.getLogger("metarun")
-
-FAILED = "failed.jsonl"
-"""The file in a sweep's folder, with one line for each failed job."""
 
 
 class Failure(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from metarun.commands import pretraining, rating_lines, seeds
 from metarun.commands.changed import build_again, remedy
+from metarun.commands.comparing.evaluations import EPISODES, asked_settings
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
 from metarun.commands.overrides import check_choice, check_data, evaluation_config
@@ -77,11 +78,12 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "kernels": kernels,
         "step": members[0].step,
     }
-    for path, report in zip(saved, reports, strict=False):
+    for path, report in [*zip(saved, reports, strict=False), *zip(scores_files(folder, len(reports)), reports, strict=True)]:
         write_scores(path, report)
     figures = over_runs(reports) if each else {**reports[0].summary(), "ci95_over": "episodes"}
     runs = {"runs": _by_run(paths[::best], members[::best], reports)} if each else {}
-    summary = {**figures, **facts, **runs, "checkpoint": _named(paths), "config": merged}
+    asked = {"settings": asked_settings(config), "checkpoint": _named(paths), "config": merged}
+    summary = {**figures, **facts, **runs, **asked}
     write_json(folder / "report.json", summary)
     told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
     _say([*map(printable, told), *rating_lines.table(figures.get("ratings"))], folder, reports, facts)
@@ -228,11 +230,21 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
         return report, runner.kernels
 
 
+def scores_files(folder: Path, runs: int) -> list[Path]:
+    """Make the folder of an evaluation and return its files for the scores by episode: episodes.csv, or of several runs episodes_1.csv …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _numbered(folder / EPISODES, runs)
+
+
+def _numbered(file: Path, runs: int) -> list[Path]:
+    return [file] if runs == 1 else [file.with_name(f"{file.stem}_{number}{file.suffix}") for number in range(1, runs + 1)]
+
+
 def _check_save(save: Path | None, runs: int) -> list[Path]:
     """Return the CSV file, or with several runs one file for each, such as scores_1.csv; UserError for a file that exists already."""
     if save is None:
         return []
-    files = [save] if runs == 1 else [save.with_name(f"{save.stem}_{number}{save.suffix}") for number in range(1, runs + 1)]
+    files = _numbered(save, runs)
     for file in files:
         if not file.parent.is_dir():
             raise UserError(f"save={save}: there is no folder {file.parent}; make it first.")

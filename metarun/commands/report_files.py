@@ -16,6 +16,7 @@ from metarun.commands.rating_lines import phrase
 from metarun.engine.families import SHOWN_FAMILIES, ByFamily
 from metarun.engine.report import Report
 from metarun.engine.units import SHOWN_TARGETS, Errors
+from metarun.files.run_folder import CONFIG
 from metarun.files.writing import write_text
 from metarun.values import plain
 from metarun.wiring.sources import is_mixture
@@ -137,6 +138,12 @@ def bound(report: Report) -> str:
         return ""
     nll, joint, mse, point = (report.bayes[name] for name in ("nll", "joint_nll", "mse", "point_nll"))
     return f"; Bayes nll {nll:.3f}, joint {joint:.3f}, mse {mse:.4f}, its mean as a point prediction: nll {point:.3f}"
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the config of a run into its folder as config.json, and the files of `write_splits`."""
+    write_json(folder / CONFIG, config)
+    write_splits(config, folder)
 
 
 def write_splits(config: Mapping[str, Any], folder: Path) -> None:

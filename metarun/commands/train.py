@@ -15,7 +15,7 @@ from metarun.commands.abstaining import keep_calibration
 from metarun.commands.changed import build_again, remedy
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
-from metarun.commands.report_files import families_told, targets_told, write_json, write_splits
+from metarun.commands.report_files import families_told, targets_told, write_config, write_json
 from metarun.commands.showing import Showing
 from metarun.commands.stream_report import write_matrices
 from metarun.commands.trained import check_resumed, load_run
@@ -119,7 +119,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
             then = partial(remove_others, checkpoints, STEP_FILES, kept_files(position.best)) if pruned else None
             saver.save(checkpoints / name, _checkpoint(run, position, optimizer, showing.variance), then)
 
-        write_splits(parts.config, folder)
+        write_config(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings, run.variance)
         hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
         try:

@@ -92,6 +92,21 @@ class FolderLock:
                 os.utime(descriptor)
 
 
+def has_owner(folder: Path) -> bool:
+    """Return whether a process that is alive writes into a folder. Nothing is locked or written, so a run may start meanwhile."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        owner, silent = _owner(descriptor), time.time() - os.fstat(descriptor).st_mtime
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return _runs(owner.get("pid")) if owner.get("system") == _system() else bool(owner) and silent < SILENCE
+
+
 def _lock(descriptor: int) -> bool | None:
     """Lock a file; return False where another process has locked it, and None where the file system knows no locks."""
     try:

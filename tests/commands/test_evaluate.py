@@ -12,7 +12,8 @@ import torch
 from small import few_shot
 from small_runs import evaluate, image_config
 
-from metarun.commands.evaluate import Request, request_of, sizes_of
+from metarun.commands.comparing.evaluations import read_evaluation
+from metarun.commands.evaluate import Request, request_of, scores_files, sizes_of
 from metarun.commands.train import train
 from metarun.errors import UserError
 from metarun.records import checkpoint
@@ -51,6 +52,11 @@ def test_a_request_has_every_inner_step_scored_unless_told_otherwise(tmp_path: P
     assert request(by_step="last", save=str(tmp_path / "a.csv")) == Request("test", 4, 0, "last", tmp_path / "a.csv")
 
 
+def test_each_run_of_several_has_a_file_of_scores(tmp_path: Path) -> None:
+    assert [file.name for file in scores_files(tmp_path, 1)] == ["episodes.csv"]
+    assert [file.name for file in scores_files(tmp_path, 2)] == ["episodes_1.csv", "episodes_2.csv"]
+
+
 # A whole evaluation
 
 
@@ -76,6 +82,11 @@ def test_a_report_holds_every_figure_that_it_promises(maml_run: Path, tmp_path: 
     assert report["population"] == {"count": report["test_classes"], "kind": "test classes", "covers_new": report["test_classes"] > 3}
     assert (report["overlap"], report["ci95_over"], report["not_finite"]) == (None, "episodes", 0)
     assert "norm=batch, 2 inner steps, seed 0" in printed
+    stored = read_evaluation(tmp_path)
+    assert stored is not None
+    scores = stored.scores()
+    assert scores is not None, "episodes.csv"
+    assert sum(scores.by_episode.values()) / 6 == pytest.approx(report["mean"])
 
 
 def test_a_regression_is_told_with_its_median_and_the_mean_predictor(

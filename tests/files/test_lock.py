@@ -16,7 +16,7 @@ import pytest
 
 from metarun.errors import UserError
 from metarun.files import lock
-from metarun.files.lock import NAME, SILENCE, FolderLock
+from metarun.files.lock import NAME, SILENCE, FolderLock, has_owner
 
 HOLD = (
     "import sys, time; from metarun.files.lock import FolderLock\nwith FolderLock(sys.argv[1]): print('locked', flush=True); time.sleep(60)"
@@ -128,3 +128,13 @@ def test_a_file_that_its_owner_removed_meanwhile_is_not_the_lock(tmp_path: Path,
     with FolderLock(tmp_path):
         assert len(calls) == 2
         assert (tmp_path / NAME).exists()
+
+
+def test_asking_for_an_owner_takes_no_lock(tmp_path: Path) -> None:
+    assert not has_owner(tmp_path)
+    with FolderLock(tmp_path):
+        before = (tmp_path / NAME).read_bytes()
+        has_owner(tmp_path)
+        assert (tmp_path / NAME).read_bytes() == before
+    (tmp_path / NAME).write_text("{half")
+    assert not has_owner(tmp_path)

@@ -1,0 +1,107 @@
+"""The files of a run folder as data. A kill may have cut a file short, and a stranger may have written it, so each value is checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metarun.files.writing import open_to_read
+
+LARGEST = 64 << 20
+"""Most bytes of a file that is read; a report of the largest data sets has about 1 MB, and the metrics of a long run some 10 MB."""
+
+
+def content_of(path: Path) -> bytes:
+    """Return the content of a file; b"" where it is missing, too large, a link or no regular file, or cannot be read."""
+    try:
+        with open_to_read(path) as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError):
+        return b""
+    return content if len(content) <= LARGEST else b""
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file; {} where there is none."""
+    try:
+        content = json.loads(content_of(path) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def yaml_of(path: Path) -> Any:
+    """Return the plain values in a YAML file, whose `${…}` stay text; None where it cannot be read."""
+    try:
+        return yaml.safe_load(content_of(path))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of `metrics.jsonl`: each has the whole number "step". A line that a kill cut short is left out."""
+    lines = []
+    for text in content_of(path).splitlines():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and type(line.get("step")) is int:
+            lines.append(line)
+    return lines
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number; None for anything else, such as the null of a value that was not finite."""
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping; {} for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def look_up(config: Mapping[str, Any], dotted: str) -> Any:
+    """Return the value at a dotted key; None where there is none."""
+    node: Any = config
+    for part in dotted.split("."):
+        node = mapping(node).get(part)
+    return node
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of the leaves of nested mappings."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def text_of(value: Any) -> str:
+    """Return a value as one types it: `null`, `true`, `0.001`, `[1,2]`. A number that was typed as text is that number."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float) and abs(value) < 1e15 and value == int(value):
+        return str(int(value))
+    if isinstance(value, str):
+        return _text_of_word(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(text_of, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{text_of(item)}' for key, item in value.items())}}}"
+    return str(value)
+
+
+def _text_of_word(word: str) -> str:
+    if word.lower() in ("true", "false", "null"):
+        return word.lower()
+    try:
+        typed = math.nan if word.isalpha() else float(word)
+    except ValueError:
+        return word
+    return text_of(typed) if math.isfinite(typed) else word
