@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -33,7 +34,22 @@ class NotFiniteError(UserError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Ends a command whose training a signal stopped, after the training has saved and said how to go on."""
+    """Ends a command that a signal stopped, after the command has saved what it had and said how to go on.
+
+    number: of the signal. The exit code is 128 + number.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(f"stopped by {signal_name(number)}")
+        self.number = int(number)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGTERM."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return f"signal {number}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

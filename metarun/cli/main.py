@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from metarun import __version__
+from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
-from metarun.errors import Stopped, UserError, nearest
+from metarun.errors import Stopped, UserError, nearest, signal_name
 
 USAGE = "usage: metarun {train,eval,predict,export,list,reproduce} [key=value ...] | --help | --version"
 
@@ -40,10 +41,6 @@ examples:
 A run writes its checkpoints, metrics and TensorBoard files to outputs/<task>-<algo>/<date>_<time>/.
 `metarun train --help` lists every key; `metarun train --hydra-help` lists the flags, which belong to Hydra.
 """
-
-
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit codes after a signal."""
 
 
 def train(arguments: list[str]) -> int:
@@ -130,25 +127,20 @@ def unknown(word: str) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 2 for a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command line and return its exit code: 2 for a mistake of the user, 128 + the number of a signal that stopped it."""
     try:
         return dispatch(list(sys.argv[1:] if words is None else words))
     except UserError as error:
         print(f"metarun: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as interrupt:
-        if not isinstance(interrupt, Stopped):
-            print("metarun: interrupted.", file=sys.stderr)
-        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: the command cleans up as at Ctrl-C."""
-
-
-def terminate(*_: object) -> None:
-    """Handle SIGTERM. While a training takes its steps, `metarun.engine.interrupt` handles the signal."""
-    raise Terminated
+    except Signalled as interrupt:
+        print(f"metarun: interrupted by {signal_name(interrupt.number)}.", file=sys.stderr)
+        return 128 + interrupt.number
+    except Stopped as stopped:
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        print("metarun: interrupted.", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def writes_files(words: Sequence[str]) -> bool:
@@ -163,5 +155,5 @@ def writes_files(words: Sequence[str]) -> bool:
 def entry() -> None:
     """Run as the console script."""
     make_steady()
-    signal.signal(signal.SIGTERM, terminate)
+    handle_signals()
     sys.exit(exit_code(main(), printed_only=not writes_files(sys.argv[1:])))

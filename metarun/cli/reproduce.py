@@ -61,8 +61,6 @@ def main(arguments: list[str]) -> int:
 
     folders = RunFolders()
     runs = asked.runs or train_runs(asked, folders)
-    if not runs:
-        return 130
     differences: list[str] = []
     for run in runs:
         path, stored, _ = checkpoint.find(run)
@@ -83,20 +81,21 @@ def main(arguments: list[str]) -> int:
 
 
 def train_runs(asked: Asked, folders: RunFolders) -> list[str]:
-    """Train the runs and return their folders; [] where a training was interrupted, after a hint on how to go on."""
+    """Train the runs and return their folders. Raises Stopped where a signal stopped a training, after a hint on how to go on."""
     from metarun.cli import jobs
 
     runs: list[str] = []
     seeds = [[]] if asked.seeds is None else [[f"seed={seed}"] for seed in range(asked.seeds)]
     for seed in seeds:
-        with contextlib.suppress(Stopped):
+        try:
             jobs.run("train", [f"experiment={asked.name}", *seed, *asked.overrides, *asked.flags], folders)
-        runs.append(str(folders.last))
-        if not (folders.last / "report.json").is_file():  # interrupted; the training has printed how to resume
+        except Stopped:  # the training has printed how to resume
+            runs.append(str(folders.last))
             missing = [" ".join(words) for words in seeds[len(runs) :]]
             more = f", after the trainings with {' and '.join(missing)}, and with their folders" if missing else ""
             print(f"then{more}: metarun reproduce {shlex.quote(asked.name)} {word('checkpoint', *runs)}", flush=True)
-            return []
+            raise
+        runs.append(str(folders.last))
     return runs
 
 

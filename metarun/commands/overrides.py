@@ -12,14 +12,14 @@ from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import Algorithm, TaskSource, WithChoice
 
-MAY_CHANGE = ("steps", "eval_every", "save_every", "trust", "logger", "device", "task.root", "task.path")
+MAY_CHANGE = ("steps", "eval_every", "save_every", "save_minutes", "trust", "logger", "device", "task.root", "task.path")
 """The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
 PLACES = ("root", "path", "download")
 """The keys of a task source that say where its files are. A checkpoint never has `download=true` (`metarun.wiring.stored`)."""
 
 NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.ratings.ratings", "metarun.tasks.table.table")
 """The sources that name their classes or tasks after their folder or file, unless their key `data` is set."""
-NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.seed", "trust")
+NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "save_minutes", "seed", "task.root", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ."""
 
 CANDIDATES = ("algo.test_inner_lrs", "algo.inner_lrs", "algo.max_inner_steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,13 @@ from metarun.commands.overlap import check_start, described, overlaps_of, traini
 from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
 from metarun.commands.report_files import families_told, targets_told, write_config, write_json
 from metarun.commands.showing import Showing
+from metarun.commands.stopping import announce, stopped_at, stopping
 from metarun.commands.stream_report import write_matrices
 from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
 from metarun.compute.plan import Plan
+from metarun.engine.interrupt import Interrupt
 from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.selection import Selection
@@ -48,7 +51,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
 
     The error is 1 - accuracy in classification, the error itself in regression, the negative log-likelihood with `select=nll`, and
     infinity where no validation was finite.
-    Raises Stopped where a signal stopped the training, after it has saved.
+    Raises Stopped where a signal came, after the training has saved.
     config: resolved and plain; to resume a run, the result of `metarun.cli.composing.resume_config`.
     """
     if config.get("resume"):
@@ -105,6 +108,13 @@ class Run(NamedTuple):
 
 
 def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
+    """Take the steps of a run and write its results; raise Stopped where a signal came meanwhile, also after the last step."""
+    interrupt = Interrupt(announce)
+    with stopping(interrupt, run.folder):
+        return _take_steps(run, position, optimizer, interrupt)
+
+
+def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interrupt: Interrupt) -> float:
     parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
     tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=run.resume_step)
     with tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
@@ -122,6 +132,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         write_config(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings, run.variance)
         hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
+        hearers |= {"interrupt": interrupt, "saving": saver.is_busy}
         try:
             with allocating("a step", "lower device.task_chunk, tasks_per_step or the sizes of the task"):
                 end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
@@ -131,9 +142,8 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
         selection = Selection.of(settings.select, parts.algorithm.objective)
         best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
         if end.step < settings.steps:
-            done = f"stopped at step {end.step} of {settings.steps} and saved"
-            progress.say(f"metarun: {done}; go on with: metarun train {word('resume', folder)}")
-            raise Stopped
+            progress.say(stopped_at(end.step, settings.steps, folder))
+            raise Stopped(interrupt.number or signal.SIGINT)
         tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
         overlaps = overlaps_of(parts.source, run.origins)
         chosen = {"best": best, "select": str(selection), "overlap": overlaps, "last": showing.last}

@@ -1,24 +1,47 @@
-"""Turn SIGINT and SIGTERM into a request to stop after the current step."""
+"""Turn the signals that ask a program to stop into a request to stop after the current step."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Ctrl-C, the end of a job, the end of a terminal, and the signals that Slurm and submitit send before the end of a job."""
+
+
+def is_ignored(number: int) -> bool:
+    """Return whether the process ignores a signal on purpose, as `nohup` lets it ignore SIGHUP.
+
+    A shell lets a program in the background of a script ignore SIGINT; nobody asked for that, so SIGINT never counts as ignored.
+    """
+    return number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
+
 
 class Interrupt:
-    """In `with`, the first SIGINT or SIGTERM sets `stopped`. A second SIGINT raises KeyboardInterrupt, as it does by default."""
+    """In `with`, the first signal of `STOPS` sets `number`. After it, SIGINT raises KeyboardInterrupt, as it does by default.
 
-    def __init__(self) -> None:
-        self.stopped = False
+    Signals that the process ignores stay ignored. Outside of the main thread, the signals keep their handlers.
+    told: a function that the first signal calls at once, with its number, in the middle of any statement.
+    """
+
+    def __init__(self, told: Callable[[int], None] | None = None) -> None:
+        self.number: int | None = None
+        self._told = told
         self._before: dict[int, Any] = {}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal asked for a stop."""
+        return self.number is not None
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._stop)
+            for number in STOPS:
+                if not is_ignored(number):
+                    self._before[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -26,5 +49,8 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.number is None:
+            self.number = number
+            if self._told is not None:
+                self._told(number)

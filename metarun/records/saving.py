@@ -65,6 +65,10 @@ class Saver:
         self._rest()
         self._raise()
 
+    def is_busy(self) -> bool:
+        """Return whether a checkpoint is still on its way to the disk."""
+        return self._running
+
     def __enter__(self) -> Saver:
         return self
 

@@ -27,7 +27,7 @@ GROUPS = ("task", "algo", "backbone", "device")
 TRAINED = (*GROUPS, "optimizer", "logger")
 """The groups that training needs."""
 
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "log_every", "select", "keep")
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "save_minutes", "log_every", "select", "keep")
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from metarun.cli import main as cli
+from metarun.cli.signals import raise_signalled
 from metarun.errors import Stopped, UserError
 
 if TYPE_CHECKING:
@@ -69,23 +70,32 @@ def test_an_interrupt_exits_with_130(command_line: CommandLine, calls: Calls) ->
 
 def test_a_training_that_a_signal_stopped_does_not_exit_with_0(command_line: CommandLine, calls: Calls) -> None:
     """And says nothing more: the training has said how to go on."""
+    for number, code in CODES.items():
 
-    def stop(config: object) -> float:
-        raise Stopped
+        def stop(config: object, number: int = number) -> float:
+            raise Stopped(number)
 
-    calls.answer = stop
-    answer = command_line("train")
-    assert (answer.code, answer.err) == (130, "")
+        calls.answer = stop
+        answer = command_line("train")
+        assert (answer.code, answer.err) == (code, "")
 
 
-def test_sigterm_exits_with_143(command_line: CommandLine, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    def terminate(config: object) -> float:
-        cli.terminate()
-        return 0.0
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 138, signal.SIGUSR2: 140}
 
-    calls.answer = terminate
-    answer = command_line("train")
-    assert (answer.code, answer.err) == (143, "metarun: interrupted.\n")
+
+@pytest.mark.parametrize("number", [number for number in CODES if number != signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("command", ["train", "eval", "predict"])
+def test_a_signal_before_the_first_step_or_in_an_evaluation_has_a_code_too(
+    command_line: CommandLine, calls: Calls, command: str, number: signal.Signals
+) -> None:
+    words = {"train": [], "eval": ["checkpoint=run"], "predict": ["checkpoint=run", "support=folder"]}[command]
+
+    def meet(config: object) -> float:
+        raise_signalled(number, None)
+
+    calls.answer = meet
+    answer = command_line(command, *words)
+    assert (answer.code, answer.err) == (CODES[number], f"metarun: interrupted by {number.name}.\n")
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -5,25 +5,68 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from small import Lines, dense_network, run_engine
 
 from metarun.algorithms.maml import Maml
-from metarun.engine.interrupt import Interrupt
+from metarun.engine.interrupt import STOPS, Interrupt
 from metarun.objectives import REGRESSION
 from metarun.types import State
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 def test_a_signal_is_a_request_to_stop(number: signal.Signals):
     before = signal.getsignal(number)
     with Interrupt() as interrupt:
         assert not interrupt.stopped
         os.kill(os.getpid(), number)
         assert interrupt.stopped
+        assert interrupt.number == number
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_the_process_ignores_stays_ignored(number: signal.Signals, ignored: Ignored):
+    """As SIGHUP under `nohup`."""
+    ignored(number)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), number)
+        assert not interrupt.stopped
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_ctrl_c_counts_in_the_background_of_a_script_too(ignored: Ignored):
+    """There the shell lets the program ignore SIGINT, and nobody asked for that."""
+    ignored(signal.SIGINT)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.stopped
+
+
+def test_the_first_signal_names_the_stop_and_is_told_once():
+    told: list[int] = []
+    with Interrupt(told.append) as interrupt:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+    assert (interrupt.number, told) == (signal.SIGUSR1, [signal.SIGUSR1])
+
+
+Ignored = Callable[[int], None]
+
+
+@pytest.fixture
+def ignored() -> Iterator[Ignored]:
+    before: dict[int, object] = {}
+
+    def ignore(number: int) -> None:
+        before[number] = signal.signal(number, signal.SIG_IGN)
+
+    yield ignore
+    for number, handler in before.items():
+        signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 def send_during_a_run(*numbers: signal.Signals) -> None:

@@ -1,0 +1,54 @@
+"""What a training says when a signal stops it, and how it ends then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from metarun.engine.interrupt import Interrupt
+from metarun.errors import Stopped, signal_name
+from metarun.files.paths import word
+from metarun.files.run_folder import CHECKPOINTS
+
+
+def announce(number: int) -> None:
+    """Say at once that a signal was heard, since a step or a validation may take long. Runs inside of a signal handler."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream without a file, or a closed one
+        after_bar = "\n" if sys.stderr.isatty() else ""
+        text = f"{after_bar}metarun: {signal_name(number)}: the run finishes its step and saves; another Ctrl-C breaks it off.\n"
+        os.write(sys.stderr.fileno(), text.encode())  # print() must not interrupt another print()
+
+
+def stopped_at(step: int, steps: int, folder: Path) -> str:
+    """Return the line about a training that has stopped and saved. folder: the run's."""
+    return f"metarun: stopped at step {step} of {steps} and saved; go on with: metarun train {word('resume', folder)}"
+
+
+@contextlib.contextmanager
+def stopping(interrupt: Interrupt, folder: Path) -> Iterator[None]:
+    """Run a training in the `with` block. Raises Stopped after it where a signal came, also where the training was complete by then.
+
+    A second Ctrl-C breaks the training off. folder: the run's.
+    """
+    try:
+        with interrupt:
+            yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as broken:
+        print(f"metarun: broken off; {_remains(folder)}", file=sys.stderr, flush=True)
+        raise Stopped(signal.SIGINT) from broken
+    if interrupt.number is not None:
+        print(f"metarun: {signal_name(interrupt.number)} came after the last step; the run is complete.", file=sys.stderr, flush=True)
+        raise Stopped(interrupt.number)
+
+
+def _remains(folder: Path) -> str:
+    """Return what a broken run leaves, for a person."""
+    if any((folder / CHECKPOINTS).glob("*.pt")):
+        return f"the last checkpoint stays; go on with: metarun train {word('resume', folder)}"
+    return "the run has no checkpoint yet."
