@@ -12,6 +12,113 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
+
+from metarun.compute.plan import Plan
+from metarun.compute.running import Runner
+from metarun.compute.stops import CompilingStopped
+from metarun.engine.autosave import Autosave
+from metarun.engine.clock import Clock
+from metarun.engine.dealing import Dealer
+from metarun.engine.families import SHOWN_FAMILIES
+from metarun.engine.interrupt import Interrupt
+from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.report import Report
+from metarun.engine.selection import Selected, Selection
+from metarun.engine.units import SHOWN_TARGETS
+from metarun.engine.validation import Validation, judged, values_to_log
+from metarun.errors import NotFiniteError, printable
+from metarun.functional import map_tasks, without_map
+from metarun.records.progress import Progress
+from metarun.records.tracking import Tracker
+from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
+from metarun.values import Count, CountOrZero, Episodes, NotNegative, Seed, percent, plain
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The top-level keys of `train.yaml`, and the choices for the device.
+
+    steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
+    always evaluates and saves the last step. save_minutes: the most minutes between two checkpoints, or None for no clock. eval_episodes:
+    validation episodes. keep: how many of the best checkpoints the run keeps (`metarun.engine.keeping`). select: the score that chooses
+    them (`Selection.of`). plan, eval_plan: how to run the tasks of a step and of a validation. device: torch's name of the device.
+    """
+
+    seed: Seed = 0
+    steps: CountOrZero = 1000
+    tasks_per_step: Count = 16
+    eval_every: CountOrZero = 500
+    eval_episodes: Episodes = 200
+    save_every: CountOrZero = 500
+    save_minutes: NotNegative | None = 5
+    keep: Count = 1
+    log_every: Count = 50
+    select: Selected | None = None
+    plan: Plan = field(default_factory=Plan)
+    eval_plan: Plan = field(default_factory=Plan)
+    device: str = "cpu"
+
+
+@dataclass
+class Position:
+    """The part of a run that a step changes, and that a checkpoint holds.
+
+    step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", and
+    where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list "kept", with these entries for each
+    of the best validations. window: sums of the metrics over the steps since the last log line, as scalars on the device; its entry
+    "steps" is the number of those steps.
+    """
+
+    step: int
+    params: Params
+    state: State
+    best: dict[str, Any] | None = None
+    window: dict[str, Any] = field(default_factory=dict)
+
+    def add_to_window(self, metrics: Metrics) -> None:
+        """Add the means of a step's metrics. metrics: scalars or (T,)."""
+        self.window["steps"] = self.window.get("steps", 0) + 1
+        for name, values in metrics.items():
+            self.window[name] = self.window.get(name, 0.0) + values.mean().double()
+
+
+def train(
+    algorithm: Algorithm,
+    source: TaskSource,
+    position: Position,
+    optimizer: OuterOptimizer,
+    settings: Settings,
+    *,
+    tracker: Tracker,
+    progress: Progress,
+    save: Callable[[Position, str], None],
+    on_evaluation: Callable[[Position, Report], None] | None = None,
+    interrupt: Interrupt | None = None,
+    saving: Callable[[], bool] = lambda: False,
+) -> Position:
+    """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
+
+    `save(position, name)` writes "last.pt" at the start, on schedule and at the end, and after a validation what `metarun.engine.keeping`
+    names. interrupt: None for an own one. saving: whether the disk is behind. Raises UserError where a loss or gradient is not finite.
+    """
+    loop = Loop(algorithm, source, position, optimizer, settings)
+    autosave = Autosave(settings.save_every, settings.save_minutes, saving)
+    validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
+    opened = nullcontext(interrupt) if interrupt else Interrupt()
+    with opened as asked, loop, suppress(CompilingStopped):  # a step that compiles has not begun
+        if position.step == 0:
+            save(position, "last.pt")
+        if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
+            validate()
+            save(position, "last.pt")
         while (step := position.step + 1) <= settings.steps and not asked.stopped:
             loop.step()
             progress.update(step)
