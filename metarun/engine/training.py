@@ -112,8 +112,7 @@ def train(
     loop = Loop(algorithm, source, position, optimizer, settings)
     autosave = Autosave(settings.save_every, settings.save_minutes, saving)
     validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
-    opened = nullcontext(interrupt) if interrupt else Interrupt()
-    with opened as asked, loop, suppress(CompilingStopped):  # a step that compiles has not begun
+    with nullcontext(interrupt) if interrupt else Interrupt() as asked, loop, suppress(CompilingStopped):  # it ends no step halfway
         if position.step == 0:
             save(position, "last.pt")
         if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
