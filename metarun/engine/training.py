@@ -4,6 +4,9 @@ The engine knows no algorithm. It maps `loss`, written for one task, over the ta
 mean. It steps the outer optimizer and lets the algorithm update its state once a step. (seed, split, index) determine every draw, and the
 checkpoint holds everything else. So a resumed run equals a run that never stopped.
 
+`save(position, name)` writes "last.pt" at the start, on schedule and at the end, and after a validation the checkpoints that
+`metarun.engine.keeping` names.
+
 A step never waits for the device. Another thread deals the episodes, and metrics stay on the device until the engine logs them. On a CPU
 the engine checks the loss of every step. On another device it finds a loss that is not finite when it writes the next log line.
 """
@@ -106,29 +109,29 @@ def train(
 ) -> Position:
     """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
 
-    `save(position, name)` writes "last.pt" at the start, on schedule and at the end, and after a validation what `metarun.engine.keeping`
-    names. interrupt: None for an own one. saving: whether the disk is behind. Raises UserError where a loss or gradient is not finite.
+    interrupt: None for an own one. saving: whether the disk is behind. Raises UserError where a loss or a gradient is not finite.
     """
     loop = Loop(algorithm, source, position, optimizer, settings)
     autosave = Autosave(settings.save_every, settings.save_minutes, saving)
     validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
-    with nullcontext(interrupt) if interrupt else Interrupt() as asked, loop, suppress(CompilingStopped):  # it ends no step halfway
+    with nullcontext(interrupt) if interrupt else Interrupt() as asked, loop:
         if position.step == 0:
             save(position, "last.pt")
         if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
             validate()
             save(position, "last.pt")
-        while (step := position.step + 1) <= settings.steps and not asked.stopped:
-            loop.step()
-            progress.update(step)
-            if _due(step, settings.log_every) or step == settings.steps:
-                _log(loop, tracker, progress)
-            if _due(step, settings.eval_every) or step == settings.steps:
-                validate()
-            if autosave.due(step) or step == settings.steps:
-                save(position, "last.pt")
-    if asked.stopped:
-        save(position, "last.pt")
+        with suppress(CompilingStopped):  # the step has not begun
+            while (step := position.step + 1) <= settings.steps and not asked.stopped:
+                loop.step()
+                progress.update(step)
+                if _due(step, settings.log_every) or step == settings.steps:
+                    _log(loop, tracker, progress)
+                if _due(step, settings.eval_every) or step == settings.steps:
+                    validate()
+                if autosave.due(step) or step == settings.steps:
+                    save(position, "last.pt")
+        if asked.stopped:
+            save(position, "last.pt")
     return position
 
 
