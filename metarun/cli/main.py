@@ -45,23 +45,29 @@ A run writes its checkpoints, metrics and TensorBoard files to outputs/<task>-<a
 
 def train(arguments: list[str]) -> int:
     """Run `metarun train`."""
-    from metarun.cli.jobs import run
-
-    return run("train", arguments)
+    return _job("train", arguments)
 
 
 def evaluate(arguments: list[str]) -> int:
     """Run `metarun eval`."""
-    from metarun.cli.jobs import run
-
-    return run("eval", arguments)
+    return _job("eval", arguments)
 
 
 def predict(arguments: list[str]) -> int:
     """Run `metarun predict`."""
+    return _job("predict", arguments)
+
+
+def _job(command: str, arguments: list[str]) -> int:
+    """Run a job, or print its help where `-h` or `--help` is among the words."""
+    from metarun.cli.help.page import asked_for_help
+    from metarun.cli.help.page import main as print_help
+
+    if asked_for_help(arguments):
+        return print_help(command, arguments)
     from metarun.cli.jobs import run
 
-    return run("predict", arguments)
+    return run(command, arguments)
 
 
 def list_options(arguments: list[str]) -> int:

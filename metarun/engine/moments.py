@@ -29,19 +29,19 @@ def checked_state(
     state: anything with the form of `torch.optim.Optimizer.state_dict()`. example: the same entry of an optimizer with these parameters
     and options after one step. A parameter without any state has not been stepped.
     """
-    if not isinstance(state.get("state"), Mapping) or not _is_group(state.get("param_groups"), len(params)):
+    if not isinstance(state.get("state"), Mapping) or not _are_groups(state.get("param_groups"), len(params)):
         raise UserError(f"it has not the {len(params)} parameters of the run: {REMEDY}.")
     if unknown := state["state"].keys() - set(range(len(params))):
         raise UserError(f"it has moments of a parameter {printable(min(unknown, key=str))}, and there are {len(params)}: {REMEDY}.")
     return {number: _moments(entries, params[number], example.get(number, {})) for number, entries in state["state"].items() if entries}
 
 
-def _is_group(groups: Any, count: int) -> bool:
-    """Return whether the value is a list of one group with all parameters, in their order."""
-    if not (isinstance(groups, list) and len(groups) == 1 and isinstance(groups[0], Mapping)):
+def _are_groups(groups: Any, count: int) -> bool:
+    """Return whether the value is a list of one or two groups that together have all parameters, in their order."""
+    if not (isinstance(groups, list) and 1 <= len(groups) <= 2 and all(isinstance(group, Mapping) for group in groups)):
         return False
-    numbers: object = groups[0].get("params")
-    return numbers == list(range(count))
+    numbers = [group.get("params") for group in groups]
+    return all(isinstance(each, list) for each in numbers) and [number for each in numbers for number in each] == list(range(count))
 
 
 def _moments(entries: Any, param: Tensor, example: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, TypedDict, get_args
 
 import torch
@@ -64,6 +65,7 @@ class OuterOptimizer:
     params: the leaf tensors to step; may be empty. steps: outer steps of the whole run, at which the linear and cosine schedules end.
     name: a class of `torch.optim`. lr: outer learning rate. options: further arguments of that class (betas, momentum, weight_decay, …).
     clip_value: limit of each gradient entry's size. clip_norm: limit of the norm over all gradients, applied after `clip_value`.
+    undecayed: name patterns of the parameters that `weight_decay` leaves as they are, such as learned rates.
     schedule: "constant"; "linear" and "cosine", from lr at step 0 to final_lr at step `steps`; "step", times `decay_factor` every
         `decay_every` steps. warmup_steps: first steps, over which the rate rises linearly under every schedule.
     """
@@ -76,6 +78,7 @@ class OuterOptimizer:
         name: Text = "Adam",
         lr: NotNegative = 1e-3,
         options: Annotated[dict[str, Any], Keys(Options, closed=False)] | None = None,
+        undecayed: Sequence[Text] = (),
         clip_norm: Positive | None = None,
         clip_value: Positive | None = None,
         schedule: Schedule = "constant",
@@ -93,8 +96,9 @@ class OuterOptimizer:
         self.warmup_steps, self.decay_every, self.decay_factor = warmup_steps, decay_every, decay_factor
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self._params = dict(params)
+        self._spared = [key for key in params if any(fnmatchcase(key, pattern) for pattern in undecayed)]
         self._made = (name, lr, options or {})
-        self._torch = _torch_optimizer(list(self._params.values()), *self._made)
+        self._torch = _torch_optimizer(self._params, self._spared, *self._made)
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0. It depends on nothing else, so a resumed run has the same rates."""
@@ -140,15 +144,16 @@ class OuterOptimizer:
         """
         if self._torch is None:
             return
-        kept = checked_state(state, list(self._params.values()), self._after_a_step())
+        params = [param for group in self._torch.param_groups for param in group["params"]]
+        kept = checked_state(state, params, self._after_a_step())
         self._torch.load_state_dict({"state": kept, "param_groups": self._torch.state_dict()["param_groups"]})
 
     def _after_a_step(self) -> dict[int, dict[str, Any]]:
         """Return the state of such an optimizer, on the CPU, after a step with gradients of zero."""
-        params = [torch.zeros_like(param, device="cpu", requires_grad=True) for param in self._params.values()]
-        optimizer = _torch_optimizer(params, *self._made)
+        params = {name: torch.zeros_like(param, device="cpu", requires_grad=True) for name, param in self._params.items()}
+        optimizer = _torch_optimizer(params, self._spared, *self._made)
         assert optimizer is not None
-        for param in params:
+        for param in params.values():
             param.grad = torch.zeros_like(param)
         optimizer.step()
         state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
@@ -164,23 +169,37 @@ class OuterOptimizer:
         return gradients
 
 
-def _torch_optimizer(params: list[Tensor], name: str, lr: float, options: dict[str, Any]) -> torch.optim.Optimizer | None:
+def _torch_optimizer(
+    params: Mapping[str, Tensor], spared: Sequence[str], name: str, lr: float, options: dict[str, Any]
+) -> torch.optim.Optimizer | None:
+    """Return torch's optimizer; None without parameters. spared: the names of the parameters without weight decay."""
     same = [known for known in _OPTIMIZERS if known.lower() == name.lower()]
     if not same:
         raise UserError(
             f"torch.optim has no optimizer '{name}' that metarun can use; it has {', '.join(_OPTIMIZERS)}.{nearest(name, _OPTIMIZERS)}"
         )
     make: Callable[..., torch.optim.Optimizer] = _OPTIMIZERS[same[0]]
-    known = set(inspect.signature(make).parameters) - {"params", "lr"}
+    arguments = inspect.signature(make).parameters
+    known = set(arguments) - {"params", "lr"}
     for key in options:
         if key not in known:
             raise UserError(f"optimizer.options.{key} is not an option of {same[0]}.{nearest(str(key), known)}")
+    decay = options.get("weight_decay", arguments["weight_decay"].default if "weight_decay" in arguments else 0.0)
+    groups = _groups(params, spared if decay else ())
     try:
         # torch refuses an empty list, and the options of an algorithm without parameters are checked too.
-        optimizer = make(params or [torch.zeros(())], lr=lr, **_fused(make, params, known, options), **options)
+        optimizer = make(groups, lr=lr, **_fused(make, list(params.values()), known, options), **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"optimizer.options do not suit {same[0]}: {str(error).rstrip('.')}.") from error
     return optimizer if params else None
+
+
+def _groups(params: Mapping[str, Tensor], spared: Sequence[str]) -> list[dict[str, Any]]:
+    """Return torch's parameter groups: those with weight decay, and those without. A group that would be empty is left out."""
+    decayed = [param for name, param in params.items() if name not in spared]
+    kept = [params[name] for name in spared]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]] or [{"params": [torch.zeros(())]}]
 
 
 def _fused(make: Any, params: list[Tensor], known: set[str], options: dict[str, Any]) -> dict[str, bool]:

@@ -146,3 +146,48 @@ def test_a_gradient_in_another_memory_format_steps_the_right_entries(name: str) 
     for parameter in (plain, last):
         OuterOptimizer({"w": parameter}, 1, name=name, lr=0.1).update({"w": gradient}, 0)
     assert torch.equal(plain, last.contiguous())
+
+
+def test_adamw_shrinks_a_weight_by_the_rate_times_the_decay_and_adam_steps_against_the_penalty() -> None:
+    """With a gradient of zero, AdamW takes w to w (1 - lr wd). Adam sees the gradient wd w, and its first step has the size lr."""
+    weights = {name: torch.tensor([2.0], dtype=torch.float64) for name in ("AdamW", "Adam")}
+    for name, weight in weights.items():
+        OuterOptimizer({"w": weight}, 10, name=name, lr=0.1, options={"weight_decay": 0.5}).update({"w": torch.zeros_like(weight)}, 0)
+    torch.testing.assert_close(weights["AdamW"], torch.tensor([1.9], dtype=torch.float64))
+    torch.testing.assert_close(weights["Adam"], torch.tensor([1.9], dtype=torch.float64), rtol=1e-6, atol=0)
+    assert weights["AdamW"] != weights["Adam"]
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 0.5}, {}], ids=["typed", "the decay of torch"])
+def test_weight_decay_spares_learned_rates(options: dict[str, float]) -> None:
+    params = {"inner_lr.w": torch.ones(1), "w": torch.ones(1)}
+    optimizer = OuterOptimizer(params, 10, name="AdamW", lr=0.1, options=options, undecayed=["inner_lr.*"])
+    optimizer.update({name: torch.zeros(1) for name in params}, 0)
+    assert params["inner_lr.w"] == 1.0
+    assert params["w"] < 1.0
+
+
+def test_a_resumed_optimizer_with_spared_parameters_takes_the_same_steps() -> None:
+    """The spared parameter comes first, so torch numbers the parameters in another order than the run does."""
+
+    def made(params: dict[str, torch.Tensor]) -> OuterOptimizer:
+        return OuterOptimizer(params, 10, name="AdamW", undecayed=["rate"])
+
+    def grads(step: int) -> dict[str, torch.Tensor]:
+        return {"rate": torch.full((), 0.3 + step), "w": torch.full((2,), -1.0 - step)}
+
+    params = {"rate": torch.ones(()), "w": torch.ones(2)}
+    first = made(params)
+    first.update(grads(0), 0)
+    copies = {name: param.clone() for name, param in params.items()}
+    second = made(copies)
+    second.load_state_dict(first.state_dict())
+    for optimizer in (first, second):
+        optimizer.update(grads(1), 1)
+    assert all(torch.equal(params[name], copies[name]) for name in params)
+
+
+def test_without_a_decay_all_parameters_are_one_group_in_their_own_order() -> None:
+    params = {"rate": torch.ones(()), "w": torch.ones(2)}
+    (group,) = OuterOptimizer(params, 10, undecayed=["rate"]).state_dict()["param_groups"]
+    assert group["params"] == [0, 1]

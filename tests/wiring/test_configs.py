@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def test_every_algorithm_builds_and_starts(option: str):
     position, _ = start(parts, build_settings(parts))
     assert position.step == 0
     assert all(torch.isfinite(value).all() for value in position.params.values())
+    decayed = {name for name in position.params if not any(fnmatchcase(name, each) for each in config["optimizer"]["undecayed"])}
+    assert all(name.endswith(("weight", "bias", "weight_input", "weight_hidden", "label", "prior", "norm")) for name in decayed), (
+        "decay is for weights"
+    )
 
 
 @pytest.mark.parametrize("option", options("backbone"))

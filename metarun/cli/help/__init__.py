@@ -1,0 +1,1 @@
+"""What the command line explains: `metarun train --help` and `metarun list GROUP OPTION`, from the comments of the config files."""
