@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 def tree() -> set[str]:
     """Return what must ship, as paths inside the wheel."""
     code = {
-        file.relative_to(ROOT) for pattern in ("*.py", "*.c", "*.h", "*.json", "py.typed") for file in (ROOT / "metarun").rglob(pattern)
+        file.relative_to(ROOT)
+        for pattern in ("*.py", "*.c", "*.h", "*.json", "*.html", "*.css", "*.js", "py.typed")
+        for file in (ROOT / "metarun").rglob(pattern)
     }
     configs = {Path("metarun") / file.relative_to(ROOT) for pattern in ("*.py", "*.yaml") for file in (ROOT / "configs").rglob(pattern)}
     return {path.as_posix() for path in code | configs}

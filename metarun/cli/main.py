@@ -15,7 +15,7 @@ from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, nearest, signal_name
 
-USAGE = "usage: metarun {train,eval,predict,export,list,reproduce} [key=value ...] | --help | --version"
+USAGE = "usage: metarun {train,eval,predict,report,export,list,reproduce} [key=value ...] | --help | --version"
 
 HELP = f"""{USAGE}
 
@@ -25,6 +25,7 @@ commands:
   train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
   eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
   predict    label your own images, predict a table, or recommend: metarun predict checkpoint=RUN support=DIR query=DIR
+  report     write a page about runs: metarun report RUN RUN out=report.html
   export     write the backbone of a run for other programs: metarun export checkpoint=RUN out=DIR
   list       list the algorithms, tasks, backbones and experiments
   reproduce  train and score an experiment, and compare with the published score
@@ -91,6 +92,13 @@ def export(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def report(arguments: list[str]) -> int:
+    """Run `metarun report`."""
+    from metarun.cli.report import main
+
+    return main(arguments)
+
+
 def complete(arguments: list[str]) -> int:
     """Run `metarun -sc install=bash`, or answer the shell's question `metarun -sc query=bash`."""
     from metarun.cli.completion import main
@@ -102,6 +110,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "report": report,
     "export": export,
     "list": list_options,
     "reproduce": reproduce,
@@ -151,7 +160,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def writes_files(words: Sequence[str]) -> bool:
     """Return whether the words of a command line ask for a result in files, not for text alone."""
-    if not words or words[0] not in ("train", "eval", "predict", "export", "reproduce"):
+    if not words or words[0] not in ("train", "eval", "predict", "report", "export", "reproduce"):
         return False
     from metarun.cli.arguments import INSPECTING
 

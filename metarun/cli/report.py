@@ -1,0 +1,132 @@
+"""`metarun report`: the words of its command line, and what it prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metarun.cli.paths import typed_paths
+from metarun.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from metarun.commands.comparing.runs import Run
+
+KEYS = ("out", "split", "score", "look", "samples", "figures", "form", "only", "names", "base", "curve", "trust")
+EVALUATION = ("episodes", "seed", "inner_steps", "norm", "best")
+"""Keys of `metarun eval` that go on to it, beside those with a dot, such as task.shots."""
+USAGE = "usage: metarun report RUN… | SWEEP [out=report.html] [split=test] [figures=DIR] [key=value …]"
+HELP = f"""{USAGE}
+
+Write one HTML file about runs: a verdict in words, scores with intervals and baselines, paired differences on the same tasks, learning
+curves, predictions, what differs between the configs, and the commands to repeat it. The file holds everything it shows and loads nothing.
+
+  RUN        a run folder, the folder of a sweep, the folder of an evaluation, or its report.json; several are compared
+
+  out        the HTML file (report.html); a report of metarun is replaced, another file is not
+  split      the split whose scores it shows: test or val (test)
+  score      true: score the runs that have no evaluation, as metarun eval does; false: show what there is (true)
+  episodes   and seed, inner_steps, norm, best, task.shots and the like: settings of the evaluations, as in metarun eval
+  look       how many tasks give the reliability, the confused classes and the scatter of predictions (100); 0 for none
+  samples    the numbers of the tasks to draw (0,1,2)
+  figures    a folder for the pictures as files too; a picture of this name in it is replaced
+  form       png or svg, of these files (png)
+  only       which of these files to write, with commas between them, such as only=steps,scores
+  names      names for the runs, with commas between them
+  base       the model to which differences are taken (the first one)
+  curve      a value of metrics.jsonl to draw, such as train/gradient_norm
+  trust      packages besides metarun that the checkpoints' configs may name, with commas between them
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report as the words say, and return the exit code."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(HELP, end="", flush=True)
+        return 0
+    request = request_of(arguments)
+    from metarun.commands.reporting.report import Request, report
+
+    trust = request["trust"]
+
+    def evaluate(run: Run, overrides: Sequence[str]) -> Path:
+        return evaluated(run, overrides, trust)
+
+    page, *pictures = report(Request(**request), evaluate)
+    print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    if pictures:
+        print(f"pictures: {', '.join(map(str, pictures))}")
+    return 0
+
+
+def evaluated(run: Run, overrides: Sequence[str], trust: Sequence[str]) -> Path:
+    """Evaluate a run, and return the folder of the evaluation."""
+    from metarun.cli.interface import evaluate
+
+    words = [*overrides, *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    return Path(evaluate(run.folder, words)["folder"])
+
+
+def request_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of `Request`; UserError for a word that is none, for a missing run, and for a value of the wrong kind."""
+    paths = [word for word in arguments if _is_path(word)]
+    given: dict[str, str] = {}
+    overrides = []
+    for word in (each for each in arguments if not _is_path(each)):
+        key, _, value = word.lstrip("+").partition("=")
+        if key in EVALUATION or "." in key:
+            overrides.append(word)
+        elif key not in KEYS:
+            raise UserError(f"metarun report knows no '{word}'.{nearest(key, (*KEYS, *EVALUATION))}\n{USAGE}")
+        elif key in given:
+            raise UserError(f"{key}= may occur once.\n{USAGE}")
+        elif not value:
+            raise UserError(f"{key}= has no value.\n{USAGE}")
+        else:
+            given[key] = value
+    if not paths:
+        raise UserError(f"metarun report needs a run, a sweep or an evaluation.\n{USAGE}")
+    command = shlex.join(["metarun", "report", *arguments])
+    return {"paths": [part for path in paths for part in typed_paths(path)], "overrides": overrides, "command": command, **_values(given)}
+
+
+def _is_path(word: str) -> bool:
+    """Return whether a word is a path: it has no `=`, or it exists although it has one, as the jobs of some sweeps do."""
+    return "=" not in word or (Path(word).exists() and "/" in word)
+
+
+def _values(given: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {key: given[key] for key in ("split", "base", "curve") if key in given}
+    values |= {key: _path(key, given[key]) for key in ("out", "figures") if key in given}
+    values |= {"form": _choice("form", given.get("form", "png"), ("png", "svg"))}
+    values |= {"titles": _list(given.get("names", "")), "only": _list(given.get("only", "")), "trust": _list(given.get("trust", ""))}
+    values["score"] = _choice("score", given.get("score", "true"), ("true", "false")) == "true"
+    values["look"] = _number("look", given.get("look", "100"))
+    values["samples"] = [_number("samples", each) for each in _list(given.get("samples", "0,1,2"))]
+    if "split" in values:
+        _choice("split", values["split"], ("val", "test"))
+    return values
+
+
+def _list(value: str) -> list[str]:
+    return [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isdecimal() or not value.isascii() or len(value) > 9:
+        raise UserError(f"{key}={value} must be whole numbers of at least 0.")
+    return int(value)
+
+
+def _choice(key: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise UserError(f"{key}={value}: it is one of {', '.join(known)}.{nearest(value, known)}")
+    return value
+
+
+def _path(key: str, value: str) -> str:
+    paths = typed_paths(value)
+    if len(paths) != 1 or not paths[0]:
+        raise UserError(f"{key}={value} must be one path.\n{USAGE}")
+    return paths[0]

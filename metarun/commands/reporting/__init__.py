@@ -1,0 +1,1 @@
+"""`metarun report`: stored results -> a plain model of a page -> one self-contained HTML file."""

@@ -1,0 +1,183 @@
+"""The sections about the runs themselves: configs, protocol, warnings, versions, commands."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import metarun
+from metarun.commands.reporting.entries import Entry, mapping, sequence
+from metarun.commands.reporting.numbers import known, plain, score_cell
+from metarun.commands.reporting.page import Block, Cell, Command, Listing, Prose, Section, Table, code, section, shown
+
+_MOST_KEYS, _MOST_TASKS, _MOST_RUNS = 60, 12, 24
+_UNIMPORTANT = ("device", "logger", "typed", "options", "overrides", "checkpoint", "hydra", "reproduce")
+"""Top-level keys of a config that do not describe what was trained."""
+_PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib")
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a config with dots between the levels, and their values; a list is one value."""
+    if isinstance(node, Mapping) and (node or not prefix):
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def configs_section(entries: Sequence[Entry]) -> Section | None:
+    """Return the keys whose values differ among the runs."""
+    shown_entries = [entry for entry in entries if entry.config][:_MOST_RUNS]
+    found = [{key: value for key, value in leaves(entry.config) if key.split(".")[0] not in _UNIMPORTANT} for entry in shown_entries]
+    if len(found) < 2:
+        return None
+    keys = dict.fromkeys(key for config in found for key in config)
+    differing = [key for key in keys if len({repr(config.get(key, _MISSING)) for config in found}) > 1]
+    if not differing:
+        return section("configs", "Configs", Listing([f"The {len(found)} configs have equal values."]))
+    rows = [[Cell(code(key)), *(Cell(_value(config.get(key, _MISSING))) for config in found)] for key in differing[:_MOST_KEYS]]
+    more = f" {len(differing) - _MOST_KEYS} more keys differ." if len(differing) > _MOST_KEYS else ""
+    caption = f"The keys whose values differ.{more} A dash: the run has no such key."
+    table = Table(["key", *(shown(entry.name, 40) for entry in shown_entries)], rows, caption, [False] * (1 + len(found)))
+    return section("configs", "What differs between the configs", table)
+
+
+_MISSING = object()
+
+
+def _value(value: Any) -> str:
+    if value is _MISSING:
+        return "–"
+    return shown("null" if value is None else str(value).lower() if isinstance(value, bool) else value, 80)
+
+
+def protocol_section(entries: Sequence[Entry], stated: Mapping[str, Mapping[str, Any]]) -> Section | None:
+    """Return our score beside the published one, and the differences of protocol. stated: experiment -> its `reproduce` entry."""
+    rows = [_reproduced(entry, found) for entry in entries if (found := mapping(entry.report.get("reproduction")))]
+    blocks: list[Block | None] = []
+    if rows:
+        blocks.append(Table(["run", "our score", "published", "tolerance", "verdict", "source"], rows))
+    for entry in entries:
+        if changed := sequence(mapping(entry.report.get("reproduction")).get("changed")):
+            told = [f"{code(entry.name)}: {shown(each, 300)}" for each in changed[:_MOST_TASKS]]
+            blocks += [Prose("The run differs from its experiment:"), Listing(told, "warning")]
+    for name, node in stated.items():
+        if differences := mapping(node.get("differences")):
+            told = [f"{code(key)}: {shown(text, 600)}" for key, text in differences.items()]
+            blocks += [
+                Prose(f"The experiment {code(name)} differs from the paper ({shown(node.get('source') or 'no source', 300)}):"),
+                Listing(told),
+            ]
+    return section("protocol", "Protocol and paper", *blocks)
+
+
+def _reproduced(entry: Entry, found: Mapping[str, Any]) -> list[Cell]:
+    metric = "accuracy" if found.get("metric") == "accuracy" else "score"
+    published, done = found.get("published"), found.get("reproduced")
+    told = "reproduced" if done is True else "not reproduced" if done is False else "nothing published"
+    source = shown(found.get("source") or "–", 300) + (" (as recalled, not read again)" if found.get("recalled") else "")
+    return [
+        Cell(code(entry.name)),
+        score_cell(found.get("measured"), found.get("measured_ci95"), metric),
+        score_cell(published, found.get("published_ci95"), metric),
+        score_cell(found.get("tolerance") if published is not None else None, None, metric),
+        Cell(told),
+        Cell(source),
+    ]
+
+
+def warnings_section(entries: Sequence[Entry], remarks: Sequence[str] = ()) -> Section | None:
+    """Return what a reader should know about the scores: diverged tasks, training classes at test, runs that did not finish.
+
+    remarks: sentences about the report itself.
+    """
+    said = [*remarks, *(sentence for entry in entries for sentence in warnings_of(entry))]
+    return section("warnings", "Warnings and remarks", Listing(list(dict.fromkeys(said))[:_MOST_KEYS], "warning")) if said else None
+
+
+def warnings_of(entry: Entry) -> Iterator[str]:
+    """Yield the sentences about one run."""
+    name, report = code(entry.name), entry.report
+    if entry.status != "finished":
+        yield f"{name} is {shown(entry.status)}: it has not done all its steps."
+    yield from _diverged(entry)
+    for overlap in [report.get("overlap"), *sequence(entry.training.get("overlap"))]:
+        if each := mapping(overlap):
+            count, kind = plain(known(each.get("count"))), shown(each.get("kind") or "classes")
+            yield f"{name}: {count} scored {kind} are also training {kind}, so the score is not one of new {kind}."
+    pretraining = mapping(report.get("pretraining"))
+    for key, word in (("contained", "contains the data set"), ("sharing", "shares images with")):
+        for other in sequence(pretraining.get(key)):
+            yield f"{name}: the pretraining set of its weights {word} {shown(other)}."
+    if (named := mapping(pretraining.get("named"))) and known(named.get("count")):
+        yield f"{name}: the pretraining had {plain(known(named.get('count')))} of the scored classes."
+    population = mapping(report.get("population"))
+    if population and not population.get("covers_new", True):
+        count, kind = plain(known(population.get("count"))), shown(population.get("kind"))
+        yield f"{name}: every task has the same {count} {kind}; no interval covers new ones."
+    if report.get("task") != report.get("trained_on"):
+        yield f"{name} was trained on {code(report.get('trained_on'))} and scored on {code(report.get('task'))}."
+
+
+def _diverged(entry: Entry) -> Iterator[str]:
+    """Yield how many tasks diverged, and the numbers of the worst ones."""
+    count = int(known(entry.report.get("diverged")) or 0)
+    if not count:
+        return
+    lost = [number for number, score in enumerate(entry.scores) if score is None]
+    worst = sorted(
+        (number for number, score in enumerate(entry.scores) if score is not None), key=lambda number: -(entry.scores[number] or 0.0)
+    )
+    numbers = (lost + ([] if entry.metric == "accuracy" else worst))[: min(count, _MOST_TASKS)]
+    which = f"; the worst are the episodes {', '.join(map(str, sorted(numbers)))}" if numbers else ""
+    yield f"{code(entry.name)}: {count} of {plain(known(entry.report.get('episodes')))} tasks diverged{which}."
+
+
+def versions_section(written: Mapping[str, Mapping[str, Any]]) -> Section | None:
+    """Return the versions behind the report and behind the checkpoints. written: run -> facts of its checkpoint."""
+    rows = [[Cell("this report"), Cell(f"metarun {metarun.__version__}, Python {platform.python_version()}, {', '.join(_versions())}")]]
+    for name, facts in written.items():
+        text = ", ".join(f"{key} {value}" for key, value in facts.items() if value not in (None, ""))
+        rows.append([Cell(code(name)), Cell(shown(text, 300))])
+    return section("versions", "Versions", Table(["", "versions"], rows, numeric=[False, False]))
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        try:
+            yield f"{name.removesuffix('-core')} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+
+
+def commands_section(entries: Sequence[Entry], report: str) -> Section | None:
+    """Return the commands that repeat the runs, their evaluations and this page; they can be pasted into a shell."""
+    blocks: list[Block | None] = []
+    trained = [entry for entry in entries if entry.folder is not None]
+    for entry in trained[:_MOST_RUNS]:
+        train = shlex.join(["metarun", "train", *entry.typed])
+        blocks.append(Command(train, f"{code(entry.name)}, in {code(entry.folder)}"))
+    scored = [entry for entry in entries if entry.scored and entry.report.get("checkpoint")]
+    evaluations = [shlex.join(["metarun", "eval", *_evaluated(entry.report)]) for entry in scored[:_MOST_RUNS]]
+    if evaluations:
+        blocks.append(Command("\n".join(dict.fromkeys(evaluations)), "The evaluations:"))
+    blocks.append(Command(report, "This report:"))
+    return section("commands", "Commands", *blocks)
+
+
+def _evaluated(report: Mapping[str, Any]) -> list[str]:
+    """Return the words that repeat an evaluation: its checkpoint, its split, its number of episodes and its seed."""
+    named = report.get("checkpoint")
+    paths = [str(path) for path in named] if isinstance(named, list) else [str(named)]
+    checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+    words = [f"checkpoint={checkpoint}", f"split={report.get('split')}", f"episodes={report.get('episodes')}", f"seed={report.get('seed')}"]
+    for key in ("ways", "shots", "queries"):
+        value, config = known(report.get(key)), mapping(mapping(report.get("config")).get("task"))
+        if value is not None and known(config.get(key)) is not None and config.get(key) != value:
+            words.append(f"task.{key}={value:g}")
+    if isinstance(named, list) and report.get("runs"):
+        words.append("ensemble=false")
+    return [word for word in words if not word.endswith("=None")]

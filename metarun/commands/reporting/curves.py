@@ -1,0 +1,126 @@
+"""The sections with curves: learning curves, scores by inner step, accuracy by presentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metarun.commands.reporting.charts import MOST_LINES, Line, axis_title, lines_chart, steps_chart
+from metarun.commands.reporting.drawing import Gallery
+from metarun.commands.reporting.entries import Entry, numbers_of, sequence
+from metarun.commands.reporting.numbers import known, scale_of
+from metarun.commands.reporting.page import Picture, Prose, Section, section
+
+MOST_POINTS = 200
+"""Points of a line; a longer log is thinned to this number."""
+
+
+def curves_section(entries: Sequence[Entry], gallery: Gallery, key: str = "") -> Section | None:
+    """Return the learning curves: validation and training. key: another logged value to draw."""
+    metric = next((entry.metric for entry in entries), "score")
+    wanted = [key] if key else [_first(entries, f"val/{metric}_median", f"val/{metric}"), f"train/{metric}", "train/loss"]
+    pictures: list[Picture] = []
+    for name in dict.fromkeys(name for name in wanted if name):
+        lines = curves(entries, name)
+        if max((len(line.x) for line in lines), default=0) < 2 or (
+            name == "train/loss" and pictures and any("train" in picture.name for picture in pictures)
+        ):
+            continue
+        percent = name.rsplit("/", 1)[-1] == "accuracy"
+        file = f"curve_{name.replace('/', '_')}"
+        title = f"{words(name)}{' (%)' if percent else ''}"
+        drawn = _picture(gallery, file, lines, title, 100.0 if percent else 1.0, not percent)
+        pictures += [drawn] if drawn is not None else []
+    return section("curves", "Learning curves", *pictures, _left_out(entries))
+
+
+def _picture(gallery: Gallery, file: str, lines: Sequence[Line], title: str, factor: float, logarithmic: bool) -> Any:
+    def draw() -> Any:
+        return lines_chart(lines, "outer steps", title, factor=factor, logarithmic=logarithmic)
+
+    return gallery.picture(file, draw, f"{title[0].upper()}{title[1:]} over outer steps.")
+
+
+def _left_out(entries: Sequence[Entry]) -> Prose | None:
+    more = sum(bool(entry.history) for entry in entries) - MOST_LINES
+    return Prose(f"The charts leave out the last {more} runs.") if more > 0 else None
+
+
+def _first(entries: Sequence[Entry], *names: str) -> str:
+    """Return the first of the names that a run has logged."""
+    return next((name for name in names if any(name in line for entry in entries for line in entry.history)), "")
+
+
+def words(key: str) -> str:
+    """Return a key of the log in words: "validation accuracy" for "val/accuracy"."""
+    split, _, name = key.partition("/")
+    said = {"val": "validation", "train": "training"}.get(split, split)
+    name = {"mse_median": "median mse"}.get(name, name)
+    return f"{said} {name.replace('_', ' ').replace('/', ', ')}".strip()
+
+
+def curves(entries: Sequence[Entry], key: str) -> list[Line]:
+    """Return the line of each run that logged finite numbers under the key."""
+    lines = []
+    for entry in entries:
+        points = sorted(history(entry.history, key))
+        if points:
+            every = -(-len(points) // MOST_POINTS)
+            kept = [*points[:-1:every], points[-1]] if len(points) > 1 else points
+            lines.append(Line(entry.name, [step for step, _ in kept], [value for _, value in kept], entry.group))
+    return lines
+
+
+def history(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return pairs of outer step and finite logged number."""
+    found = [(known(line.get("step")), known(line.get(key))) for line in lines]
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def steps_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None:
+    """Return the scores before adaptation and after each inner step: means, and medians too in regression."""
+    scored = [entry for entry in entries if entry.scored and not entry.report.get("stream")]
+    if not scored or len({entry.metric for entry in scored}) > 1:
+        return None
+    metric, pictures = scored[0].metric, []
+    for key, file, word in (("by_step", "steps", "Mean"), ("median_by_step", "steps_median", "Median")):
+        lines = [Line(entry.name, *_steps(entry, key), entry.group) for entry in scored]
+        if metric == "accuracy" and key == "median_by_step":
+            continue
+        caption = (
+            f"{word} {axis_title(metric).replace(' (%)', '')} on new examples of a task before adaptation (0) and after each inner step."
+        )
+        drawn = _steps_picture(gallery, file, lines, metric, caption)
+        pictures += [drawn] if drawn is not None else []
+    return section("steps", "Adaptation by inner step", *pictures)
+
+
+def _steps_picture(gallery: Gallery, file: str, lines: Sequence[Line], metric: str, caption: str) -> Any:
+    return gallery.picture(file, lambda: steps_chart(lines, metric), caption)
+
+
+def _steps(entry: Entry, key: str) -> tuple[list[float], list[float]]:
+    """Return the numbers of inner steps and the scores after them, without scores that are not finite."""
+    values = numbers_of(entry.report.get(key))
+    steps = [known(step) for step in sequence(entry.report.get("steps"))]
+    if len(steps) != len(values):  # an evaluation of an earlier version has no steps
+        steps = [float(place) for place in range(len(values))]
+    pairs = [(step, value) for step, value in zip(steps, values, strict=True) if step is not None and value is not None]
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def presentations_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None:
+    """Return the accuracy at the n-th presentation of a class, of algorithms that read sequences."""
+    lines = []
+    for entry in entries:
+        values = numbers_of(entry.report.get("by_presentation"))
+        if values and None not in values:
+            halves = numbers_of(entry.report.get("by_presentation_ci95"))
+            halves = halves if len(halves) == len(values) else []
+            lines.append(Line(entry.name, list(range(1, len(values) + 1)), [value or 0.0 for value in values], entry.group, halves))
+
+    def draw() -> Any:
+        return lines_chart(lines, "presentation of a class", axis_title("accuracy"), factor=scale_of("accuracy"))
+
+    caption = "Accuracy at the n-th presentation of a class in a sequence. The first one is a guess."
+    return section("presentations", "Accuracy by presentation", gallery.picture("presentations", draw, caption))

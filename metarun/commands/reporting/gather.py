@@ -1,0 +1,144 @@
+"""From run folders to the entries of a report, and to the paired differences between their models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarun.commands.comparing.differences import paired
+from metarun.commands.comparing.evaluations import Evaluation
+from metarun.commands.comparing.naming import names, settings
+from metarun.commands.comparing.runs import Run
+from metarun.commands.comparing.scoring import BEST, episodes_of
+from metarun.commands.reporting.entries import Entry, groups_of
+from metarun.commands.reporting.verdict import Gap, Standing
+from metarun.errors import UserError
+
+
+def entries_of(runs: Sequence[Run], evaluations: Sequence[Evaluation | None], titles: Sequence[str] = ()) -> list[Entry]:
+    """Return an entry for each run with its evaluation. titles: the user's names for the runs."""
+    named = list(titles) or names(runs)
+    groups = {place: setting.name for setting in settings(runs) for place in setting.places}
+    sizes = {place: len(setting.places) for setting in settings(runs) for place in setting.places}
+    return [
+        _entry(run, evaluation, named[place], groups[place] if sizes[place] > 1 and not titles else named[place])
+        for place, (run, evaluation) in enumerate(zip(runs, evaluations, strict=True))
+    ]
+
+
+def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str) -> Entry:
+    scores = None if evaluation is None else scores_of(evaluation)
+    by_episode, families = ({}, {}) if scores is None else scores
+    return Entry(
+        name=name,
+        group=group,
+        seed=run.seed,
+        folder=run.folder if run.evaluation is None else None,
+        config=run.config,
+        typed=[f"{key}={value}" for key, value in run.overrides.items()] if run.evaluation is None else (),
+        training=run.report,
+        history=run.metrics(),
+        report={} if evaluation is None else evaluation.report,
+        evaluation=None if evaluation is None else evaluation.folder,
+        scores=[score if math.isfinite(score) else None for _, score in sorted(by_episode.items())],
+        families=[family for _, family in sorted(families.items())],
+        dealt=() if evaluation is None else episodes_of(evaluation),
+        status=run.status,
+        seconds=run.seconds,
+    )
+
+
+def scores_of(evaluation: Evaluation) -> tuple[Mapping[int, float], Mapping[int, str]] | None:
+    """Return the scores and the families by episode; None where there is no such file, or one of another form."""
+    try:
+        found = evaluation.scores()
+    except UserError:
+        return None
+    return None if found is None else (found.by_episode, found.families)
+
+
+def gaps_of(entries: Sequence[Entry], standings: Sequence[Standing], base: str) -> list[Gap]:
+    """Return the paired differences of the other models to `base`, in the order of the standings."""
+    groups = groups_of([entry for entry in entries if entry.scores])
+    found = [_gap(standing.name, base, groups) for standing in standings if standing.name != base]
+    return [gap for gap in found if gap is not None]
+
+
+def _gap(name: str, base: str, groups: Mapping[str, Sequence[Entry]]) -> Gap | None:
+    """Return the difference of one model to the base on the seeds that both have; None where it cannot be computed."""
+    new, other = groups.get(name, []), groups.get(base, [])
+    if not new or not other or new[0].dealt != other[0].dealt or len(new[0].scores) != len(other[0].scores):
+        return None
+    pairs = _matched(new, other)
+    if not pairs:
+        return None
+    try:
+        result = paired([_numbered(one) for one, _ in pairs], [_numbered(two) for _, two in pairs], new[0].metric)
+    except UserError:
+        return None
+    seeds = result.over_seeds
+    return Gap(
+        first=name,
+        second=base,
+        mean=result.over_episodes.mean,
+        half=_finite(result.over_episodes.ci95),
+        episodes=result.episodes,
+        seeds=len(pairs),
+        seeds_half=None if seeds is None else _finite(seeds.ci95),
+        lost=result.not_finite,
+    )
+
+
+def _matched(new: Sequence[Entry], other: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """Return the pairs of one seed; a single run on each side is a pair whatever its seed."""
+    if len(new) == len(other) == 1:
+        return [(new[0], other[0])]
+    by_seed = {entry.seed: entry for entry in other}
+    return [(entry, by_seed[entry.seed]) for entry in new if entry.seed in by_seed]
+
+
+def _numbered(entry: Entry) -> dict[int, float]:
+    return {number: math.inf if score is None else score for number, score in enumerate(entry.scores)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def stored_evaluations(runs: Sequence[Run], split: str) -> list[Evaluation | None]:
+    """Return the stored evaluation of each run that the report shows; None for a run without one.
+
+    Of several evaluations, the report takes one of the run's present best checkpoint, whose settings all runs have; then the one with the
+    fewest settings that the user typed; then the one with the most episodes; then the newest.
+    """
+    found = [run.evaluations(split) if run.evaluation is None else [run.evaluation] for run in runs]
+    common = set.intersection(*({_key(each) for each in of_run} for of_run in found)) if found else set()
+    return [_best(run, of_run, common) for run, of_run in zip(runs, found, strict=True)]
+
+
+def _best(run: Run, evaluations: Sequence[Evaluation], common: set[tuple[tuple[str, str], ...]]) -> Evaluation | None:
+    if not evaluations:
+        return None
+    placed = [
+        (_is_current(run, each), _key(each) in common, -len(each.settings), _episodes(each), place)
+        for place, each in enumerate(evaluations)
+    ]
+    return evaluations[max(placed)[-1]]
+
+
+def _is_current(run: Run, evaluation: Evaluation) -> bool:
+    """Return whether an evaluation scored the present best checkpoint of its run."""
+    if run.validation is None:
+        return True
+    return {Path(path).name for path in evaluation.checkpoints} == {BEST} and evaluation.report.get("step") == run.validation.step
+
+
+def _key(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(evaluation.settings.items()))
+
+
+def _episodes(evaluation: Evaluation) -> float:
+    value: Any = evaluation.report.get("episodes")
+    return value if isinstance(value, (int, float)) else 0

@@ -1,0 +1,58 @@
+"""Learning curves and scores by inner step."""
+
+from __future__ import annotations
+
+from report_entries import entry, regression
+
+from metarun.commands.reporting.curves import curves, curves_section, history, presentations_section, steps_section, words
+from metarun.commands.reporting.drawing import Gallery
+from metarun.commands.reporting.page import Picture, Section
+
+LOG = [{"step": step, "val/accuracy": step / 100, "train/loss": 1.0, "train/accuracy": 0.5} for step in range(0, 60, 10)]
+
+
+def pictures(section: Section | None) -> list[str]:
+    assert section is not None
+    return [block.name for block in section.blocks if isinstance(block, Picture)]
+
+
+def test_a_curve_has_the_logged_numbers() -> None:
+    (line,) = curves([entry(history=LOG)], "val/accuracy")
+    assert line.x == [0, 10, 20, 30, 40, 50]
+    assert line.y == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_numbers_that_are_not_finite_are_left_out() -> None:
+    assert history([{"step": 1, "a": None}, {"step": "x", "a": 1.0}, {"step": 2, "a": 3}, {}], "a") == [(2.0, 3.0)]
+
+
+def test_a_long_log_is_thinned_and_keeps_its_last_point() -> None:
+    (line,) = curves([entry(history=[{"step": step, "a": 1.0} for step in range(10_001)])], "a")
+    assert len(line.x) <= 201
+    assert line.x[-1] == 10_000
+
+
+def test_validation_and_training_are_drawn() -> None:
+    assert pictures(curves_section([entry(history=LOG)], Gallery())) == ["curve_val_accuracy", "curve_train_accuracy"]
+    assert pictures(curves_section([entry(history=LOG)], Gallery(), "train/loss")) == ["curve_train_loss"]
+    assert curves_section([entry()], Gallery()) is None
+    assert curves_section([entry(history=LOG[:1])], Gallery()) is None
+
+
+def test_a_key_of_the_log_has_words() -> None:
+    assert words("val/mse_median") == "validation median mse"
+    assert words("train/gradient_norm") == "training gradient norm"
+
+
+def test_inner_steps_have_means_and_in_regression_medians() -> None:
+    by_step = {"by_step": [3.0, 0.5], "median_by_step": [2.0, 0.3], "steps": [0, 1]}
+    assert pictures(steps_section([regression(**by_step)], Gallery())) == ["steps", "steps_median"]
+    assert pictures(steps_section([entry(by_step=[0.2, 0.9], steps=[0, 1])], Gallery())) == ["steps"]
+    assert steps_section([entry(by_step=[0.9], steps=[0])], Gallery()) is None
+    assert steps_section([entry(by_step=[0.2, None], steps="x")], Gallery()) is None
+
+
+def test_the_accuracy_by_presentation_is_drawn() -> None:
+    found = [entry(by_presentation=[0.2, 0.8, 0.9], by_presentation_ci95=[0.01, 0.01, 0.01])]
+    assert pictures(presentations_section(found, Gallery())) == ["presentations"]
+    assert presentations_section([entry()], Gallery()) is None

@@ -1,0 +1,81 @@
+"""From run folders to entries and differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_folders import write_evaluation, write_run
+
+from metarun.commands.comparing.runs import find_runs
+from metarun.commands.reporting.gather import entries_of, gaps_of, stored_evaluations
+from metarun.commands.reporting.standings import standings_of
+
+
+def sweep(folder: Path) -> Path:
+    """Write two algorithms under two seeds, each with an evaluation of four episodes."""
+    for algo, score in (("maml", 0.8), ("reptile", 0.6)):
+        for seed in (0, 1):
+            run = write_run(folder / f"{algo}_{seed}", (0.4, score), typed=[f"algo={algo}", f"seed={seed}"], algo=algo, seed=seed)
+            write_evaluation(run / "eval" / "test", [score, score + 0.1 * seed, score, score], algo=algo, seed=seed)
+    return folder
+
+
+def test_an_entry_has_what_the_files_have(tmp_path: Path) -> None:
+    runs = find_runs([sweep(tmp_path)])
+    first, *_ = entries = entries_of(runs, stored_evaluations(runs, "test"))
+    assert [(entry.name, entry.group, entry.seed) for entry in entries] == [
+        ("maml seed=0", "maml", 0),
+        ("maml seed=1", "maml", 1),
+        ("reptile seed=0", "reptile", 0),
+        ("reptile seed=1", "reptile", 1),
+    ]
+    assert first.scores == [0.8, 0.8, 0.8, 0.8]
+    assert first.typed == ["algo=maml", "seed=0"]
+    assert first.history[-1]["val/accuracy"] == 0.8
+    assert first.mean == pytest.approx(0.8)
+
+
+def test_a_difference_is_over_the_episodes_and_over_the_seeds(tmp_path: Path) -> None:
+    """Seed by seed the difference is 0.2 on each episode, so its mean is 0.2 and both intervals are 0."""
+    runs = find_runs([sweep(tmp_path)])
+    entries = entries_of(runs, stored_evaluations(runs, "test"))
+    (gap,) = gaps_of(entries, standings_of(entries), "reptile")
+    assert (gap.first, gap.second, gap.episodes, gap.seeds) == ("maml", "reptile", 4, 2)
+    assert gap.mean == pytest.approx(0.2)
+    assert gap.half == pytest.approx(0.0, abs=1e-9)
+    assert gap.seeds_half == pytest.approx(0.0, abs=1e-9)
+
+
+def test_scores_of_other_episodes_have_no_difference(tmp_path: Path) -> None:
+    for name, ways in (("a", 5), ("b", 20)):
+        run = write_run(tmp_path / name, typed=[f"task.ways={ways}"], task__ways=ways)
+        write_evaluation(run / "eval" / "test", [0.5, 0.6], task__ways=ways)
+    runs = find_runs([tmp_path])
+    entries = entries_of(runs, stored_evaluations(runs, "test"))
+    assert gaps_of(entries, standings_of(entries), entries[0].group) == []
+
+
+def test_of_several_evaluations_the_report_takes_that_of_the_best_checkpoint_with_the_fewest_settings(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    usual = write_evaluation(run / "eval" / "b_usual", [0.5, 0.6])
+    write_evaluation(run / "eval" / "a_steps", [0.5, 0.6], settings={"inner_steps": 10})
+    write_evaluation(run / "eval" / "c_older", [0.5] * 9, report={"step": 30})
+    (found,) = stored_evaluations(find_runs([run]), "test")
+    assert found is not None
+    assert found.folder == usual
+    assert stored_evaluations(find_runs([run]), "val") == [None]
+
+
+def test_names_of_the_user_take_the_place_of_the_groups(tmp_path: Path) -> None:
+    runs = find_runs([sweep(tmp_path)])
+    entries = entries_of(runs, stored_evaluations(runs, "test"), ["A", "B", "C", "D"])
+    assert [entry.group for entry in entries] == ["A", "B", "C", "D"]
+
+
+def test_a_damaged_file_of_scores_is_no_file(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a")
+    folder = write_evaluation(run / "eval" / "test", [0.5, 0.6])
+    (folder / "episodes.csv").write_text("nonsense", encoding="utf-8")
+    runs = find_runs([run])
+    assert entries_of(runs, stored_evaluations(runs, "test"))[0].scores == []
