@@ -7,7 +7,8 @@ from pathlib import Path
 
 from metarun.cli.paths import as_typed, typed_paths
 from metarun.cli.sources import with_sources
-from metarun.errors import UserError, nearest
+from metarun.cli.words import about_flag
+from metarun.errors import UserError
 from metarun.files.paths import expanded, quoted
 
 GROUPS = ("algo", "task", "backbone", "device", "optimizer", "logger", "experiment")
@@ -34,7 +35,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif word in ("--info", "-i"):
             flags.append(f"--info={rest.pop(0) if rest and rest[0] in INFO else 'all'}")
         elif (name := word.partition("=")[0]) not in FLAGS:
-            raise UserError(f"there is no flag '{name}'.{nearest(name, FLAGS)}")
+            raise UserError(about_flag(name, FLAGS))
         elif word.startswith(CONFIG_DIR):
             flags.append(f"{name}={expanded(word.partition('=')[2])}")
         else:

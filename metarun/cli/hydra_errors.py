@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -23,7 +23,9 @@ from omegaconf.errors import (
 )
 
 from metarun.cli.sources import NO_MIXTURE, ONLY
+from metarun.cli.words import about_word
 from metarun.errors import UserError, first_line, nearest
+from metarun.wiring.suggestions import for_key, for_option
 
 JOB_NOTE = "The run folder is "
 """Start of the note on an exception that a job raised. The note marks a bug of metarun, which is not bad input."""
@@ -93,16 +95,17 @@ def missing_option(error: MissingConfigException) -> str:
     parent = re.match(r"In '([^']+)'", str(error))
     where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "predict", "hydra/config") else ""
     options = [name for name in error.options if not name.endswith("_")]
+    close = nearest(option, options) if group.startswith("hydra/") else for_option(group, option, options)
     advice = " Plugins come with pip install 'metarun[sweep]'." if group in ("hydra/launcher", "hydra/sweeper") else ""
     there = f" There are: {', '.join(options)}." if options else " There are none."
-    return f"{where}{group} has no option '{option}'.{nearest(option, options)}{there}{advice}"
+    return f"{where}{group} has no option '{option}'.{close}{there}{advice}"
 
 
 def not_an_override(error: OverrideParseException) -> str:
     """Return the sentence about a word that Hydra's grammar does not allow."""
     key, equals, value = error.override.partition("=")
     if not equals:
-        return f"'{error.override}' is not of the form key=value."
+        return about_word(str(error.override))
     if re.search(r"[=,(){}\[\]'\" ]", value):
         return f"'{error.override}' cannot be read; put a value with special characters in two pairs of quotes: '{key}=\"VALUE\"'."
     return f"'{error.override}' cannot be read; put the value in two pairs of quotes: '{key}=\"VALUE\"'."
@@ -160,8 +163,15 @@ def unknown_key(error: Any, key: str) -> str:
     if key == ONLY:
         return NO_MIXTURE
     root = error.parent_node._get_root()
-    close = nearest_key(key, list(keys(root, hydra=key.startswith("hydra"))))
-    return f"There is no key '{key}'.{close}"
+    if key.startswith("hydra"):
+        return f"There is no key '{key}'.{nearest_key(key, list(keys(root, hydra=True)))}"
+    return f"There is no key '{key}'.{for_key(key, list(keys(root)), choices_of(root))}"
+
+
+def choices_of(root: DictConfig) -> dict[str, Any]:
+    """Return the option of each group, as far as Hydra has composed it."""
+    choices = OmegaConf.select(root, "hydra.runtime.choices")
+    return {str(group): option for group, option in choices.items()} if isinstance(choices, DictConfig) else {}
 
 
 def keys(node: DictConfig, prefix: str = "", *, hydra: bool = False) -> Iterator[str]:

@@ -5,7 +5,6 @@ This module imports nothing slow: help, version and list run without Hydra, and 
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from metarun import __version__
 from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
-from metarun.errors import Stopped, UserError, nearest, signal_name
+from metarun.errors import Stopped, UserError, signal_name
 
 USAGE = "usage: metarun {train,eval,predict,report,export,list,reproduce} [key=value ...] | --help | --version"
 
@@ -128,17 +127,13 @@ def dispatch(words: list[str]) -> int:
         return 0
     if "-sc" in words or "--shell-completion" in words:
         return complete([word for word in words if word not in COMMANDS])
+    if first == "help":
+        return dispatch([*words[1:], "--help"])
     if first not in COMMANDS:
-        raise UserError(f"{unknown(first)}\n{USAGE}")
+        from metarun.cli.words import about_command
+
+        raise UserError(f"{about_command(first, COMMANDS)}\n{USAGE}")
     return COMMANDS[first](words[1:])
-
-
-def unknown(word: str) -> str:
-    """Return the sentence about a first word that is no command."""
-    if "=" in word:
-        return f"'{word}' needs a command before it; write metarun train {shlex.quote(word)}."
-    kind = "option" if word.startswith("-") else "command"
-    return f"there is no {kind} '{word}'.{nearest(word, [*COMMANDS, '--help', '--version'])}"
 
 
 def main(words: Sequence[str] | None = None) -> int:

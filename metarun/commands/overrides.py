@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError
 from metarun.files.paths import expanded, names_path
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import Algorithm, TaskSource, WithChoice
+from metarun.wiring.suggestions import for_key
 
 MAY_CHANGE = ("steps", "eval_every", "save_every", "save_minutes", "trust", "logger", "device", "task.root", "task.path")
 """The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
@@ -238,7 +239,8 @@ def look_up(config: Mapping[str, Any], dotted: str) -> Any:
     node: Any = config
     for part in dotted.split("."):
         if not isinstance(node, Mapping) or part not in node:
-            raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{nearest(dotted, known_keys(config))}")
+            chosen = config.get("options") or {}
+            raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{for_key(dotted, known_keys(config), chosen)}")
         node = node[part]
     return node
 
