@@ -136,7 +136,7 @@ def run_engine(
         saved.append((name, position.step))
         on_save(position, name)
 
-    with Tracker(folder, tensorboard=False) as tracker:
+    with Tracker(folder) as tracker:
         progress = Progress(chosen.steps, stream=io.StringIO())
         end = train(algorithm, Double(source), position, outer, chosen, tracker=tracker, progress=progress, save=save)
     return Run(end, saved, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])

@@ -93,7 +93,8 @@ def run_folder(path: str) -> Path:
 
 def fixed_keys(overrides: list[str]) -> list[str]:
     """Return the keys with a single value in a sweep; the names of its jobs leave them out."""
-    bare = (re.sub(r"'(\\.|[^'\\])*'", "''", override) for override in overrides)  # a comma in quotes separates no values
+    # A comma in quotes or in a list separates no values.
+    bare = (re.sub(r"\[[^]]*\]", "[]", re.sub(r"'(\\.|[^'\\])*'", "''", override)) for override in overrides)
     words = (re.match(r"\+*([\w.]+)=(.*)", override, re.DOTALL) for override in bare)
     return [word[1] for word in words if word and not re.search(r",|^(choice|range|interval|glob|tag|sort|shuffle)\(", word[2])]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from metarun.cli.arguments import GROUPS
 from metarun.cli.folders import tidy
 from metarun.cli.hydra_errors import explain
 from metarun.errors import UserError
@@ -22,12 +23,15 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
 
 
-def train_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def train_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence[str], fixed: Collection[str] = ()) -> dict[str, Any]:
     """Return the config of a training, or as far as it is not in the checkpoint, that of a resumed one.
 
-    cfg: composed. chosen: group -> its option. overrides: of the command line.
+    cfg: composed. chosen: group -> its option. overrides: of the command line. fixed: in a sweep, the keys that all its jobs have alike.
+    Under "typed", the config of a training has the key and value of each override that is not fixed.
     """
-    return plain(cfg, chosen) if cfg.get("resume") is None else resume_config(cfg, chosen, overrides)
+    if cfg.get("resume") is not None:
+        return resume_config(cfg, chosen, overrides)
+    return {**plain(cfg, chosen), "typed": {key: value for key, value in typed_keys(overrides).items() if key not in fixed}}
 
 
 def eval_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def resume_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequenc
     groups: the resolved content of each group whose option was typed.
     """
     typed = {key: value for key, value in typed_keys(overrides).items() if key != "resume"}
-    groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in typed if key in options(chosen) and key in cfg}
+    groups = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in typed if key in (*options(chosen), *GROUPS) and key in cfg}
     return {"resume": str(expanded(str(cfg.resume))), "overrides": typed, "groups": groups}
 
 

@@ -1,4 +1,4 @@
-"""Overrides that choose the option of a group: a name, and no number, list or mapping."""
+"""Overrides that choose the option of a group: a name, and no number or mapping. For some groups, it may be a list of names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from metarun.cli.arguments import GROUPS
 from metarun.errors import UserError
 
 NESTED = ("algo/update", "task/source")
+SEVERAL = ("logger",)
+"""The groups of which a run may have several options at once, such as logger=[tensorboard,wandb]."""
 
 
 def check_options(words: Sequence[str]) -> None:
@@ -46,4 +48,5 @@ def _is_option(word: str) -> bool:
     if override.is_sweep_override():
         return True
     value = override.value()
-    return isinstance(value, str) and value.strip() != ""
+    names = value if isinstance(value, list) and override.key_or_group in SEVERAL else [value]
+    return len(names) > 0 and all(isinstance(name, str) and name.strip() != "" for name in names)

@@ -21,7 +21,7 @@ from metarun.cli.folders import Refusal, RunFolders, held
 from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.streams import make_steady
-from metarun.cli.sweeps import fail, failures_of, in_sweep, name_failures
+from metarun.cli.sweeps import fail, failures_of, fixed_in_sweep, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
 from metarun.files.run_folder import refuse_run
@@ -68,7 +68,7 @@ def train_job(cfg: DictConfig, folder: Path) -> float:
         from metarun.commands.keys import check_train
         from metarun.commands.train import train
 
-    config = train_config(cfg, *_chosen())
+    config = train_config(cfg, *_chosen(), fixed=fixed_in_sweep() if in_sweep() else ())
     check_train(config)
     config.pop("reproduce", None)
 

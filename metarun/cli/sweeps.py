@@ -51,6 +51,16 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
+def fixed_in_sweep() -> list[str]:
+    """Return the keys that were typed with a single value, so that all jobs of the sweep have them alike.
+
+    `metarun.cli.arguments.prepare` hands these keys to Hydra, in place of those that `train.yaml` leaves out of the names of jobs.
+    """
+    excluded = [str(key) for key in HydraConfig.get().job.config.override_dirname.exclude_keys]
+    typed = {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
+    return ["trust"] if excluded == ["experiment", "trust"] and "trust" not in typed else excluded
+
+
 def fail(error: Exception, mistake: UserError | None, folder: Path) -> float:
     """Note that a job of a sweep failed, and return infinity, its error.
 

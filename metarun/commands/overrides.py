@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from metarun.errors import UserError
-from metarun.files.paths import expanded, names_path
+from metarun.errors import UserError, printable
+from metarun.files.paths import expanded, names_path, quoted
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import Algorithm, TaskSource, WithChoice
 from metarun.wiring.suggestions import for_key
 
-MAY_CHANGE = ("steps", "eval_every", "save_every", "save_minutes", "trust", "logger", "device", "task.root", "task.path")
+MAY_CHANGE = ("steps", "eval_every", "save_every", "save_minutes", "patience", "trust", "logger", "device", "task.root", "task.path")
 """The keys and groups that may differ from the checkpoint when a run is resumed. The data of a run may have moved."""
 PLACES = ("root", "path", "download")
 """The keys of a task source that say where its files are. A checkpoint never has `download=true` (`metarun.wiring.stored`)."""
@@ -95,6 +95,24 @@ def _check_families(typed: Collection[str], config: Mapping[str, Any]) -> None:
             "task.sources=[…] picks families of a mixture, and the checkpoint's task is no mixture. "
             "Give task=mixture too, or leave task.sources out."
         )
+
+
+SENDS_TO = ("logger.wandb.entity", "logger.mlflow.tracking_uri", "logger.trackio.space_id")
+"""The keys that name the place of somebody to which a logger sends the values of a run."""
+
+
+def check_loggers(config: Mapping[str, Any], typed: Collection[str]) -> None:
+    """Refuse to send values to a place that only the checkpoint names, since a stranger may have written the checkpoint.
+
+    config: of the resumed run. typed: keys.
+    """
+    named = dict(leaves(config["logger"], "logger."))
+    for key in SENDS_TO:
+        if named.get(key) is not None and not {key, "logger"} & set(typed):
+            raise UserError(
+                f"the checkpoint sets {key}={printable(named[key])}, to which the run would send its values; if you want that, add "
+                f"{key}={quoted(str(named[key]))} to the command."
+            )
 
 
 def check_choice(algorithm: Algorithm, typed: Collection[str]) -> None:

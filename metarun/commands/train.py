@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from metarun.commands import pretraining, remedies
 from metarun.commands.abstaining import keep_calibration
 from metarun.commands.changed import build_again, remedy
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
-from metarun.commands.overrides import changed_data, check_data, resume_config, with_absolute_places
+from metarun.commands.overrides import changed_data, check_data, check_loggers, resume_config, with_absolute_places
 from metarun.commands.report_files import families_told, targets_told, write_config, write_json
 from metarun.commands.showing import Showing
 from metarun.commands.stopping import announce, stopped_at, stopping
@@ -27,8 +28,9 @@ from metarun.compute.plan import Plan
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.patience import check_patience_left, early_line
 from metarun.engine.selection import Selection
-from metarun.engine.training import Position, Settings
+from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, Stopped, UserError, printable
 from metarun.files.paths import word
@@ -52,17 +54,20 @@ def train(config: dict[str, Any], folder: Path) -> float:
     The error is 1 - accuracy in classification, the error itself in regression, the negative log-likelihood with `select=nll`, and
     infinity where no validation was finite.
     Raises Stopped where a signal came, after the training has saved.
-    config: resolved and plain; to resume a run, the result of `metarun.cli.composing.resume_config`.
+    config: resolved and plain, under "typed" with what was typed or swept (dotted key -> value); to resume a run, the result of
+    `metarun.cli.composing.resume_config`.
     """
     if config.get("resume"):
         return _resume(config, folder)
+    config = dict(config)
+    typed = config.pop("typed", {})
     check_values(config, TRAINED)
     refuse_run(folder)
     parts = build(with_absolute_places(config))
     settings = build_settings(parts)
     origins = training_origins(parts.source, check_start(parts.config, parts.source))
     position, optimizer = start(parts, settings)
-    return _run(Run(parts, settings, folder, origins, use_of(parts)), position, optimizer)
+    return _run(Run(parts, settings, folder, origins, use_of(parts), typed=typed), position, optimizer)
 
 
 def _resume(config: dict[str, Any], folder: Path) -> float:
@@ -71,6 +76,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     merged = resume_config(stored, config["overrides"], config["groups"])
     check_values(merged, TRAINED)
     check_data(merged, stored.config)
+    check_loggers(merged, config["overrides"])
     parts = build_again(with_absolute_places(merged), stored)
     params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
@@ -87,7 +93,8 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     params, state = place(params, settings.device), place(state, settings.device)
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
-    position = Position(stored.step, params, state, stored.best, dict(stored.window))
+    check_patience_left(settings.patience, stored.unimproved, stored.step)
+    position = Position(stored.step, params, state, stored.best, dict(stored.window), stored.unimproved)
     return _run(Run(parts, settings, folder, stored.origins, use_of(parts), stored.step, stored.variance), position, optimizer)
 
 
@@ -96,6 +103,7 @@ class Run(NamedTuple):
 
     origins: see `Checkpoint`. resume_step: None for a new run.
     use: the entries `data`, `preparation` and `shapes` of `Checkpoint`. variance: see `Checkpoint`; of the stopped run.
+    typed: dotted key -> value of what was typed or swept, for the loggers.
     """
 
     parts: Parts
@@ -105,6 +113,7 @@ class Run(NamedTuple):
     use: Mapping[str, Any]
     resume_step: int | None = None
     variance: float | None = None
+    typed: Mapping[str, Any] = MappingProxyType({})
 
 
 def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
@@ -116,8 +125,7 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
 
 def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interrupt: Interrupt) -> float:
     parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
-    tracker: Tracker = instantiate(parts.config["logger"], name="logger", folder=folder, resume_step=run.resume_step)
-    with tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
+    with _tracker(run) as tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
         size = sum(value.numel() for value in position.params.values())
         started = f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}"
         progress.say("\n".join([started, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
@@ -140,19 +148,20 @@ def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interru
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
         saver.flush()
         selection = Selection.of(settings.select, parts.algorithm.objective)
-        best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
-        if end.step < settings.steps:
+        best, early = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}, ended_early(end, settings)
+        if end.step < settings.steps and not early:
             progress.say(stopped_at(end.step, settings.steps, folder))
             raise Stopped(interrupt.number or signal.SIGINT)
-        tracker.hparams(parts.config, {f"best/{selection.name}": best["score"]}, end.step)
+        tracker.result(end.step, {f"best/{selection.name}": best["score"]})
         overlaps = overlaps_of(parts.source, run.origins)
-        chosen = {"best": best, "select": str(selection), "overlap": overlaps, "last": showing.last}
-        write_json(folder / "report.json", {"split": "val", "metric": metric, "steps": end.step, **chosen})
+        ended = {"steps": end.step, "stopped_early": early, "best": best, "select": str(selection), "overlap": overlaps}
+        write_json(folder / "report.json", {"split": "val", "metric": metric, **ended, "last": showing.last})
         write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
     keep_calibration(parts, settings, end.best, folder)
     figures = families_told(metric, best.get("by_family")) + targets_told(best.get("by_target"))
     said = told(selection, end.best, [described(each) for each in overlaps], figures)
-    print("\n".join([f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
+    first = [early_line(end.step, settings.steps, end.unimproved)] if early else []
+    print("\n".join([*first, f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
     return selection.error(best["score"])
 
 
@@ -160,6 +169,12 @@ def progress_of(settings: Settings, step: int) -> Progress:
     """Return the display of a run from a step on."""
     validation = settings.eval_episodes / settings.tasks_per_step
     return Progress(settings.steps, step, validate_every=settings.eval_every, validation=validation, keep=True)
+
+
+def _tracker(run: Run) -> Tracker:
+    told_to_loggers = {"resume_step": run.resume_step, "config": run.parts.config, "typed": run.typed}
+    tracker: Tracker = instantiate(run.parts.config["logger"], name="logger", folder=run.folder, **told_to_loggers)
+    return tracker
 
 
 def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
@@ -188,6 +203,7 @@ def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer, varianc
         state=position.state,
         optimizer=optimizer.state_dict(),
         best=position.best,
+        unimproved=position.unimproved,
         window={name: float(total) for name, total in position.window.items()},
         config=run.parts.config,
         execution=execution(run.parts, run.settings),

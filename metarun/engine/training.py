@@ -33,6 +33,7 @@ from metarun.engine.dealing import Dealer
 from metarun.engine.families import SHOWN_FAMILIES
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
+from metarun.engine.patience import is_exhausted, unimproved_after
 from metarun.engine.report import Report
 from metarun.engine.selection import Selected, Selection
 from metarun.engine.units import SHOWN_TARGETS
@@ -52,7 +53,8 @@ class Settings:
     steps: outer steps. tasks_per_step: T. *_every: in outer steps. eval_every and save_every may be 0, which means never, but the engine
     always evaluates and saves the last step. save_minutes: the most minutes between two checkpoints, or None for no clock. eval_episodes:
     validation episodes. keep: how many of the best checkpoints the run keeps (`metarun.engine.keeping`). select: the score that chooses
-    them (`Selection.of`). plan, eval_plan: how to run the tasks of a step and of a validation. device: torch's name of the device.
+    them (`Selection.of`). patience: see `metarun.engine.patience`. plan, eval_plan: how to run the tasks of a step and of a validation.
+    device: torch's name of the device.
     """
 
     seed: Seed = 0
@@ -65,6 +67,7 @@ class Settings:
     keep: Count = 1
     log_every: Count = 50
     select: Selected | None = None
+    patience: Count | None = None
     plan: Plan = field(default_factory=Plan)
     eval_plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
@@ -77,7 +80,7 @@ class Position:
     step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", and
     where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list "kept", with these entries for each
     of the best validations. window: sums of the metrics over the steps since the last log line, as scalars on the device; its entry
-    "steps" is the number of those steps.
+    "steps" is the number of those steps. unimproved: how many validations in a row brought no better score.
     """
 
     step: int
@@ -85,6 +88,7 @@ class Position:
     state: State
     best: dict[str, Any] | None = None
     window: dict[str, Any] = field(default_factory=dict)
+    unimproved: int = 0
 
     def add_to_window(self, metrics: Metrics) -> None:
         """Add the means of a step's metrics. metrics: scalars or (T,)."""
@@ -107,7 +111,7 @@ def train(
     interrupt: Interrupt | None = None,
     saving: Callable[[], bool] = lambda: False,
 ) -> Position:
-    """Run from `position` to `settings.steps`, or to an interrupt; return the position at the end.
+    """Run from `position` to `settings.steps`, to the end of the patience or to an interrupt; return the position at the end.
 
     interrupt: None for an own one. saving: whether the disk is behind. Raises UserError where a loss or a gradient is not finite.
     """
@@ -121,18 +125,23 @@ def train(
             validate()
             save(position, "last.pt")
         with suppress(CompilingStopped):  # the step has not begun
-            while (step := position.step + 1) <= settings.steps and not asked.stopped:
+            while (step := position.step + 1) <= settings.steps and not asked.stopped and not ended_early(position, settings):
                 loop.step()
                 progress.update(step)
                 if _due(step, settings.log_every) or step == settings.steps:
                     _log(loop, tracker, progress)
                 if _due(step, settings.eval_every) or step == settings.steps:
                     validate()
-                if autosave.due(step) or step == settings.steps:
+                if autosave.due(step) or step == settings.steps or ended_early(position, settings):
                     save(position, "last.pt")
         if asked.stopped:
             save(position, "last.pt")
     return position
+
+
+def ended_early(position: Position, settings: Settings) -> bool:
+    """Return whether the training ends before its last step, since its patience is used up."""
+    return position.step < settings.steps and is_exhausted(settings.patience, position.unimproved)
 
 
 class Loop:
@@ -258,6 +267,7 @@ def _validate_and_track(
     families = {f"val {name}": unit(each["mean"]) for name, each in list((report.by_family or {}).items())[:SHOWN_FAMILIES]}
     progress.update(position.step, **{f"val {report.metric}": report.mean, **families, **errors})
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
+    position.unimproved = unimproved_after(position.best, position.step, position.unimproved)
     for name in names:
         save(position, name)
     loop.clock.pause()
@@ -270,9 +280,10 @@ def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:
     _check_window(window, position.step)
     steps = window.pop("steps")
     values = {f"train/{name}": total / steps for name, total in window.items()}
-    values["train/tasks"] = steps * tasks_per_step  # the number of tasks in these means
     speed, waiting = loop.clock.read(int(steps), loop.dealer.waited)
-    values |= {"train/lr": loop.optimizer.lr_at(position.step - 1), "tasks_per_second": speed, "waiting": waiting}
+    values["train/lr"] = loop.optimizer.lr_at(position.step - 1)
+    values |= {"speed/tasks_per_second": speed, "speed/share_of_time_waiting_for_episodes": waiting}
+    values["speed/tasks_averaged"] = steps * tasks_per_step  # the number of tasks in the means of this line
     tracker.log(position.step, values)
     metric = loop.algorithm.objective.metric
     score = {metric: values[f"train/{metric}"]} if f"train/{metric}" in values else {}

@@ -71,9 +71,24 @@ def judged(
     return after_validation(best, {"score": score, "mean": selection.mean(report), "step": step, **noted}, keep, selection.sign)
 
 
+def loss_of(report: Report) -> float | None:
+    """Return the mean loss over the queries, to compare with the training loss. It comes from the scores, without another pass.
+
+    In classification it is the cross entropy. In regression it is the negative log-likelihood where the algorithm returns a distribution,
+    which it then trains on, and else the metric, a mean of squared errors. None where the report has none, as for a stream.
+    """
+    if report.own_nll is not None:
+        return report.own_nll
+    if report.metric == "accuracy":
+        return report.nll
+    return report.mean
+
+
 def values_to_log(selection: Selection, report: Report) -> dict[str, float]:
     """Return the values of a validation under their names in the log."""
     values = {f"val/{report.metric}": report.mean, "val/ci95": report.ci95}
+    if (loss := loss_of(report)) is not None:
+        values["val/loss"] = loss
     if report.metric != "accuracy":
         values |= {f"val/{report.metric}_median": report.median, "val/diverged": float(report.diverged)}
     for target, errors in (report.by_target or {}).items():

@@ -8,13 +8,14 @@ from metarun.errors import UserError
 from metarun.files.paths import word
 from metarun.files.writing import check_place
 
-METRICS, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "checkpoints", "tensorboard"
+METRICS, CHECKPOINTS, LOGGERS = "metrics.jsonl", "checkpoints", "loggers.json"
+TENSORBOARD, WANDB = "tensorboard", "wandb"
 CONFIG = "config.json"
 """The resolved config of a run, for readers that load no checkpoint."""
 FAILED = "failed.jsonl"
 """The file in a sweep's folder, with one line for each failed job."""
-_WRITTEN = (".hydra", "metarun.log", "multirun.yaml", FAILED, METRICS, CHECKPOINTS, TENSORBOARD)
-"""Files that Hydra, TensorBoard and metarun open under their own names, without a rename, and the folders that they write to."""
+_WRITTEN = (".hydra", "metarun.log", "multirun.yaml", FAILED, METRICS, CHECKPOINTS, TENSORBOARD, WANDB)
+"""Files that Hydra, loggers and metarun open under their own names, without a rename, and the folders that they write to."""
 
 
 def check_places(folder: Path, *, sweep: bool = False) -> None:

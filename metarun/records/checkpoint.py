@@ -44,7 +44,8 @@ class Checkpoint:
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
     best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation. A run with several
     families or with units also has "by_family" or "by_target". With keep=k, "kept" lists these entries for each of the k best validations.
-    window: running sums for the next log line. config: resolved; metarun reads it literally and never interpolates it.
+    unimproved: how many validations in a row brought no better score. window: running sums for the next log line.
+    config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
     (`metarun.tasks.fingerprint`); {} where they are unknown. preparation: how raw inputs become those of the run
@@ -58,6 +59,7 @@ class Checkpoint:
     state: dict[str, Tensor]
     optimizer: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] | None = None
+    unimproved: int = 0
     window: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
@@ -208,6 +210,7 @@ def _well_typed(checkpoint: Checkpoint) -> bool:
     tensors = (checkpoint.params, checkpoint.state)
     return (
         _is_count(checkpoint.step)
+        and _is_count(checkpoint.unimproved)
         and all(type(mapping) is dict for mapping in mappings + tensors)
         and all(type(name) is str for mapping in (*tensors, checkpoint.window, *plain) for name in mapping)
         and all(isinstance(value, Tensor) for mapping in tensors for value in mapping.values())

@@ -1,7 +1,8 @@
-"""Records of a run: metrics.jsonl and TensorBoard."""
+"""The record of a run, `metrics.jsonl`, and the loggers that get the same values."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,39 +13,52 @@ from typing import TYPE_CHECKING, Any
 
 from metarun.errors import UserError
 from metarun.files.paths import word
-from metarun.files.run_folder import METRICS, TENSORBOARD
+from metarun.files.run_folder import METRICS
 from metarun.files.writing import check_place, open_to_append, open_to_read, write_whole
+from metarun.records.loggers.guarded import Guarded
+from metarun.records.loggers.logger import Logger, RunStart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
 
-TIME_KEYS = ("time", "tasks_per_second", "waiting")
+TIME_KEYS = ("time", "speed/tasks_per_second", "speed/share_of_time_waiting_for_episodes")
 """Keys whose values may differ between two equal runs."""
-QUEUE = 1000
-"""Most values that wait for TensorBoard's thread; a validation logs some tens of values at once."""
+EARLIER_KEYS = {
+    "tasks_per_second": "speed/tasks_per_second",
+    "waiting": "speed/share_of_time_waiting_for_episodes",
+    "train/tasks": "speed/tasks_averaged",
+}
+"""Names in the `metrics.jsonl` of earlier versions, and their names today."""
 
 
 class Tracker:
-    """Writes numbers, pictures and hyperparameters of one run into its folder.
+    """Writes the numbers of one run into `metrics.jsonl` in its folder, and hands numbers, pictures and final metrics to loggers.
 
-    folder: the run folder. The tracker writes `metrics.jsonl` and, with `tensorboard`, `tensorboard/` into it.
-    resume_step: None for a new run. For a resumed run, its step: the tracker deletes the values that the killed run logged after it.
+    folder: the run folder. resume_step: None for a new run. For a resumed run, its step: the tracker deletes the values that the killed run
+    logged after it. config, typed: as in `RunStart`. loggers: by name; None stands for no logger.
 
-    Raises UserError if the folder cannot be written, or if a new run would overwrite the metrics of another run.
+    Raises UserError if the folder cannot be written, if a new run would overwrite the metrics of another run, or if a logger cannot start.
     """
 
-    def __init__(self, folder: str | Path, *, tensorboard: bool = True, resume_step: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        resume_step: int | None = None,
+        config: Mapping[str, Any] | None = None,
+        typed: Mapping[str, Any] | None = None,
+        **loggers: Logger | None,
+    ) -> None:
         self.folder = Path(folder)
+        self._loggers = [Guarded(name, _checked(name, each)) for name, each in loggers.items() if each is not None]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            check_place(self.folder / TENSORBOARD)
             kept = _cut_back(self.folder / METRICS, resume_step)
             self._file = open_to_append(self.folder / METRICS)
         except OSError as error:
             raise UserError(f"cannot write into the run folder {self.folder}: {error.strerror}.") from error
         self._start = time.monotonic() - kept
-        self._writer = _tensorboard_writer(self.folder / TENSORBOARD, resume_step) if tensorboard else None
+        self._open_loggers(RunStart(self.folder, resume_step, config or {}, typed or {}, self._history))
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line: the step, the values, and the seconds of training so far. A non-finite value becomes null."""
@@ -53,32 +67,25 @@ class Tracker:
         line["time"] = round(time.monotonic() - self._start, 3)
         self._file.write(f"{json.dumps(line)}\n".encode())
         self._file.flush()
-        if self._writer is not None:
-            for name, value in numbers.items():
-                self._writer.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.log(step, numbers)
 
     def figure(self, step: int, tag: str, figure: Figure) -> None:
-        """Add a picture to TensorBoard, if there is one, and clear the picture."""
-        if self._writer is not None:
-            self._writer.add_figure(tag, figure, step)
+        """Give a picture to the loggers that show pictures, and clear the picture."""
+        for logger in self._loggers:
+            if logger.draws_figures:
+                logger.figure(step, tag, figure)
         figure.clear()
 
     @property
     def draws_figures(self) -> bool:
-        """Whether the tracker shows figures; if not, callers need not draw any."""
-        return self._writer is not None
+        """Whether a logger shows figures; if not, callers need not draw any."""
+        return any(logger.draws_figures for logger in self._loggers)
 
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float], step: int = 0) -> None:
-        """Show the run in the HPARAMS tab: its config, flattened to scalars, and its final metrics."""
-        if self._writer is None:
-            return
-        from torch.utils.tensorboard.summary import hparams
-
-        # SummaryWriter.add_hparams would write into a subfolder, and the tab would show a second run.
-        for summary in hparams(dict(flatten(config)), dict(metrics)):
-            self._writer._get_file_writer().add_summary(summary)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, float(value), step)
+    def result(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Give the final metrics of a finished run to the loggers. TensorBoard shows them in its tab HPARAMS."""
+        for logger in self._loggers:
+            logger.result(step, {name: float(value) for name, value in metrics.items()})
 
     def sync(self) -> None:
         """Force the logged values to disk, so that a checkpoint written afterwards is never ahead of the log.
@@ -86,14 +93,15 @@ class Tracker:
         Another thread may call `sync` while this thread logs. `sync` covers at least the values that were logged before the call.
         """
         os.fsync(self._file.fileno())
-        if self._writer is not None:
-            self._writer.flush()
+        for logger in self._loggers:
+            logger.sync()
 
     def close(self) -> None:
-        """Write the pending values and close the files; a second call does nothing."""
+        """Write the pending values and close the files and the loggers; a second call does nothing."""
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        loggers, self._loggers = self._loggers, []
+        for logger in loggers:
+            logger.close()
 
     def __enter__(self) -> Tracker:
         return self
@@ -101,19 +109,35 @@ class Tracker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open_loggers(self, run: RunStart) -> None:
+        """Start the loggers. Where one cannot start, close the others, and remove the empty record of a new run."""
+        started: list[Guarded] = []
+        try:
+            for logger in self._loggers:
+                logger.start(run)
+                started.append(logger)
+        except BaseException:
+            self._loggers = started
+            self.close()
+            if run.resume_step is None:
+                with contextlib.suppress(OSError):
+                    (self.folder / METRICS).unlink()
+            raise
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """Yield the leaves of a nested config as ("algo.inner_lr", 0.4). A `_target_` yields the node's name and the last part of the path."""
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{name}.")
-        elif key == "_target_":
-            yield prefix[:-1] or name, str(value).rsplit(".", 1)[-1]
-        elif isinstance(value, (bool, int, float, str)):
-            yield name, value
-        else:
-            yield name, "null" if value is None else str(value)
+    def _history(self) -> Iterator[tuple[int, dict[str, float]]]:
+        with open_to_read(self.folder / METRICS) as file:
+            for line in file:
+                if (entry := parse_entry(line)) is not None:
+                    step = entry.pop("step")
+                    entry.pop("time", None)
+                    yield step, {name: value for name, value in entry.items() if isinstance(value, (int, float))}
+
+
+def _checked(name: str, logger: Any) -> Logger:
+    if not callable(getattr(logger, "start", None)):
+        raise UserError(f"logger.{name}={logger!r} is no logger; choose one with logger=…, such as logger=tensorboard.")
+    checked: Logger = logger
+    return checked
 
 
 def _cut_back(path: Path, resume_step: int | None) -> float:
@@ -139,18 +163,14 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
 
 
 def parse_entry(line: bytes) -> dict[str, Any] | None:
-    """Parse one line of `metrics.jsonl`, its newline included; None for a line that a kill cut short."""
+    """Parse one line of `metrics.jsonl`, its newline included; None for a line that a kill cut short.
+
+    A value that an earlier version wrote under another name has today's name.
+    """
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
-
-
-def _tensorboard_writer(folder: Path, resume_step: int | None) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(f"TensorBoard cannot be imported ({error}); install it or choose logger=jsonl.") from error
-    # TensorBoard's thread opens and closes the file for every value. With a longer queue, `log` does not wait for the thread.
-    return SummaryWriter(folder, max_queue=QUEUE, purge_step=None if resume_step is None else resume_step + 1)
+    if not (isinstance(entry, dict) and isinstance(entry.get("step"), int)):
+        return None
+    return {EARLIER_KEYS.get(str(name), str(name)): value for name, value in entry.items()}

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 from metarun.backbones.conv4 import Output, Pooling
 from metarun.compute.device import DeviceKeys
 from metarun.engine.optimizer import OuterOptimizer, Schedule
+from metarun.engine.patience import check_patience
 from metarun.engine.training import Settings
-from metarun.errors import UserError, nearest
+from metarun.errors import UserError, nearest, printable
+from metarun.records.tracking import Tracker
 from metarun.tasks.sampling import FewShot
 from metarun.tasks.stream import Streams
 from metarun.values import Count, CountOrZero, Keys, NormMode, NotNegative
@@ -27,7 +29,8 @@ GROUPS = ("task", "algo", "backbone", "device")
 TRAINED = (*GROUPS, "optimizer", "logger")
 """The groups that training needs."""
 
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_every", "eval_episodes", "save_every", "save_minutes", "log_every", "select", "keep")
+INTERVALS = ("eval_every", "save_every", "save_minutes", "log_every")
+SETTINGS = ("seed", "steps", "tasks_per_step", "eval_episodes", *INTERVALS, "select", "patience", "keep")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) ->
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
     for group in groups:
         _check_group(config[group], group)
+    check_patience(settled.get("patience"), settled.get("eval_every", 1))
     return settled
 
 
@@ -76,6 +80,8 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
         fit_keys(node, hints, "device.")
         return
     rest = dict(node)
+    if group == "logger":
+        _check_loggers(rest)
     if group == "algo" and "recipe" in rest:
         _check_recipe(rest.pop("recipe"))
     if group == "backbone":
@@ -83,6 +89,18 @@ def _check_group(node: Mapping[str, Any], group: str) -> None:
     _check_node(rest, group)
     if group == "optimizer" and locate(rest.get(TARGET, "")) is OuterOptimizer:
         instantiate(rest, name="optimizer", params={}, steps=1)  # torch knows the options of its optimizers
+
+
+def _check_loggers(node: Mapping[str, Any]) -> None:
+    """Refuse a value in the place of a logger, such as logger.wandb=5."""
+    if locate(node.get(TARGET, "")) is not Tracker:
+        return
+    for name, each in node.items():
+        if name != TARGET and not (each is None or (isinstance(each, Mapping) and TARGET in each)):
+            raise UserError(
+                f"logger.{printable(name)}={printable(each)} is no logger; choose loggers with logger=NAME or logger=[NAME,NAME], and set "
+                f"their keys with logger.NAME.KEY=VALUE."
+            )
 
 
 def _check_backbone(node: Mapping[str, Any], name: str = "backbone") -> dict[str, Any]:

@@ -53,6 +53,10 @@ def groups() -> Mapping[str, Group]:
             group.targets.add(node[TARGET])
         for entry in node.get("defaults", ()):
             group.places |= _place_of(entry, name)
+        for inside in node.values():
+            if isinstance(inside, Mapping) and TARGET in inside:  # such as each of the loggers, which may stand beside one another
+                group.places[("*",)] = f"{name}/*"
+                found.setdefault(f"{name}/*", Group()).targets.add(inside[TARGET])
     return found
 
 
@@ -74,6 +78,8 @@ def check_targets(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
     logger = config.get("logger")
     if isinstance(logger, Mapping) and _is_shipped(logger.get(TARGET), "logger"):
         for key in logger.keys() - groups()["logger"].keys:  # such as the folder, into which the logger writes
+            if isinstance(logger[key], Mapping) and TARGET in logger[key]:
+                continue
             raise UserError(f"the config in the checkpoint sets logger.{printable(key)}, which a checkpoint may not set; nothing was run.")
 
 

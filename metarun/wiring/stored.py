@@ -15,6 +15,7 @@ from metarun.wiring.pretrained import BORROWED
 
 GROUPS = ("task", "algo", "backbone", "device", "optimizer", "logger")
 """The groups that every run has."""
+TENSORBOARD = "metarun.records.loggers.tensorboard.TensorBoard"
 FOREIGN = ("hydra", "save", "checkpoint")
 """Keys that no run stores. They would name a file or code, if a command read them."""
 LARGEST, LONGEST = 100_000_000, 1000
@@ -37,7 +38,14 @@ def accepted(config: Mapping[str, Any], trust: Any = ()) -> dict[str, Any]:
     backbone = config["backbone"]
     if backbone.get(TARGET) in BORROWED:
         backbone = {**backbone, "pretrained": False}
-    return {**config, "task": _without_download(config["task"]), "backbone": backbone}
+    return {**config, "task": _without_download(config["task"]), "backbone": backbone, "logger": _todays(config["logger"])}
+
+
+def _todays(logger: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the loggers of a run as today's configs have them; an earlier version had the switch `tensorboard`."""
+    if not isinstance(logger.get("tensorboard"), bool):
+        return logger
+    return {**logger, "tensorboard": {TARGET: TENSORBOARD} if logger["tensorboard"] else None}
 
 
 def packages(trust: Any) -> list[str]:

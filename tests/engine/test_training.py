@@ -121,7 +121,7 @@ def test_a_logged_point_is_the_mean_over_the_steps_since_the_last_one(tmp_path: 
     )
     points = {line["step"]: line["train/loss"] for line in run.lines if "train/loss" in line}
     assert points == pytest.approx({3: 3.0, 6: 3.0, 7: 9.0})
-    assert all(line["tasks_per_second"] > 0 for line in run.lines if "train/loss" in line)
+    assert all(line["speed/tasks_per_second"] > 0 for line in run.lines if "train/loss" in line)
 
 
 def test_validation_comes_when_due_and_at_the_end(tmp_path: Path):
@@ -136,6 +136,36 @@ def test_the_best_is_saved_only_where_validation_improves(tmp_path: Path):
     run = run_engine(tmp_path, Recorder(scores=(4.0, 5.0, 3.0, 3.0, 2.0)), Numbered(), steps=5, eval_every=1)
     assert [step for name, step in run.saved if name == "best.pt"] == [1, 3, 5]
     assert run.position.best == {"score": pytest.approx(2.0), "mean": pytest.approx(2.0), "step": 5}
+
+
+def test_a_training_ends_when_its_patience_is_used_up_and_saves_there(tmp_path: Path):
+    """Mean squared errors 4, 3, 3, 5, 1: after the second validation, two bring no better score, so step 5 never comes."""
+    scored = Recorder(scores=(4.0, 3.0, 3.0, 5.0, 1.0))
+    run = run_engine(tmp_path, scored, Numbered(), steps=9, eval_every=1, patience=2)
+    assert (run.position.step, run.position.unimproved) == (4, 2)
+    assert run.position.best is not None
+    assert run.position.best["step"] == 2
+    assert run.saved[-1] == ("last.pt", 4)
+
+
+def test_a_resumed_run_counts_on(tmp_path: Path):
+    """As above: the killed run had seen one validation without a better score when it saved after step 3."""
+    runs = {}
+    for name, stopped in (("straight", 9), ("killed", 3)):
+        runs[name] = run_engine(
+            tmp_path / name, Recorder(scores=(4.0, 3.0, 3.0, 5.0, 1.0)), Numbered(), steps=stopped, eval_every=1, patience=2
+        )
+    half = runs["killed"].position
+    assert (half.step, half.unimproved) == (3, 1)
+    scored = Recorder(scores=(4.0, 3.0, 3.0, 5.0, 1.0))
+    (tmp_path / "killed/metrics.jsonl").unlink()
+    run = run_engine(tmp_path / "killed", scored, Numbered(), steps=9, eval_every=1, patience=2, position=half)
+    assert (run.position.step, run.position.unimproved, run.position.best) == (4, 2, runs["straight"].position.best)
+
+
+def test_without_patience_a_training_takes_all_its_steps(tmp_path: Path):
+    run = run_engine(tmp_path, Recorder(scores=(1.0, 2.0, 3.0, 4.0)), Numbered(), steps=4, eval_every=1)
+    assert (run.position.step, run.position.unimproved) == (4, 3)
 
 
 def test_a_validation_without_a_finite_score_is_never_the_best(tmp_path: Path):

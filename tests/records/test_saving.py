@@ -284,7 +284,7 @@ def test_no_checkpoint_is_in_place_before_the_lines_that_it_counts_on_are_on_dis
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(saving, "write", checking_write)
-    with Tracker(tmp_path, tensorboard=False) as tracker, Saver(before=tracker.sync) as saver:
+    with Tracker(tmp_path) as tracker, Saver(before=tracker.sync) as saver:
         for step in range(1, 101):
             tracker.log(step, {"loss": 0.1})
             if step % 5 == 0:
@@ -426,7 +426,7 @@ def start(script: str, folder: Path) -> subprocess.Popen[str]:
 
 def test_a_process_killed_while_saving_leaves_a_whole_checkpoint_and_the_lines_before_it(tmp_path: Path) -> None:
     script = """
-        with Tracker(folder, tensorboard=False) as tracker, Saver(before=tracker.sync) as saver:
+        with Tracker(folder) as tracker, Saver(before=tracker.sync) as saver:
             for step in itertools.count(1):
                 tracker.log(step, {"loss": 0.1})
                 saver.save(folder / "last.pt", Checkpoint(step=step, params={"w": torch.zeros(100_000)}, state={}))

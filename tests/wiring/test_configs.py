@@ -167,7 +167,9 @@ def test_every_optimizer_steps(option: str):
 
 
 @pytest.mark.parametrize("option", options("logger"))
-def test_every_logger_writes_metrics(option: str, tmp_path: Path):
+def test_every_logger_writes_metrics(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if option in ("wandb", "mlflow", "trackio"):
+        pytest.skip("tests/records/loggers tests the loggers of optional packages, each in its offline mode")
     with instantiate(composed(f"logger={option}")["logger"], name="logger", folder=tmp_path) as tracker:
         tracker.log(1, {"train/loss": 2.0})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 2.0
