@@ -11,14 +11,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from metarun import draws
+from metarun.commands.class_names import names_in
 from metarun.commands.stream_report import MATRIX, stream_figure
+from metarun.engine.outputs import path_of
 from metarun.engine.report import Report
 from metarun.engine.training import Position, Settings
+from metarun.engine.units import units_of
 from metarun.episodes import deal
 from metarun.functional import without_map
 from metarun.layers.precision import at_least_float32
-from metarun.records.pictures import curve_figure, episode_figure
+from metarun.records.agreement_picture import agreement_figure
+from metarun.records.episode_picture import episode_figure
+from metarun.records.pictures import curve_figure
 from metarun.records.tracking import Tracker
+from metarun.tasks.preparing.preparation import preparation_by
 from metarun.types import Algorithm, Episode, TaskSource, WithCurve, WithTrajectory
 
 if TYPE_CHECKING:
@@ -37,8 +43,9 @@ class Showing:
     report: the latest one. last: its summary. variance: of a regression's observations in it.
 
     A picture of images shows the model's predictions. A picture of a function of one input shows the model before and after inner
-    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. The picture of a stream is its matrix. Other
-    tasks have no picture. Without figures in the tracker (`Tracker.draws_figures`), there are no pictures.
+    steps; the source must know the true `curve`, and the algorithm must have a `trajectory`. A picture of another regression shows
+    predicted against true values. The picture of a stream is its matrix. Other tasks have no picture. Without figures in the tracker
+    (`Tracker.draws_figures`), there are no pictures.
     """
 
     def __init__(
@@ -74,6 +81,8 @@ class Showing:
                 return self._images(position, episode, key)
             if shape == (1,) and isinstance(self.source, WithCurve) and isinstance(self.algorithm, WithTrajectory):
                 return self._curve(position, episode, key)
+            if self.source.objective == "regression":
+                return self._agreement(position, episode, key)
         return None
 
     def _images(self, position: Position, episode: Episode, key: Tensor) -> Figure:
@@ -81,7 +90,23 @@ class Showing:
         adapted = self.algorithm.adapt(position.params, position.state, support, key)
         probabilities = at_least_float32(self.algorithm.predict(adapted, query.x, query.mask)).softmax(dim=-1)
         masks = {"support_mask": support.mask, "query_mask": query.mask}
-        return episode_figure(support.x, support.y, query.x, query.y, probabilities, **masks)
+        names = names_in(self.source, SPLIT, INDEX)
+        return episode_figure(support.x, support.y, query.x, query.y, probabilities, names=names, **masks)
+
+    def _agreement(self, position: Position, episode: Episode, key: Tensor) -> Figure:
+        support, query = episode
+        path = path_of(self.algorithm, position.params, position.state, support, key)
+        known = slice(None) if query.mask is None else query.mask
+        ends = [at_least_float32(self.algorithm.predict(adapted, query.x, query.mask))[known] for adapted in (path[0], path[-1])]
+        before, after, truth = (self._in_units(y) for y in (*ends, query.y[known]))
+        names = list(units_of(self.source) or {})
+        title = f"{SPLIT} episode {INDEX}, step {position.step}"
+        return agreement_figure(truth, after, before=before if len(path) > 1 else None, names=names, title=title)
+
+    def _in_units(self, y: Tensor) -> Tensor:
+        """Return outputs or targets in their own units, where the source knows them."""
+        preparation = preparation_by(self.source)
+        return y if preparation is None else preparation.in_units(y)
 
     def _curve(self, position: Position, episode: Episode, key: Tensor) -> Figure:
         support, query = episode

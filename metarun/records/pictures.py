@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -14,48 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours: colour-blind readers can tell them apart too.
-_RIGHT, _WRONG, _SUPPORT = "#0072B2", "#D55E00", "#888888"
+_RIGHT, _WRONG = "#0072B2", "#D55E00"
 _CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MOST_WAYS, _MOST_SHOTS, _MOST_QUERIES, _MOST_CURVES = 10, 5, 8, 6
+_MOST_CURVES = 6
 _TICKS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-
-
-def episode_figure(
-    support_x: Tensor,
-    support_y: Tensor,
-    query_x: Tensor,
-    query_y: Tensor,
-    probabilities: Tensor,
-    *,
-    support_mask: Tensor | None = None,
-    query_mask: Tensor | None = None,
-) -> Figure:
-    """Draw an episode of images: one row per class, the support images on the left, the queries with their predictions on the right.
-
-    support_x, query_x: (B, C, H, W) in [0, 1], C = 1 or 3. support_y, query_y: (B, N) one-hot. probabilities: (B, N), of the queries.
-    *_mask: (B,) bool, False on padding. The figure shows at most 10 classes, 5 shots and 8 queries; the accuracy covers all queries.
-    """
-    support_rows = _rows_by_class(support_y, support_mask)
-    query_rows = _rows_by_class(query_y, query_mask)
-    certain, predicted = probabilities.detach().cpu().max(dim=1)
-    classes = [n for n, rows in enumerate(support_rows) if rows][:_MOST_WAYS]
-    shots = min(max((len(support_rows[n]) for n in classes), default=1), _MOST_SHOTS)
-    queries = min(max((len(query_rows[n]) for n in classes), default=1), _MOST_QUERIES)
-    # With few queries, the line above them is wider than they are. A figure without room for it collapses.
-    figure, axes = _canvas(shots + max(queries + 0.9, 5.5), len(classes))
-    for top, n in enumerate(classes):
-        axes.text(-0.12, 1.16 * top + 0.46, str(n), ha="right", va="center", fontsize=9, color="#333333")
-        for column, row in enumerate(support_rows[n][:shots]):
-            _place(axes, support_x[row], column, top, _SUPPORT, "")
-        for column, row in enumerate(query_rows[n][:queries]):
-            right = int(predicted[row]) == n
-            label = f"{'✓' if right else '✗'} {int(predicted[row])}  {float(certain[row]):.0%}"
-            _place(axes, query_x[row], shots + 0.5 + column, top, _RIGHT if right else _WRONG, label)
-    axes.text(0, -0.12, "support", fontsize=9, color="#333333")
-    axes.text(
-        shots + 0.5, -0.12, f"query: predicted class and probability, {_accuracy(query_rows, predicted)}", fontsize=9, color="#333333"
-    )
-    return figure
 
 
 def curve_figure(
@@ -221,40 +182,6 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], form: str) -> No
         last = max(value, last + gap)
         text = f"{name}  {form.format(value)}"
         axes.annotate(text, (1.015, last), xycoords=("axes fraction", "data"), color=color, va="center", fontsize=9, annotation_clip=False)
-
-
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return one pair of axes in which an image is one unit wide. Drawing one pair of axes per image would take ten times as long."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(0.85 * width, 0.98 * height + 0.45), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set(xlim=(-0.3, width - 0.4), ylim=(1.16 * height + 0.03, -0.3))
-    return figure, axes
-
-
-def _place(axes: Axes, image: Tensor, left: float, top: int, color: str, label: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    y = 1.16 * top
-    pixels = image.detach().cpu().clamp(0.0, 1.0).permute(1, 2, 0).numpy()
-    box = (left + 0.04, left + 0.96, y + 0.92, y)
-    axes.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0.0, vmax=1.0, extent=box, aspect="auto")
-    axes.add_patch(Rectangle((box[0], y), 0.92, 0.92, fill=False, edgecolor=color, linewidth=1.8 if label else 1.0))
-    axes.text(left + 0.5, y + 0.96, label, ha="center", va="top", fontsize=7, color=color)
-
-
-def _rows_by_class(y: Tensor, mask: Tensor | None) -> list[list[int]]:
-    used = torch.ones(len(y), dtype=torch.bool) if mask is None else mask.detach().cpu()
-    labels = y.detach().cpu().argmax(dim=1)
-    return [((labels == n) & used).nonzero().flatten().tolist() for n in range(y.shape[1])]
-
-
-def _accuracy(query_rows: list[list[int]], predicted: Tensor) -> str:
-    total = sum(len(rows) for rows in query_rows)
-    right = sum(int(predicted[row]) == n for n, rows in enumerate(query_rows) for row in rows)
-    return f"{right} of {total} right"
 
 
 def _some(steps: Sequence[int], limit: int) -> list[int]:

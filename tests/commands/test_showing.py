@@ -141,11 +141,35 @@ def test_a_mixture_whose_family_knows_no_curve_is_drawn_without_the_truth() -> N
 
 
 @pytest.mark.parametrize("source", [regression(shots=5, queries=5), Curveless(line(shots=5, queries=9))])
-def test_what_is_neither_image_nor_known_curve_is_not_drawn(source: TaskSource) -> None:
+def test_another_regression_shows_predicted_against_true_values_before_and_after_adaptation(source: TaskSource) -> None:
     pad = Pad()
-    shown = validated(Maml(head(source), REGRESSION), source, pad)
+    algorithm = Maml(head(source), REGRESSION, inner_lr=0.01, test_inner_steps=2)
+    validated(algorithm, source, pad)
+    ((step, tag, figure),) = pad.drawn
+    assert (step, tag) == (1, "val/episode_0")
+    assert figure.get_suptitle() == "val episode 0, step 1"
+    shown = {each.get_label(): torch.as_tensor(each.get_offsets(), dtype=torch.float32) for each in figure.axes[0].collections}
+    assert list(shown) == ["before adaptation", "after adaptation"]
+    query = source.episode("val", 0).query
+    params, state = algorithm.init(draws.key(0))
+    for step, name in ((0, "before adaptation"), (2, "after adaptation")):
+        adapted = algorithm.trajectory(params, state, source.episode("val", 0).support, draws.key(0))[step]
+        expected = torch.cat([query.y[:, :1], algorithm.predict(adapted, query.x)[:, :1]], dim=1)
+        torch.testing.assert_close(shown[name], expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_vectors_of_classes_have_no_picture() -> None:
+    images = (draws.uniform(draws.key(1), 24, 5) * 255).float()
+    pad, source = Pad(), FewShot(dict.fromkeys(SPLITS, ClassPool(images, [6] * 4, list("abcd"))), ways=3, shots=2, queries=4)
+    shown = validated(Maml(head(source), CLASSIFICATION), source, pad)
     assert pad.drawn == []
     assert shown.last is not None
+
+
+def test_the_picture_of_an_episode_names_its_classes() -> None:
+    source, pad = letters(), Pad()
+    validated(Maml(head(source), CLASSIFICATION), source, pad)
+    assert len(set("abcd") & set(texts(pad.drawn[0][2]))) == 3
 
 
 def test_nothing_is_computed_where_nobody_would_see_it() -> None:

@@ -15,7 +15,6 @@ from metarun.records.pictures import (
     Panel,
     adaptation_figure,
     curve_figure,
-    episode_figure,
     families_figure,
     history_figure,
     prediction_figure,
@@ -31,61 +30,6 @@ def png(figure: Any) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
-
-
-def episode(ways: int, shots: int, queries: int, channels: int = 1) -> dict[str, torch.Tensor]:
-    eye = torch.eye(ways)
-    return {
-        "support_x": torch.linspace(0, 1, ways * shots * channels * 64).reshape(-1, channels, 8, 8),
-        "support_y": eye.repeat_interleave(shots, 0),
-        "query_x": torch.linspace(0, 1, ways * queries * channels * 64).reshape(-1, channels, 8, 8),
-        "query_y": eye.repeat_interleave(queries, 0),
-        "probabilities": 0.8 * eye.repeat_interleave(queries, 0) + 0.2 / ways,
-    }
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_an_episode_shows_every_image_with_its_prediction(channels: int) -> None:
-    given = episode(3, 2, 4, channels)
-    given["probabilities"][0] = torch.tensor([0.2, 0.7, 0.1])
-    figure = episode_figure(**given)
-    assert len(figure.axes[0].images) == 3 * (2 + 4)
-    assert "✗ 1  70%" in texts(figure)
-    assert texts(figure).count("✓ 0  87%") == 3
-    assert any("11 of 12 right" in text for text in texts(figure))
-    assert png(figure).startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(("ways", "shots", "queries"), [(1, 1, 1), (2, 1, 1), (5, 1, 2), (10, 5, 1), (3, 9, 3)])
-def test_a_small_episode_is_drawn_without_a_warning(ways: int, shots: int, queries: int) -> None:
-    """A warning is an error here: matplotlib warns where the words leave no room for the images."""
-    assert png(episode_figure(**episode(ways, shots, queries))).startswith(b"\x89PNG")
-
-
-def test_images_stand_in_the_row_of_their_class_whatever_their_order() -> None:
-    given = episode(2, 1, 1)
-    for name in ("query_x", "query_y", "probabilities"):
-        given[name] = given[name].flip(0)
-    drawn = episode_figure(**given).axes[0].images
-    by_height = sorted((image for image in drawn if image.get_extent()[0] > 1), key=lambda image: image.get_extent()[3])
-    expected = given["query_x"].flip(0)[:, 0]
-    for image, pixels in zip(by_height, expected, strict=True):
-        torch.testing.assert_close(torch.tensor(image.get_array().data), pixels)
-
-
-def test_padding_is_not_drawn_and_not_counted() -> None:
-    given = episode(3, 2, 2)
-    support_mask = torch.tensor([True, False, True, True, False, False])
-    query_mask = torch.tensor([True] * 4 + [False] * 2)
-    figure = episode_figure(**given, support_mask=support_mask, query_mask=query_mask)
-    assert len(figure.axes[0].images) == 3 + 4
-    assert any("4 of 4 right" in text for text in texts(figure))
-
-
-def test_a_large_episode_is_cut_and_its_accuracy_still_over_all() -> None:
-    figure = episode_figure(**episode(20, 10, 15))
-    assert len(figure.axes[0].images) == 10 * (5 + 8)
-    assert any("300 of 300 right" in text for text in texts(figure))
 
 
 def test_a_curve_is_drawn_from_left_to_right_before_and_after_each_step() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metarun import draws
 from metarun.commands.changed import build_again
+from metarun.commands.class_names import names_by_number
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.engine.bounds import WithPosterior
@@ -24,7 +25,6 @@ from metarun.functional import without_map
 from metarun.layers.precision import at_least_float32
 from metarun.predictive import Predictive, mean, quantile
 from metarun.records.checkpoint import Checkpoint
-from metarun.tasks.pool import numbers_of
 from metarun.types import Episode, Examples, WithRatings, WithTrajectory
 from metarun.types.sources import WithClassNumbers
 from metarun.types.streams import WithTrajectories
@@ -210,16 +210,6 @@ def _pairs(output: Tensor, query: Examples) -> list[tuple[float, float, int]]:
     each = [(row, target) for row in list(rows)[::every] for target in range(output.shape[-1])]
     found = [(float(query.y[row, target]), float(output[row, target]), target) for row, target in each]
     return [pair for pair in found if torch.tensor(pair[:2]).isfinite().all()]
-
-
-def names_by_number(source: Any, split: str) -> dict[int, str]:
-    """Return the names of the classes of a split by their numbers (`Examples.classes`); {} where the source does not tell them."""
-    if isinstance(inside := getattr(source, "sources", None), Mapping):
-        return {number: name for each in inside.values() for number, name in names_by_number(each, split).items()}
-    names, data = getattr(source, "classes", None), getattr(source, "data", None)
-    if not isinstance(names, Mapping) or split not in names or not isinstance(data, str):
-        return {}
-    return dict(zip(numbers_of([f"{data}/{name}" for name in names[split]]).tolist(), map(str, names[split]), strict=True))
 
 
 def place_examples(examples: Examples, device: str) -> Examples:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from small_runs import evaluate
 
-from metarun.commands.reporting.looking import Looker, names_by_number
+from metarun.commands.class_names import names_by_number
+from metarun.commands.reporting.looking import Looker
 from metarun.errors import UserError
 from metarun.tasks.pool import ClassPool, numbers_of
 from metarun.tasks.sampling import FewShot
