@@ -182,7 +182,8 @@ def test_a_figure_goes_to_the_loggers_that_show_figures_and_is_cleared_afterward
         tracker.figure(3, "val/episode", figure)
     assert (blind.calls, seeing.calls, other.calls) == (["close"], [(3, "val/episode", 1), "close"], [(3, "val/episode", 1), "close"])
     assert figure.axes == []
-    assert not Tracker(tmp_path / "other", blind=blind).draws_figures
+    with Tracker(tmp_path / "other", blind=blind) as tracker:
+        assert not tracker.draws_figures
 
 
 def test_a_logger_learns_the_config_what_was_typed_and_the_history_that_a_resumed_run_keeps(tmp_path: Path) -> None:

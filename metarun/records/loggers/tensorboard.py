@@ -38,7 +38,7 @@ class TensorBoard:
         purge = None if run.resume_step is None else run.resume_step + 1
         known = run.resume_step is not None and any(folder.glob("events.out.tfevents.*"))
         self._writer: Any = SummaryWriter(folder, max_queue=QUEUE, purge_step=purge)
-        self._typed = {key: _as_yaml(value) for key, value in run.typed.items()}
+        self._typed = {key: _as_shown(key, value) for key, value in run.typed.items()}
         self._has_chart = False
         if self._typed:
             self._add_hparams(0)
@@ -93,6 +93,8 @@ class TensorBoard:
         self._writer.file_writer.add_summary(hparams(self._typed, {})[1 + which])
 
 
-def _as_yaml(value: Any) -> int | float | str:
-    """Return a value of the config for a column; a switch as "true" or "false", since TensorBoard would show 1.0 or 0.0."""
-    return str(value).lower() if isinstance(value, bool) else shown(value)
+def _as_shown(key: str, value: Any) -> int | float | str:
+    """Return a value of the config for a column: a switch as "true" or "false", and a seed as text, since TensorBoard would show 1.0000."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if key.rpartition(".")[2].endswith("seed") else shown(value)

@@ -140,7 +140,7 @@ def test_hparams_hold_what_was_typed_and_stand_in_the_run_folder_itself(tmp_path
     assert set(values) == set(typed)
     assert (values["algo"].string_value, values["algo.inner_lr"].number_value) == ("maml", pytest.approx(0.4))
     assert (values["algo.adapts"].string_value, values["task.limit"].string_value) == ("['*']", "null")
-    assert (values["seed"].number_value, values["flag"].string_value) == (3, "true")
+    assert (values["seed"].string_value, values["flag"].string_value) == ("3", "true")
     assert hparams(tmp_path, "session_end_info").session_end_info.status == 1  # success
     assert "_hparams_/experiment" not in events(tmp_path).summary_metadata
 
