@@ -109,6 +109,14 @@ class Refusal(BaseException):
         self.error = error
 
 
+class Crash(BaseException):
+    """Carries an exception that is no mistake of the user past Hydra, which would print lines of its own about it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class NumberedFolder(Callback):
     """Makes the folder of a run or of a sweep, numbered where the name is taken, and writes its path into Hydra's config.
 

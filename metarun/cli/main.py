@@ -166,4 +166,12 @@ def entry() -> None:
     """Run as the console script."""
     make_steady()
     handle_signals()
-    sys.exit(exit_code(main(), printed_only=not writes_files(sys.argv[1:])))
+    words = sys.argv[1:]
+    try:
+        code = main()
+    except Exception as error:
+        from metarun.cli.tracebacks import told
+
+        print("\n".join(told(error)), file=sys.stderr)
+        code = 1
+    sys.exit(exit_code(code, printed_only=not writes_files(words)))

@@ -20,9 +20,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from metarun.cli import tracebacks
 from metarun.cli.folders import Refusal, SweepFolder, folders_in_use
-from metarun.errors import UserError, first_line
+from metarun.cli.sweep_jobs import note_jobs
+from metarun.errors import UserError
 from metarun.files.run_folder import FAILED
+from metarun.records.console import UNTOLD
+from metarun.records.display import display
 
 log = logging.getLogger("metarun")
 
@@ -42,6 +46,7 @@ class SweepStart(Callback):
         """Check the sweeper's direction and note the folder, which `NumberedFolder` has made."""
         if "maximize" in str(OmegaConf.select(config, "hydra.sweeper.direction")).lower():
             raise Refusal(UserError("a job returns an error, which is to be minimised; leave out hydra.sweeper.direction."))
+        note_jobs(config)
         path = Path(config.hydra.sweep.dir).absolute()
         folders_in_use().sweep = SweepFolder(path, len(read_failures(path)))
 
@@ -67,10 +72,11 @@ def fail(error: Exception, mistake: UserError | None, folder: Path) -> float:
     mistake: the sentence about a mistake of the user; None for a bug, whose traceback goes into the job's log. folder: the job's.
     """
     if mistake is None:
-        log.error("a bug of metarun", exc_info=error)
+        log.error("the job failed", exc_info=error, extra=UNTOLD)
+        display().say("\n".join(tracebacks.told(error)))
     else:
         log.error("%s", mistake)
-    sentence = f"{type(error).__name__}: {first_line(error)}" if mistake is None else str(mistake)
+    sentence = tracebacks.brief(error) if mistake is None else str(mistake)
     hydra = HydraConfig.get()
     with (Path(hydra.runtime.cwd) / hydra.sweep.dir / FAILED).open("a", encoding="utf-8") as file:
         file.write(json.dumps(Failure(folder.name, sentence, mistake is None)._asdict()) + "\n")

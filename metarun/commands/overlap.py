@@ -87,7 +87,7 @@ def check_start(config: Mapping[str, Any], source: TaskSource) -> list[str]:
         _check_families(source)
     if config.get("init_from") is None:
         return []
-    trained = checkpoint.load(checkpoint.resolve(config["init_from"])).origins
+    trained = checkpoint.find(config["init_from"]).checkpoint.origins
     overlaps = overlaps_of(source, trained)
     if overlaps and not allowed:
         counts = " and ".join(map(described, overlaps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from metarun.files.paths import expanded
 from metarun.network import FROZEN
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint, Found
+from metarun.records.display import display
 from metarun.types import Algorithm, Learner, Params, State, part_of, traits_of
 from metarun.wiring.build import Parts
 from metarun.wiring.sizes import check_network
@@ -61,7 +63,7 @@ def load_run(path: str | Path, default: str = checkpoint.BEST, trust: Any = ()) 
     """
     found = checkpoint.find(path, default)
     if found.note is not None:
-        print(f"metarun: {printable(found.note)}")
+        display().say(f"metarun: {printable(found.note)}", sys.stdout)
     config = accepted(found.checkpoint.config, trust)
     check_network(config, {**found.checkpoint.params, **part_of(found.checkpoint.state, FROZEN)})
     return found._replace(checkpoint=dataclasses.replace(found.checkpoint, config=config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metarun.errors import UserError
+from metarun.files.commands import command
 from metarun.files.paths import word
 from metarun.files.writing import check_place
 
@@ -36,7 +37,7 @@ def refuse_run(folder: Path) -> None:
     if held:
         raise UserError(
             f"{folder} holds the {' and '.join(held)} of another run; "
-            f"choose another folder with hydra.run.dir=FOLDER, or continue that run with metarun train {word('resume', folder)}"
+            f"choose another folder with hydra.run.dir=FOLDER, or continue that run with: {command('train', word('resume', folder))}"
         )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import metarun
 from metarun.errors import UserError, printable
+from metarun.files.commands import command
 from metarun.files.paths import expanded, word
 from metarun.files.run_folder import CHECKPOINTS
 from metarun.files.writing import keep_as, own_folder, replacing
@@ -130,13 +131,16 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def find(path: str | Path, default: str = BEST) -> Found:
-    """Load the checkpoint that a path names (`resolve`). Where that is a damaged `last.pt`, `previous.pt` takes its place.
+    """Load the checkpoint that a path names (`resolve`). Where it is a damaged `last.pt`, `previous.pt` takes its place.
+
+    Where a run has no `best.pt`, since it stopped before its first validation, `last.pt` takes its place.
 
     Raises UserError as `resolve` and `load` do.
     """
     file = resolve(path, default)
     try:
-        return Found(file, _load(file))
+        found = _load(file)
+        return Found(file, found, _note_on_last(path, found) if default == BEST and file.name == LAST and not expanded(path).is_file() else None)
     except DamagedError as error:
         previous = file.with_name(PREVIOUS)
         if file.name != LAST or not previous.is_file():
@@ -148,11 +152,19 @@ def find(path: str | Path, default: str = BEST) -> Found:
         return Found(previous, kept, f"{error} {PREVIOUS} (step {kept.step}) takes its place.")
 
 
+def _note_on_last(path: str | Path, last: Checkpoint) -> str:
+    """Return the line about a run without a best checkpoint."""
+    every = last.config.get("eval_every")
+    validated = last.best is None and isinstance(every, int) and 0 < every <= last.step
+    why = "no validation was finite" if validated else "the run has not validated yet"
+    return f"{path} has no {BEST}, since {why}; its {LAST} (step {last.step:,}) takes its place."
+
+
 def resolve(path: str | Path, default: str = BEST) -> Path:
     """Return the checkpoint at a path: the path itself if it is a file, else the file named `default` in the folder or its `checkpoints`.
 
-    A `last.pt` that is missing beside `previous.pt` counts as damaged: its path is returned too. Raises UserError where the file does not
-    exist otherwise; the message names checkpoints or runs that exist.
+    A `last.pt` that is missing beside `previous.pt` counts as damaged: its path is returned too. So is that of `last.pt` where `best.pt` is
+    wanted and the run has none. Raises UserError where the file does not exist otherwise; the message names checkpoints or runs that exist.
     """
     path = expanded(path)
     if path.is_file():
@@ -162,6 +174,8 @@ def resolve(path: str | Path, default: str = BEST) -> Path:
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     if (folder / default).is_file() or (default == LAST and (folder / PREVIOUS).is_file()):
         return folder / default
+    if default == BEST and any((folder / name).is_file() for name in (LAST, PREVIOUS)):
+        return folder / LAST
     others = [name for name in (BEST, LAST, PREVIOUS) if (folder / name).is_file()]
     if others:
         raise UserError(f"the run '{path}' has no {default}, but it has {' and '.join(others)}; name the file: {folder / others[0]}.")
@@ -268,10 +282,11 @@ def _remedy(path: Path) -> str:
     names = (PREVIOUS, LAST, BEST, *kept) if resumed else (BEST, LAST, *kept, PREVIOUS)
     for sibling in (path.with_name(name) for name in names if name != path.name):
         with contextlib.suppress(UserError):
-            intact[sibling] = _load(sibling).step
+            intact[sibling] = _load(sibling)
     if not intact:
         return ""
-    listed = " and ".join(f"{file.name} (step {step})" for file, step in intact.items())
-    first = next(iter(intact))
-    usage = f"metarun train {word('resume', first)}" if resumed else f"metarun eval {word('checkpoint', first)}"
+    listed = " and ".join(f"{file.name} (step {kept.step})" for file, kept in intact.items())
+    first, kept = next(iter(intact.items()))
+    words = ("train", word("resume", first)) if resumed else ("eval", word("checkpoint", first))
+    usage = command(*words, config=kept.config)
     return f" Intact in the same folder: {listed}; go on with: {usage}"

@@ -25,7 +25,7 @@ from metarun.compute.plan import Device, Plan, Work, plan_for, work_of, work_of_
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings
-from metarun.errors import UserError
+from metarun.errors import UserError, printable
 from metarun.network import FROZEN, network_of
 from metarun.objectives import objective
 from metarun.records import checkpoint
@@ -193,8 +193,9 @@ def warm_start(params: Params, state: State, path: str) -> tuple[Params, State]:
 
     Raises UserError where the checkpoint has none of the parameters, or one of another shape.
     """
-    file = checkpoint.resolve(path)
-    stored = checkpoint.load(file)
+    file, stored, note = checkpoint.find(path)
+    if note is not None:
+        log.warning("init_from: %s", printable(note))
     values = part_of(stored.state, FROZEN) | stored.params  # a parameter may learn in one of the runs and be frozen in the other
     shared, frozen = _renamed(values, params), prefixed(FROZEN, _renamed(values, part_of(state, FROZEN)))
     if not shared and not frozen:
