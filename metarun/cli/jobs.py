@@ -40,7 +40,8 @@ logging.raiseExceptions = False  # a log that cannot be written prints no traceb
 def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig], float]:
     """Make a Hydra job of a function of (config, run folder) that returns an error to be minimised.
 
-    A UserError ends a single run at once. Any other exception gets a note that marks it as a bug, so that it keeps its traceback. In a sweep a job that fails in either way returns infinity, and the other jobs run (`metarun.cli.sweeps`).
+    A UserError ends a single run at once. Any other exception gets a note that marks it as a bug, so that it keeps its traceback. In a
+    sweep a job that fails in either way returns infinity, and the other jobs run (`metarun.cli.sweeps`).
     """
 
     @functools.wraps(function)
@@ -48,7 +49,7 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
         folder = Path(HydraConfig.get().runtime.output_dir)
         if is_worker():
             make_steady()
-        tracebacks.trust([*packages_of(OmegaConf.to_container(cfg, resolve=False)), *(cfg.get("trust") or ())])
+        tracebacks.trust([*packages_of(OmegaConf.to_container(cfg)), *map(str, cfg.get("trust") or ())])
         try:
             with ending_with_command(), held(folder), plain_warnings():
                 if in_sweep():

@@ -85,7 +85,9 @@ def with_interval(metric: str, value: float | None, ci95: float | None, digits: 
     if value is None:
         return f"{metric} inf"
     known = ci95 is not None and math.isfinite(ci95)
-    return f"{metric} {scale * value:.{digits}f}{unit}" + (f" ± {scale * ci95:.{digits}f}" if known and ci95 is not None else "")
+    if metric != "accuracy" and 1000 <= abs(value) < math.inf:
+        digits = 1
+    return f"{metric} {scale * value:,.{digits}f}{unit}" + (f" ± {scale * ci95:,.{digits}f}" if known and ci95 is not None else "")
 
 
 def families_told(metric: str, by_family: ByFamily | None) -> str:

@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from metarun.engine.interrupt import Interrupt
 from metarun.errors import Stopped, signal_name
+from metarun.files.commands import command
 from metarun.files.paths import word
 from metarun.files.run_folder import CHECKPOINTS
 
@@ -23,16 +25,16 @@ def announce(number: int) -> None:
         os.write(sys.stderr.fileno(), text.encode())  # print() must not interrupt another print()
 
 
-def stopped_at(step: int, steps: int, folder: Path) -> str:
-    """Return the line about a training that has stopped and saved. folder: the run's."""
-    return f"metarun: stopped at step {step} of {steps} and saved; go on with: metarun train {word('resume', folder)}"
+def stopped_at(step: int, steps: int, folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the line about a training that has stopped and saved. folder, config: the run's."""
+    return f"metarun: stopped at step {step:,} of {steps:,} and saved; go on with: {resuming(folder, config)}"
 
 
 @contextlib.contextmanager
-def stopping(interrupt: Interrupt, folder: Path) -> Iterator[None]:
+def stopping(interrupt: Interrupt, folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Run a training in the `with` block. Raises Stopped after it where a signal came, also where the training was complete by then.
 
-    A second Ctrl-C breaks the training off. folder: the run's.
+    A second Ctrl-C breaks the training off. folder, config: the run's.
     """
     try:
         with interrupt:
@@ -40,15 +42,20 @@ def stopping(interrupt: Interrupt, folder: Path) -> Iterator[None]:
     except Stopped:
         raise
     except KeyboardInterrupt as broken:
-        print(f"metarun: broken off; {_remains(folder)}", file=sys.stderr, flush=True)
+        print(f"metarun: broken off; {_remains(folder, config)}", file=sys.stderr, flush=True)
         raise Stopped(signal.SIGINT) from broken
     if interrupt.number is not None:
         print(f"metarun: {signal_name(interrupt.number)} came after the last step; the run is complete.", file=sys.stderr, flush=True)
         raise Stopped(interrupt.number)
 
 
-def _remains(folder: Path) -> str:
+def resuming(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the command that goes on with a run."""
+    return command("train", word("resume", folder), config=config)
+
+
+def _remains(folder: Path, config: Mapping[str, Any]) -> str:
     """Return what a broken run leaves, for a person."""
     if any((folder / CHECKPOINTS).glob("*.pt")):
-        return f"the last checkpoint stays; go on with: metarun train {word('resume', folder)}"
+        return f"the last checkpoint stays; go on with: {resuming(folder, config)}"
     return "the run has no checkpoint yet."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -21,10 +21,10 @@ from metarun.commands.report_files import families_told, targets_told, write_con
 from metarun.commands.showing import Showing
 from metarun.commands.stopping import announce, stopped_at, stopping
 from metarun.commands.stream_report import write_matrices
+from metarun.commands.train_lines import next_commands, started, told
 from metarun.commands.trained import check_resumed, load_run
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
-from metarun.compute.plan import Plan
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.keeping import STEP_FILES, kept_files
 from metarun.engine.optimizer import OuterOptimizer
@@ -33,10 +33,12 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, Stopped, UserError, printable
+from metarun.files.commands import command
 from metarun.files.paths import word
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
+from metarun.records.display import doing
 from metarun.records.progress import Progress
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Tracker
@@ -63,10 +65,11 @@ def train(config: dict[str, Any], folder: Path) -> float:
     typed = config.pop("typed", {})
     check_values(config, TRAINED)
     refuse_run(folder)
-    parts = build(with_absolute_places(config))
-    settings = build_settings(parts)
-    origins = training_origins(parts.source, check_start(parts.config, parts.source))
-    position, optimizer = start(parts, settings)
+    with doing("preparing the run"):
+        parts = build(with_absolute_places(config))
+        settings = build_settings(parts)
+        origins = training_origins(parts.source, check_start(parts.config, parts.source))
+        position, optimizer = start(parts, settings)
     return _run(Run(parts, settings, folder, origins, use_of(parts), typed=typed), position, optimizer)
 
 
@@ -119,16 +122,15 @@ class Run(NamedTuple):
 def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
     """Take the steps of a run and write its results; raise Stopped where a signal came meanwhile, also after the last step."""
     interrupt = Interrupt(announce)
-    with stopping(interrupt, run.folder):
+    with stopping(interrupt, run.folder, run.parts.config):
         return _take_steps(run, position, optimizer, interrupt)
 
 
 def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interrupt: Interrupt) -> float:
     parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
     with _tracker(run) as tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
-        size = sum(value.numel() for value in position.params.values())
-        started = f"metarun: {size:,} parameters; {describe(settings.plan, settings.device)}; run folder {folder}"
-        progress.say("\n".join([started, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
+        lines = started(parts, settings, position, folder)
+        progress.say("\n".join([*lines, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
 
         def save(position: Position, name: str) -> None:
             checkpoints = folder / CHECKPOINTS
@@ -150,18 +152,19 @@ def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interru
         selection = Selection.of(settings.select, parts.algorithm.objective)
         best, early = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}, ended_early(end, settings)
         if end.step < settings.steps and not early:
-            progress.say(stopped_at(end.step, settings.steps, folder))
+            progress.say(stopped_at(end.step, settings.steps, folder, parts.config))
             raise Stopped(interrupt.number or signal.SIGINT)
         tracker.result(end.step, {f"best/{selection.name}": best["score"]})
         overlaps = overlaps_of(parts.source, run.origins)
         ended = {"steps": end.step, "stopped_early": early, "best": best, "select": str(selection), "overlap": overlaps}
         write_json(folder / "report.json", {"split": "val", "metric": metric, **ended, "last": showing.last})
         write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
-    keep_calibration(parts, settings, end.best, folder)
+    with doing("calibrating for `metarun predict abstain=`"):
+        keep_calibration(parts, settings, end.best, folder)
     figures = families_told(metric, best.get("by_family")) + targets_told(best.get("by_target"))
     said = told(selection, end.best, [described(each) for each in overlaps], figures)
     first = [early_line(end.step, settings.steps, end.unimproved)] if early else []
-    print("\n".join([*first, f"{printable(said)}; run folder {folder}", *next_commands(folder, end.best)]))
+    print("\n".join([*first, printable(said), f"run folder {folder}", *next_commands(folder, end.best, parts.config)]))
     return selection.error(best["score"])
 
 
@@ -173,27 +176,9 @@ def progress_of(settings: Settings, step: int) -> Progress:
 
 def _tracker(run: Run) -> Tracker:
     told_to_loggers = {"resume_step": run.resume_step, "config": run.parts.config, "typed": run.typed}
-    tracker: Tracker = instantiate(run.parts.config["logger"], name="logger", folder=run.folder, **told_to_loggers)
+    with doing("opening the logs"):
+        tracker: Tracker = instantiate(run.parts.config["logger"], name="logger", folder=run.folder, **told_to_loggers)
     return tracker
-
-
-def next_commands(folder: Path, best: dict[str, Any] | None) -> list[str]:
-    """Return lines with the commands that test a run. best: `Position.best`, None where no validation was finite."""
-    tested = folder if best else folder / CHECKPOINTS / checkpoint.LAST
-    lines = [f"test it with: metarun eval {word('checkpoint', tested)}"]
-    if (kept := len(kept_files(best))) > 1:
-        lines.append(f"test its {kept} best checkpoints as an ensemble with: metarun eval {word('checkpoint', folder)} best={kept}")
-    return lines
-
-
-def told(selection: Selection, best: Mapping[str, Any] | None, overlaps: Sequence[str] = (), errors: str = "") -> str:
-    """Return the best validation of a run as one line for a person. errors: as of `families_told` and `targets_told`."""
-    if best is None:
-        return "no checkpoint is the best one, since at every validation a task was not finite"
-    beside = f", mean {selection.objective.metric} {best['mean']:.4f}" if selection.statistic != "mean" else ""
-    noted = f"; it was trained on {' and '.join(overlaps)}" if overlaps else ""
-    score = f"best validation {selection.name} {best['score']:.4f} at step {best['step']}"
-    return f"{score} (chosen by the {selection}{beside}){errors}{noted}"
 
 
 def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer, variance: float | None) -> Checkpoint:
@@ -235,12 +220,3 @@ def execution(parts: Parts, settings: Settings) -> dict[str, Any]:
         "torch": str(torch.__version__),
         **({"loop": True} if settings.plan.loop else {}),  # left out elsewhere, so that earlier checkpoints agree
     }
-
-
-def describe(plan: Plan, device: str) -> str:
-    """Return how a step is computed, for a person."""
-    tasks = "1 task" if plan.chunk == 1 else f"{plan.chunk} tasks"
-    team = f"{plan.workers} workers with " if plan.workers > 1 else ""
-    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
-    where = f"{team}{threads}" if device == "cpu" else device
-    return f"{tasks} at once on {where}{', compiled' if plan.compile else ''}{', with C kernels' if plan.kernels == 'c' else ''}"

@@ -77,10 +77,10 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", and
-    where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list "kept", with these entries for each
-    of the best validations. window: sums of the metrics over the steps since the last log line, as scalars on the device; its entry
-    "steps" is the number of those steps. unimproved: how many validations in a row brought no better score.
+    step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", the
+    "ci95" of a score that is a mean, and where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list
+    "kept", with these entries for each of the best validations. window: sums of the metrics over the steps since the last log line, as
+    scalars on the device; its entry "steps" is the number of those steps. unimproved: how many validations in a row brought no better score.
     """
 
     step: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,7 +68,9 @@ def judged(
     if score is None:
         return best, []
     parts = {"by_target": report.by_target, "by_family": report.by_family}
-    noted = {name: figures for name, figures in parts.items() if figures}
+    noted: dict[str, Any] = {name: figures for name, figures in parts.items() if figures}
+    if selection.statistic == "mean" and selection.inner_steps is None and math.isfinite(report.ci95):
+        noted["ci95"] = report.ci95
     return after_validation(best, {"score": score, "mean": selection.mean(report), "step": step, **noted}, keep, selection.sign)
 
 

@@ -24,7 +24,7 @@ def command(name: str, *words: str, config: Mapping[str, Any] | None = None) -> 
     return " ".join([program(), name, *words, *([shlex.quote(f"trust=[{','.join(trust)}]")] if trust else [])])
 
 
-def packages_of(config: Mapping[str, Any]) -> list[str]:
+def packages_of(config: Any) -> list[str]:
     """Return the packages that a config names in its `_target_`s, besides metarun. The config may be a stranger's."""
     found = dict[str, None]()
     for target in _targets(config):

@@ -140,7 +140,8 @@ def find(path: str | Path, default: str = BEST) -> Found:
     file = resolve(path, default)
     try:
         found = _load(file)
-        return Found(file, found, _note_on_last(path, found) if default == BEST and file.name == LAST and not expanded(path).is_file() else None)
+        instead = default == BEST and file.name == LAST and not expanded(path).is_file()
+        return Found(file, found, _note_on_last(path, found) if instead else None)
     except DamagedError as error:
         previous = file.with_name(PREVIOUS)
         if file.name != LAST or not previous.is_file():
@@ -285,8 +286,8 @@ def _remedy(path: Path) -> str:
             intact[sibling] = _load(sibling)
     if not intact:
         return ""
-    listed = " and ".join(f"{file.name} (step {kept.step})" for file, kept in intact.items())
-    first, kept = next(iter(intact.items()))
+    listed = " and ".join(f"{file.name} (step {each.step})" for file, each in intact.items())
+    first, stored = next(iter(intact.items()))
     words = ("train", word("resume", first)) if resumed else ("eval", word("checkpoint", first))
-    usage = command(*words, config=kept.config)
+    usage = command(*words, config=stored.config)
     return f" Intact in the same folder: {listed}; go on with: {usage}"

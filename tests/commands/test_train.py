@@ -26,7 +26,9 @@ def test_training_leaves_checkpoints_metrics_and_a_report(maml_run: Path):
     validations = {line["step"]: line["val/accuracy"] for line in lines if "val/accuracy" in line}
     assert set(validations) == {2, 4}
     highest = max(validations.values())
-    assert report["best"] == {"score": highest, "mean": highest, "step": min(step for step in validations if validations[step] == highest)}
+    first = min(step for step in validations if validations[step] == highest)
+    half = next(line["val/ci95"] for line in lines if line["step"] == first and "val/ci95" in line)
+    assert report["best"] == {"score": highest, "mean": highest, "ci95": half, "step": first}
     assert report["last"]["mean"] == validations[4]
 
 
@@ -35,7 +37,7 @@ def test_training_returns_one_minus_the_best_validation_accuracy_for_a_sweeper(t
     score = json.loads((tmp_path / "run/report.json").read_text())["best"]["score"]
     assert (error, score > 0) == (1.0 - score, True)
     printed = capsys.readouterr().out
-    assert f"best validation accuracy {score:.4f} at step" in printed
+    assert f"best validation accuracy {100 * score:.2f} % ± " in printed
     assert f"metarun eval checkpoint={tmp_path / 'run'}" in printed
 
 

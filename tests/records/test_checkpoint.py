@@ -508,10 +508,21 @@ def test_a_run_folder_means_its_best_and_for_resuming_its_last(tmp_path: Path) -
     assert resolve(tmp_path / "run/checkpoints/last.pt") == tmp_path / "run/checkpoints/last.pt"
 
 
+def test_a_run_that_stopped_before_its_first_validation_has_its_last_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    save(folder / "checkpoints" / "last.pt", dataclasses.replace(make(), best=None, step=37, config={"eval_every": 500}))
+    found = checkpoint.find(folder)
+    assert (found.path.name, found.checkpoint.step) == ("last.pt", 37)
+    assert found.note == f"{folder} has no best.pt, since the run has not validated yet; its last.pt (step 37) takes its place."
+    assert checkpoint.find(folder / "checkpoints" / "last.pt").note is None
+    assert checkpoint.find(folder, "last.pt").note is None
+    save(folder / "checkpoints" / "last.pt", dataclasses.replace(make(), best=None, step=1000, config={"eval_every": 500}))
+    assert "since no validation was finite" in str(checkpoint.find(folder).note)
+
+
 def test_a_path_without_a_checkpoint_is_a_sentence_with_a_remedy(tmp_path: Path) -> None:
     assert "there is no checkpoint or run folder" in sentence(resolve, tmp_path / "nowhere")
     assert "there is no checkpoint or run folder" in sentence(checkpoint.find, "~nobody-has-this-name/run")
     assert "has no checkpoint in it" in sentence(resolve, tmp_path)
     save(tmp_path / "task-algo" / "run" / "checkpoints" / "last.pt", make())
-    assert "no best.pt, but it has last.pt" in sentence(resolve, tmp_path / "task-algo" / "run")
     assert f"such as {tmp_path / 'task-algo' / 'run'}" in sentence(resolve, tmp_path, "last.pt")
