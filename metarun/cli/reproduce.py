@@ -18,6 +18,7 @@ from metarun.cli.arguments import split
 from metarun.cli.paths import typed_paths
 from metarun.commands.keys import Claim, claim_of
 from metarun.errors import Stopped, UserError, printable
+from metarun.files.commands import command
 from metarun.files.paths import quoted, word
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def train_runs(asked: Asked, folders: RunFolders) -> list[str]:
             runs.append(str(folders.last))
             missing = [" ".join(words) for words in seeds[len(runs) :]]
             more = f", after the trainings with {' and '.join(missing)}, and with their folders" if missing else ""
-            print(f"then{more}: metarun reproduce {shlex.quote(asked.name)} {word('checkpoint', *runs)}", flush=True)
+            again = [word for word in asked.overrides if word.startswith("trust=")] + asked.flags
+            then = command("reproduce", shlex.quote(asked.name), word("checkpoint", *runs), *map(shlex.quote, again))
+            print(f"then{more}: {then}", flush=True)
             raise
         runs.append(str(folders.last))
     return runs

@@ -84,13 +84,14 @@ def _open_closed() -> None:
 
 
 def _steady(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
-    encoding, line_buffering, write_through = "utf-8", True, False
+    encoding, line_buffering = "utf-8", True
     if stream is not None:
-        encoding, line_buffering, write_through = stream.encoding, stream.line_buffering, stream.write_through
+        # PYTHONUNBUFFERED=1 means write_through, which alone would leave the text in the buffer below.
+        encoding, line_buffering = stream.encoding, stream.line_buffering or stream.write_through
         with contextlib.suppress(OSError):
             stream.flush()
     buffer = io.BufferedWriter(SteadyFile(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(buffer, encoding, _ERRORS, line_buffering=line_buffering, write_through=write_through)
+    return io.TextIOWrapper(buffer, encoding, _ERRORS, line_buffering=line_buffering)
 
 
 def _with_substitutes(error: UnicodeError) -> tuple[str, int]:

@@ -100,7 +100,8 @@ def _built(merged: dict[str, Any], member: Checkpoint, request: Request, typed: 
 def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], facts: Mapping[str, Any]) -> None:
     """Print the lines, the pretraining and the files of an evaluation; write the matrices of trajectories."""
     pictures = [f"picture: {path}" for path in write_matrices(reports, folder, f"{facts['split']} trajectories")]
-    print("\n".join([*lines, *pretraining.lines(facts["pretraining"]), *pictures, f"report: {folder / 'report.json'}"]))
+    shown = [line.replace("  [95 % interval", "\n  [95 % interval") for line in lines]  # the protocol has a line of its own
+    print("\n".join([*shown, *pretraining.lines(facts["pretraining"]), *pictures, f"report: {folder / 'report.json'}"]))
 
 
 def _told(report: Report, facts: Mapping[str, Any]) -> str:

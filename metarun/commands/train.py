@@ -33,8 +33,6 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, Stopped, UserError, printable
-from metarun.files.commands import command
-from metarun.files.paths import word
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint

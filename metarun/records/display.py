@@ -100,6 +100,7 @@ class Display:
             elif self._line is not None:
                 self._line.close()
                 self._line = None
+                self.stream.flush()  # before another stream writes to the same terminal
 
     def say(self, text: str, stream: TextIO | None = None) -> None:
         """Print a line above the one at the bottom. stream: another one that may be the same terminal, such as stdout."""

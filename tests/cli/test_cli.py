@@ -47,7 +47,7 @@ def test_version_is_the_package_version(command_line: CommandLine) -> None:
     [
         ("trian", "there is no command 'trian'. Did you mean 'train'?"),
         ("--hepl", "there is no option '--hepl'. Did you mean '--help'?"),
-        ("algo=maml", "'algo=maml' needs a command before it; write metarun train algo=maml."),
+        ("algo=maml", "'algo=maml' needs a command before it; write: metarun train algo=maml"),
     ],
 )
 def test_an_unknown_word_gets_a_sentence_and_the_usage(command_line: CommandLine, word: str, said: str) -> None:

@@ -91,3 +91,14 @@ def test_a_stream_that_something_else_replaced_stays(monkeypatch: pytest.MonkeyP
     streams.make_steady()
     assert sys.stdout is sys.stderr is stand_in
     assert exit_code(3, printed_only=True) == 3
+
+
+def test_the_two_streams_keep_their_order_without_pythons_buffers(tmp_path: Path) -> None:
+    """PYTHONUNBUFFERED=1 is usual in containers."""
+    script = (
+        "import sys; from metarun.cli.streams import make_steady; make_steady()\n"
+        "for n in range(3): print('result', n); print('progress', n, file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    assert done.stdout.decode().split() == [word for n in "012" for word in ("result", n, "progress", n)]

@@ -75,9 +75,9 @@ def test_a_report_holds_every_figure_that_it_promises(maml_run: Path, tmp_path: 
     assert {"mean", "ci95", "median", "std", "nll", "ece", "config"} <= set(report)
     assert report["checkpoint"] == str(maml_run / "checkpoints/best.pt")
     assert report["by_step"][-1] == report["mean"]
-    printed = capsys.readouterr().out.splitlines()[0]
+    printed = " ".join(capsys.readouterr().out.splitlines()[:2])
     assert printed.startswith(
-        f"accuracy {100 * report['mean']:.2f} % ± {100 * report['ci95']:.2f}  [95 % interval over 6 test episodes of "
+        f"accuracy {100 * report['mean']:.2f} % ± {100 * report['ci95']:.2f}   [95 % interval over 6 test episodes of "
     )
     assert report["population"] == {"count": report["test_classes"], "kind": "test classes", "covers_new": report["test_classes"] > 3}
     assert (report["overlap"], report["ci95_over"], report["not_finite"]) == (None, "episodes", 0)

@@ -15,7 +15,7 @@ from metarun.errors import Stopped
 
 def stop_within(folder: Path, *numbers: int) -> int:
     def run() -> None:
-        with stopping(Interrupt(), folder):
+        with stopping(Interrupt(), folder, {}):
             for number in numbers:
                 os.kill(os.getpid(), number)
 
@@ -31,7 +31,7 @@ def test_a_signal_after_the_last_step_ends_the_command_though_the_run_is_complet
 
 
 def test_a_training_that_stopped_by_itself_keeps_its_signal(tmp_path: Path):
-    with pytest.raises(Stopped) as caught, stopping(Interrupt(), tmp_path):
+    with pytest.raises(Stopped) as caught, stopping(Interrupt(), tmp_path, {}):
         raise Stopped(signal.SIGTERM)
     assert caught.value.number == signal.SIGTERM
 
@@ -47,7 +47,7 @@ def test_a_second_ctrl_c_names_the_checkpoint_that_stays(tmp_path: Path, capsys:
 
 
 def test_a_training_without_a_signal_returns(tmp_path: Path):
-    with stopping(Interrupt(), tmp_path):
+    with stopping(Interrupt(), tmp_path, {}):
         pass
 
 
