@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from metarun.records.display import display
 
 OWN = "metarun"
-INNER = ("metarun.compute",)
-"""Modules whose notes are about metarun's own machinery; only their warnings are for a person."""
+INNER = ("metarun.compute", "metarun.tasks.pictures")
+"""Modules whose notes are only for the log file: about metarun's own machinery, or about what the line at the bottom tells while it lasts."""
 PYTHON = "py.warnings"
 """The logger that gets the warnings of Python's module `warnings`."""
 _WARNING = re.compile(r"^.*?:\d+: (?P<kind>\w+): (?P<text>.*)$")

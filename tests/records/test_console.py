@@ -20,7 +20,8 @@ def record(name: str, level: int, text: str, **more: object) -> logging.LogRecor
     ("name", "level", "text", "shown"),
     [
         ("metarun.tasks.folder", logging.WARNING, "left out 2 files", "metarun: warning: left out 2 files"),
-        ("metarun.tasks.folder", logging.INFO, "reading 9 images", "metarun: reading 9 images"),
+        ("metarun.tasks.folder", logging.INFO, "chosen: ways=3", "metarun: chosen: ways=3"),
+        ("metarun.tasks.pictures.images", logging.INFO, "reading 9 images", None),
         ("metarun.compute.plan", logging.INFO, "the C kernels are not used", None),
         ("metarun.compute.plan", logging.WARNING, "no compiler", "metarun: warning: no compiler"),
         ("metarun", logging.ERROR, "seed 0 is refused.", "metarun: error: seed 0 is refused."),
