@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Iterable
 
 from metarun.errors import nearest
+from metarun.files.commands import command
 from metarun.wiring.option_files import content_of, options, shipped, text_of
 from metarun.wiring.synonyms import KEYS, plain
 
@@ -31,7 +32,7 @@ COMMANDS = {
 def about_command(word: str, commands: Collection[str]) -> str:
     """Return the sentence about a first word that is no command. commands: those that there are."""
     if "=" in word:
-        return f"'{word}' needs a command before it; write metarun train {shlex.quote(word)}."
+        return f"'{word}' needs a command before it; write: {command('train', shlex.quote(word))}"
     kind = "option" if word.startswith("-") else "command"
     meant = [call for call, others in COMMANDS.items() if plain(word) in others.split() and _exists(call, commands)]
     close = difflib.get_close_matches(word, [*commands, "--help", "--version"], n=1, cutoff=0.7)

@@ -12,7 +12,7 @@ from metarun.records.display import display
 
 OWN = "metarun"
 INNER = ("metarun.compute", "metarun.tasks.pictures")
-"""Modules whose notes are only for the log file: about metarun's own machinery, or about what the line at the bottom tells while it lasts."""
+"""Modules whose notes are only for the log file: about metarun's own machinery, or about what the line at the bottom tells."""
 PYTHON = "py.warnings"
 """The logger that gets the warnings of Python's module `warnings`."""
 _WARNING = re.compile(r"^.*?:\d+: (?P<kind>\w+): (?P<text>.*)$")

@@ -27,7 +27,7 @@ from metarun.cli.words import about_command, about_flag, about_word
         ("--verison", "there is no option '--verison'. Did you mean '--version'?"),
         ("tensorboard", "there is no command 'tensorboard'."),
         ("banana", "there is no command 'banana'."),
-        ("algo=a b", "'algo=a b' needs a command before it; write metarun train 'algo=a b'."),
+        ("algo=a b", "'algo=a b' needs a command before it; write: metarun train 'algo=a b'"),
     ],
 )
 def test_a_word_that_is_no_command_names_the_right_one(word: str, said: str) -> None:
