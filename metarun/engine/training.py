@@ -80,7 +80,7 @@ class Position:
     step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", the
     "ci95" of a score that is a mean, and where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list
     "kept", with these entries for each of the best validations. window: sums of the metrics over the steps since the last log line, as
-    scalars on the device; its entry "steps" is the number of those steps. unimproved: how many validations in a row brought no better score.
+    scalars on the device; its entry "steps" is the number of those steps. unimproved: validations in a row without a better score.
     """
 
     step: int
