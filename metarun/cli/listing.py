@@ -1,14 +1,15 @@
-"""`metarun list`: the options of each config group with the first sentence of their file's header, read as text."""
+"""`metarun list`: the options of each config group with the first sentence of their file's header, or all about one option."""
 
 from __future__ import annotations
 
-import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from metarun.cli.help.comments import header_of
 from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded
+from metarun.wiring.suggestions import for_option
 
 GROUPS = {
     "algo": "Algorithms",
@@ -17,36 +18,92 @@ GROUPS = {
     "task/source": "Image sources of task=stream",
     "backbone": "Backbones",
     "experiment": "Experiments",
+    "optimizer": "Outer optimizers",
+    "logger": "Loggers",
+    "device": "Devices",
 }
-USAGE = "usage: metarun list [algo|algo/update|task|task/source|backbone|experiment ...] [--config-dir DIR]"
+USAGE = "usage: metarun list [GROUP ...] [GROUP OPTION ...] [OPTION ...] [--config-dir DIR]"
+HELP = f"""{USAGE}
+
+metarun list             all groups: {", ".join(GROUPS)}
+metarun list task        the options of one group
+metarun list algo maml   all about an option: its paper, its keys, the experiments that use it, an example
+metarun list protonet    the same, where only one group has the option
+--config-dir DIR         with your own options in DIR
+"""
 
 
 def main(arguments: list[str]) -> int:
-    """Print the groups named in `arguments`, or all of them; `--config-dir DIR` adds a user's own."""
-    wanted, folders = parse(arguments)
-    if wanted is None:
-        print(USAGE, flush=True)
+    """Print the groups and the options named in `arguments`, or all groups; `--config-dir DIR` adds a user's own."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(HELP, end="", flush=True)
         return 0
+    words, folders = parse(arguments)
     roots: list[Traversable] = [files("metarun.configs"), *folders]
+    blocks = [
+        section(group, options(group, roots)) if name is None else detail(group, name, folders) for group, name in asked(words, roots)
+    ]
     # In one call: a reader who closes the pipe early raises BrokenPipeError here and nowhere else.
-    print("\n\n".join(section(group, options(group, roots)) for group in wanted), flush=True)
+    print("\n\n".join(blocks), flush=True)
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[list[str] | None, list[Path]]:
-    """Return the groups to print (None: the usage) and the user's config folders."""
-    wanted, folders, rest = [], [], list(arguments)
+def detail(group: str, name: str, folders: list[Path]) -> str:
+    """Return all about one option as text."""
+    from metarun.cli.help.option import described
+    from metarun.cli.help.page import page_width
+
+    return described(group, name, folders, page_width())
+
+
+def parse(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    """Return the words, where "algo=maml" counts as two, and the user's config folders."""
+    words: list[str] = []
+    folders: list[Path] = []
+    rest = list(arguments)
     while rest:
         word, _, value = rest.pop(0).partition("=")
-        if word in ("-h", "--help"):
-            return None, []
         if word in ("--config-dir", "-cd"):
             folders.append(config_dir(value or (rest.pop(0) if rest else "")))
-        elif word in GROUPS:
-            wanted.append(word)
+        elif word.startswith("-"):
+            raise UserError(f"metarun list knows no '{word}'.{nearest(word, ['--config-dir', '--help'])}\n{USAGE}")
         else:
-            raise UserError(f"metarun list knows no '{word}'.{nearest(word, [*GROUPS, '--config-dir'])}\n{USAGE}")
-    return wanted or list(GROUPS), folders
+            words += [word, value] if value else [word]
+    return words, folders
+
+
+def asked(words: list[str], roots: list[Traversable]) -> list[tuple[str, str | None]]:
+    """Return (group, option) for each option among the words, and (group, None) for a group to list; all groups without a word.
+
+    A word after the name of a group is an option of this group, or another group. Raises UserError for an unknown or ambiguous word.
+    """
+    found: list[tuple[str, str | None]] = []
+    group = None
+    for word in words:
+        if word in GROUPS:
+            found.append((word, None))
+            group = word
+        elif group is not None and word in options(group, roots):
+            found = [each for each in found if each != (group, None)]
+            found.append((group, word))
+        else:
+            found.append(alone(word, group, roots))
+    return found or [(each, None) for each in GROUPS]
+
+
+def alone(word: str, group: str | None, roots: list[Traversable]) -> tuple[str, str]:
+    """Return the group and the name of an option that a word names by itself. group: the group named before, which lacks the word."""
+    having = [each for each in GROUPS if word in options(each, roots)] if group is None else []
+    if len(having) == 1:
+        return having[0], word
+    if having:
+        calls = " or ".join(f"`metarun list {each} {word}`" for each in having)
+        raise UserError(f"'{word}' is an option of {' and '.join(having)}; write {calls}.\n{USAGE}")
+    if group is not None:
+        raise UserError(f"{group} has no option '{word}'.{for_option(group, word, list(options(group, roots)))}\n{USAGE}")
+    names = {each: list(options(each, roots)) for each in GROUPS}
+    close = nearest(word, GROUPS) or next((said for each in GROUPS if (said := for_option(each, word, names[each]))), "")
+    raise UserError(f"metarun list knows no '{word}'.{close}\n{USAGE}")
 
 
 def config_dir(name: str) -> Path:
@@ -60,7 +117,8 @@ def config_dir(name: str) -> Path:
 def options(group: str, roots: list[Traversable]) -> dict[str, str]:
     """Return name -> description of a group's options; of two equal names the first root wins, as in Hydra.
 
-    Files that end in `_` are parts of others and no options.
+    The description is the first sentence of the file's header, "" where there is none. Files that end in `_` are parts of others and no
+    options.
     """
     descriptions: dict[str, str] = {}
     for root in roots:
@@ -68,26 +126,8 @@ def options(group: str, roots: list[Traversable]) -> dict[str, str]:
         for file in folder.iterdir() if folder.is_dir() else ():
             name = file.name.removesuffix(".yaml")
             if name != file.name and not name.endswith("_"):
-                descriptions.setdefault(name, description(file.read_text(encoding="utf-8")))
+                descriptions.setdefault(name, header_of(file.read_text(encoding="utf-8")).sentence)
     return dict(sorted(descriptions.items()))
-
-
-def description(text: str) -> str:
-    """Return the first sentence of a YAML file's header comment, without its full stop; "" where there is no header."""
-    header: list[str] = []
-    for line in text.splitlines():
-        comment = line.removeprefix("#").strip()
-        if comment.startswith("@package"):
-            continue
-        if not line.startswith("#") or not comment:  # an empty comment line ends the paragraph
-            if header:
-                break
-            if line and not line.startswith("#"):
-                return ""
-            continue
-        header.append(comment)
-    # A full stop ends a sentence only before a capital letter: "Finn et al. 2017" and "5 shots, e.g. on glyphs" go on.
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z`])", " ".join(header))[0].rstrip(".")
 
 
 def section(title: str, rows: dict[str, str]) -> str:

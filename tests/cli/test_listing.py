@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from metarun.cli.listing import GROUPS, description
+from metarun.cli.listing import GROUPS, asked, parse
+from metarun.errors import UserError
+from metarun.wiring.option_files import shipped
 
 if TYPE_CHECKING:
     from command_line import CommandLine
 
 pytest_plugins = ("command_line",)
 
+ROOTS = [shipped()]
 SHIPPED = [(group, file) for group in GROUPS for file in sorted(files("metarun.configs").joinpath(group).iterdir(), key=str)]
 
 
@@ -78,16 +81,44 @@ def test_a_reader_who_leaves_early_hears_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("words", "group", "name"),
     [
-        ("# One sentence. Another one.\nkey: 1\n", "One sentence"),
-        ("# One sentence over\n# two lines. More.\nkey: 1\n", "One sentence over two lines"),
-        ("# @package _global_\n# After the package line.\n", "After the package line"),
-        ("#\n# After an empty comment\n#\n# Not this.\n", "After an empty comment"),
-        ("# Finn et al. 2017, e.g. on glyphs (5. and 6.). `x` next.\n", "Finn et al. 2017, e.g. on glyphs (5. and 6.)"),
-        ("key: 1  # no header\n# too late\n", ""),
-        ("", ""),
+        (["algo", "maml"], "algo", "maml"),
+        (["algo=maml"], "algo", "maml"),
+        (["protonet"], "algo", "protonet"),
+        (["task", "folder"], "task", "folder"),
+        (["task/source", "folder"], "task/source", "folder"),
+        (["smoke"], "experiment", "smoke"),
+        (["algo"], "algo", None),
     ],
 )
-def test_the_description_is_the_first_sentence_of_the_header(text: str, expected: str) -> None:
-    assert description(text) == expected
+def test_a_word_after_a_group_is_an_option_of_the_group(words: list[str], group: str, name: str | None) -> None:
+    assert asked(parse(words)[0], ROOTS) == [(group, name)]
+
+
+def test_several_groups_and_options_come_in_their_order() -> None:
+    assert asked(["task", "algo", "maml", "anil", "backbone"], ROOTS) == [
+        ("task", None),
+        ("algo", "maml"),
+        ("algo", "anil"),
+        ("backbone", None),
+    ]
+    assert asked([], ROOTS) == [(group, None) for group in GROUPS]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["algo", "mamll"], "algo has no option 'mamll'. Did you mean 'maml'?"),
+        (["prototypical"], "metarun list knows no 'prototypical'. Did you mean 'protonet'?"),
+        (
+            ["metasgd"],
+            "'metasgd' is an option of algo and algo/update; write `metarun list algo metasgd` or `metarun list algo/update metasgd`.",
+        ),
+        (["xyzzy"], "metarun list knows no 'xyzzy'."),
+    ],
+)
+def test_an_unknown_or_ambiguous_option_is_refused_with_the_nearest(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        asked(words, ROOTS)
+    assert str(refused.value).splitlines()[0] == said

@@ -19,7 +19,7 @@ from metarun.wiring.option_files import LOADER
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 """A full stop ends a sentence only before a capital letter: "Finn et al. 2017" and "5 shots, e.g. on glyphs" go on."""
-LABELS = ("Paper", "Command", "Time", "Score", "Published", "Defaults", "Docs")
+LABELS = ("Paper", "Example", "Command", "Time", "Score", "Published", "Defaults", "Docs")
 """Words that open a part of a header, at the start of a line or of a sentence, and before a colon."""
 _OPENING = re.compile(rf"(?:^|\n|(?<=[.!?]) )(?=({'|'.join(LABELS)})\b[^:]{{0,90}}:)")
 

@@ -99,17 +99,19 @@ def block(section: Section, width: int) -> str:
 
 
 def row(key: Key, width: int) -> str:
-    """Return a key with its value, and its explanation in a column of its own, below where the key is long."""
-    name = f"  {key.name}={shown(key.value)}"
-    if len(name) > width:
-        name = f"{name[: width - 1]}…"
-    words = f"{key.words} [{key.origin}]" if key.origin and key.words else key.words or (f"[{key.origin}]" if key.origin else "")
+    """Return a key with its value and its explanation."""
+    origin = f"[{key.origin}]" if key.origin else ""
+    return entry(f"{key.name}={shown(key.value)}", f"{key.words} {origin}".strip(), width)
+
+
+def entry(name: str, words: str, width: int) -> str:
+    """Return a name, cut where it is too long for a line, and words in a column of their own; below the name where the name is long."""
+    start, indent = f"  {name}", " " * COLUMN
+    start = start if len(start) <= width else f"{start[: width - 1]}…"
     if not words:
-        return name
-    indent = " " * COLUMN
-    if len(name) > COLUMN - 2:
-        return f"{name}\n{wrapped(words, width, indent, indent)}"
-    return f"{name:{COLUMN}}{wrapped(words, width, indent, indent).lstrip()}"
+        return start
+    text = wrapped(words, width, indent, indent)
+    return f"{start}\n{text}" if len(start) > COLUMN - 2 else f"{start:{COLUMN}}{text.lstrip()}"
 
 
 def shown(value: Any) -> str:
