@@ -11,11 +11,14 @@ from pathlib import Path
 
 from metarun.cli.arguments import GROUPS, VALUE_FLAGS, open_groups
 from metarun.cli.export import KEYS as EXPORT_KEYS
+from metarun.cli.listing import GROUPS as LISTED
 from metarun.cli.listing import options
+from metarun.cli.report import KEYS as REPORT_KEYS
 
-COMMANDS = ("train", "eval", "predict", "export", "list", "reproduce")
+COMMANDS = ("train", "eval", "predict", "report", "export", "list", "reproduce")
 FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
-LIST_WORDS = ("algo", "task", "backbone", "experiment", "--config-dir")
+KEYS = {"export": EXPORT_KEYS, "report": REPORT_KEYS}
+"""Keys of the commands that Hydra does not run."""
 
 
 def main(arguments: list[str]) -> int:
@@ -35,10 +38,12 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     if not words:
         return [command for command in COMMANDS if command.startswith(word)]
     command, *earlier = words
+    if command == "help":
+        return [name for name in COMMANDS if name.startswith(word)]
     if command == "list":
-        return [option for option in LIST_WORDS if option.startswith(word)]
-    if command == "export":
-        return [f"{key}=" for key in EXPORT_KEYS if f"{key}=".startswith(word)]
+        return to_list(earlier, word)
+    if command in KEYS:
+        return [f"{key}=" for key in KEYS[command] if f"{key}=".startswith(word)]
     if command not in COMMANDS:
         return []
     if word.startswith("-"):
@@ -46,6 +51,15 @@ def candidates(line: str, arguments: list[str]) -> list[str]:
     if command == "reproduce":
         return to_reproduce(earlier, word, arguments)
     return from_hydra(command, earlier, word, arguments)
+
+
+def to_list(earlier: list[str], word: str) -> list[str]:
+    """Return the groups, and after the name of a group its options, with the user's own."""
+    flags, words = flags_and_overrides(earlier)
+    folders = [Path(flag.partition("=")[2] or flag) for flag in flags[-1:]]
+    groups = [each for each in words if each in LISTED]
+    names = options(groups[-1], [files("metarun.configs"), *folders]) if groups else {}
+    return [name for name in (*LISTED, *names, "--config-dir") if name.startswith(word)]
 
 
 def to_reproduce(earlier: list[str], word: str, arguments: list[str]) -> list[str]:

@@ -14,32 +14,39 @@ from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, signal_name
 
-USAGE = "usage: metarun {train,eval,predict,report,export,list,reproduce} [key=value ...] | --help | --version"
+USAGE = """usage: metarun {train,eval,predict,report,export,list,reproduce} [key=value]
+       metarun --help | --version"""
 
 HELP = f"""{USAGE}
 
 An experiment runner for meta-learning.
 
 commands:
-  train      meta-train: metarun train algo=protonet task=omniglot task.shots=5
-  eval       score a run on unseen tasks: metarun eval checkpoint=RUN task.ways=20
-  predict    label your own images, predict a table, or recommend: metarun predict checkpoint=RUN support=DIR query=DIR
-  report     write a page about runs: metarun report RUN RUN out=report.html
-  export     write the backbone of a run for other programs: metarun export checkpoint=RUN out=DIR
-  list       list the algorithms, tasks, backbones and experiments
+  train      meta-train one algorithm on one task source
+  eval       score a run on unseen tasks
+  predict    label your own images, predict a table, or recommend items
+  report     write a page about runs
+  export     write the backbone of a run for other programs
+  list       list algorithms, tasks, backbones, experiments; or describe one
   reproduce  train and score an experiment, and compare with the published score
 
 examples:
   metarun train experiment=smoke               a complete run in seconds
+  metarun train algo=protonet task=omniglot task.shots=5
+  metarun train --help algo=maml task=folder   explain every key of this choice
   metarun train -m algo=maml,reptile seed=0,1  one run per combination
-  metarun train -m hydra/sweeper=optuna ...    search for good values; a sweep minimises the error of the best validation
-  metarun train --cfg job algo=reptile         print the config and run nothing
+  metarun train -m hydra/sweeper=optuna ...    search for good values
   metarun train resume=RUN                     continue a stopped run
   metarun train --config-dir conf algo=mine    use your own config files
-  eval "$(metarun -sc install=bash)"           complete words with the Tab key (bash)
+  metarun eval checkpoint=RUN task.ways=20     score a run, here with more ways
+  metarun predict checkpoint=RUN support=DIR query=DIR
+  metarun report RUN RUN out=report.html       compare two runs on one page
+  metarun list algo maml                       paper, keys and experiments of MAML
+  eval "$(metarun -sc install=bash)"           complete words with the Tab key
 
-A run writes its checkpoints, metrics and TensorBoard files to outputs/<task>-<algo>/<date>_<time>/.
-`metarun train --help` lists every key; `metarun train --hydra-help` lists the flags, which belong to Hydra.
+RUN is the folder of a run, outputs/<task>-<algo>/<date>_<time>/, with its
+checkpoints, metrics and TensorBoard files. Each command explains its keys with
+--help; `metarun train --hydra-help` lists the flags, which belong to Hydra.
 """
 
 

@@ -28,6 +28,17 @@ USAGE = (
     "usage: metarun reproduce EXPERIMENT [seeds=N] [checkpoint=RUN | checkpoint=[RUN,RUN,...]] [key=value of metarun train ...] "
     "[--config-dir DIR]"
 )
+HELP = f"""{USAGE}
+
+Train an experiment, score it under the experiment's protocol, and compare the score with the published one. The exit code is 1 where the
+score is worse by more than the tolerance, or where too many tasks diverge. `metarun list experiment EXPERIMENT` shows the protocol.
+
+  EXPERIMENT    the name of an experiment, such as omniglot_5w1s_maml; `metarun list experiment` names them
+  seeds         number of runs to train, at least 2, with the seeds 0, 1, …; the result has an interval over the runs
+  checkpoint    a trained run to score, or a list of them, instead of a training
+  key=value     changes of the training, as in `metarun train`; the result counts them as differences
+  --config-dir  a folder with your own experiments
+"""
 FOREIGN = ("experiment=", "resume=", "hydra.run.", "hydra.sweep.", "hydra.output_subdir=")
 """Overrides that would train another experiment, or write to another folder."""
 
@@ -48,8 +59,8 @@ class Asked(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command; return 1 if the score is worse than the published one by more than the tolerance, or too many tasks diverged."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, flush=True)
+    if not arguments or any(word in ("-h", "--help") for word in arguments):
+        print(HELP, end="", flush=True)
         return 0
     asked = parse(arguments)
     config = config_of(asked.name, asked.flags)

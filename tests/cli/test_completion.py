@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from metarun.cli import completion
+from metarun.cli.main import COMMANDS
+
 if TYPE_CHECKING:
     from command_line import CommandLine
 
@@ -36,9 +39,14 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
     ("line", "expected"),
     [
         ("metarun predict checkpoint=x sup", ["support="]),
-        ("metarun ", ["train", "eval", "predict", "export", "list", "reproduce"]),
+        ("metarun ", ["train", "eval", "predict", "report", "export", "list", "reproduce"]),
         ("metarun tr", ["train"]),
         ("metarun list --", ["--config-dir"]),
+        ("metarun list op", ["optimizer"]),
+        ("metarun list algo mam", ["maml", "mamlpp"]),
+        ("metarun list task algo nea", ["nearest"]),
+        ("metarun help pr", ["predict"]),
+        ("metarun report sc", ["score="]),
         ("metarun train --conf", ["--config-dir", "--config-name"]),
         ("metarun train algo=prot", ["algo=protonet"]),
         ("/usr/bin/metarun train seed=1 algo=prot", ["algo=protonet"]),
@@ -90,3 +98,7 @@ def test_completion_imports_no_torch() -> None:
     shell = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert shell.stdout == "algo=protonet\n"
     assert not any(line.endswith("| torch") for line in shell.stderr.splitlines())
+
+
+def test_the_commands_are_those_that_there_are() -> None:
+    assert set(completion.COMMANDS) == set(COMMANDS)

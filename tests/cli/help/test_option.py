@@ -16,7 +16,7 @@ def test_an_algorithm_shows_its_paper_its_keys_its_experiments_and_an_example() 
     text = described("algo", "anil", [], 80)
     assert text.startswith("algo=anil  (metarun.algorithms.maml.Maml)\n  ANIL: MAML whose inner loop")
     assert "\n\nPaper: Aniruddh Raghu, Maithra Raghu" in text
-    assert "\n  algo.adapts=['head.*']  " in text
+    assert "\n  algo.adapts=[head.*]  " in text
     assert text.endswith("\n\nExample:\n  metarun train algo=anil")
     assert "\n  sinusoid_maml               MAML on sinusoids" in described("algo", "maml", [], 80).split("\nExperiments:\n")[1]
     assert max(map(len, text.splitlines())) <= 80
