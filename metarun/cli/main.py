@@ -41,7 +41,7 @@ examples:
   metarun eval checkpoint=RUN task.ways=20     score a run, here with more ways
   metarun predict checkpoint=RUN support=DIR query=DIR
   metarun report RUN RUN out=report.html       compare two runs on one page
-  metarun list algo maml                       paper, keys and experiments of MAML
+  metarun list algo maml                       paper, keys and experiments
   eval "$(metarun -sc install=bash)"           complete words with the Tab key
 
 RUN is the folder of a run, outputs/<task>-<algo>/<date>_<time>/, with its

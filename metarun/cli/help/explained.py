@@ -121,7 +121,7 @@ def _with_folder(overrides: list[str], flags: list[str]) -> list[str]:
         return overrides
     if not expanded(folder).is_dir():
         raise UserError(f"--config-dir: there is no folder '{folder}'.")
-    place = quoted(f"file://{expanded(folder).absolute()}")
+    place = quoted(str(expanded(folder).absolute()))
     if any(word.startswith("hydra.searchpath=[") for word in overrides):
         return [word.replace("=[", f"=[{place},", 1) if word.startswith("hydra.searchpath=[") else word for word in overrides]
     return [*overrides, f"hydra.searchpath=[{place}]"]

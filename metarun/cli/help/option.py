@@ -25,7 +25,7 @@ def described(group: str, option: str, folders: Sequence[Path], width: int) -> s
     """Return the description of an option as text. folders: config folders of the user's. width: in columns."""
     roots: list[Traversable] = [shipped(), *folders]
     header = header_of(text_of(f"{group}/{option}", roots) or "")
-    places = ",".join(quoted(f"file://{folder.absolute()}") for folder in folders)
+    places = ",".join(quoted(str(folder.absolute())) for folder in folders)
     found = composed("train", [*OUTER.get(group, []), f"{group}={option}", *([f"hydra.searchpath=[{places}]"] if places else [])])
     parts = sections(found)
     if group == "experiment":
