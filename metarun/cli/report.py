@@ -29,11 +29,11 @@ curves, predictions, what differs between the configs, and the commands to repea
   score      true: score the runs that have no evaluation, as metarun eval does; false: show what there is (true)
   episodes   and seed, inner_steps, norm, best, task.shots and the like: settings of the evaluations, as in metarun eval
   look       how many tasks give the reliability, the confused classes and the scatter of predictions (100); 0 for none
-  samples    the numbers of the tasks to draw (0,1,2)
+  samples    the numbers of the tasks to draw (0,1,2); samples= draws none
   figures    a folder for the pictures as files too; a picture of this name in it is replaced
   form       png or svg, of these files (png)
   only       which of these files to write, with commas between them, such as only=steps,scores
-  names      names for the runs, with commas between them
+  names      names for the runs, with commas between them; runs with one name are seeds of one model
   base       the model to which differences are taken (the first one)
   curve      a value of metrics.jsonl to draw, such as train/gradient_norm
   trust      packages besides metarun that the checkpoints' configs may name, with commas between them
@@ -81,7 +81,7 @@ def request_of(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"metarun report knows no '{word}'.{nearest(key, (*KEYS, *EVALUATION))}\n{USAGE}")
         elif key in given:
             raise UserError(f"{key}= may occur once.\n{USAGE}")
-        elif not value:
+        elif not value and key != "samples":
             raise UserError(f"{key}= has no value.\n{USAGE}")
         else:
             given[key] = value

@@ -14,6 +14,7 @@ def test_words_without_a_key_are_runs_and_the_others_are_keys():
     assert asked["paths"] == ["runs/a", "runs/b"]
     assert (asked["out"], asked["look"], asked["samples"]) == ("my page.html", 0, [3, 4])
     assert (asked["titles"], asked["trust"], asked["only"], asked["overrides"]) == (["A", "B"], ["mine"], ["steps"], [])
+    assert request_of(["run", "samples="])["samples"] == []
     assert asked["command"].startswith("metarun report runs/a runs/b 'out=my page.html'")
 
 

@@ -14,44 +14,25 @@ from metarun.commands.reporting.numbers import known, plain, score_cell
 from metarun.commands.reporting.page import Block, Cell, Command, Listing, Prose, Section, Table, code, section, shown
 
 _MOST_KEYS, _MOST_TASKS, _MOST_RUNS = 60, 12, 24
-_UNIMPORTANT = ("device", "logger", "typed", "options", "overrides", "checkpoint", "hydra", "reproduce")
-"""Top-level keys of a config that do not describe what was trained."""
 _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib")
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a config with dots between the levels, and their values; a list is one value."""
-    if isinstance(node, Mapping) and (node or not prefix):
-        for key, value in node.items():
-            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
-
-
 def configs_section(entries: Sequence[Entry]) -> Section | None:
-    """Return the keys whose values differ among the runs."""
-    shown_entries = [entry for entry in entries if entry.config][:_MOST_RUNS]
-    found = [{key: value for key, value in leaves(entry.config) if key.split(".")[0] not in _UNIMPORTANT} for entry in shown_entries]
-    if len(found) < 2:
+    """Return the keys whose values differ among the runs, as `metarun.commands.comparing.naming` finds them."""
+    if len(entries) < 2:
         return None
-    keys = dict.fromkeys(key for config in found for key in config)
-    differing = [key for key in keys if len({repr(config.get(key, _MISSING)) for config in found}) > 1]
-    if not differing:
-        return section("configs", "Configs", Listing([f"The {len(found)} configs have equal values."]))
-    rows = [[Cell(code(key)), *(Cell(_value(config.get(key, _MISSING))) for config in found)] for key in differing[:_MOST_KEYS]]
-    more = f" {len(differing) - _MOST_KEYS} more keys differ." if len(differing) > _MOST_KEYS else ""
-    caption = f"The keys whose values differ.{more} A dash: the run has no such key."
-    table = Table(["key", *(shown(entry.name, 40) for entry in shown_entries)], rows, caption, [False] * (1 + len(found)))
-    return section("configs", "What differs between the configs", table)
-
-
-_MISSING = object()
-
-
-def _value(value: Any) -> str:
-    if value is _MISSING:
-        return "–"
-    return shown("null" if value is None else str(value).lower() if isinstance(value, bool) else value, 80)
+    keys = list(dict.fromkeys(key for entry in entries for key in entry.differing))
+    if not keys:
+        return section("configs", "Configs", Listing([f"The configs of the {len(entries)} runs have equal values."]))
+    columns = entries[:_MOST_RUNS]
+    rows = [[Cell(code(key)), *(Cell(shown(entry.differing.get(key) or "–", 80)) for entry in columns)] for key in keys[:_MOST_KEYS]]
+    more = f" {len(keys) - _MOST_KEYS} more keys differ." if len(keys) > _MOST_KEYS else ""
+    caption = f"The keys whose values differ.{more} A dash: the run has no such key. The keys of another algorithm or task are left out."
+    titles = ["key", *(shown(entry.name, 40) for entry in columns)]
+    if len(columns) > len(rows):  # many runs and few keys fit better on their side
+        rows = [[Cell(code(entry.name)), *(row[1 + place] for row in rows)] for place, entry in enumerate(columns)]
+        titles = ["run", *keys[:_MOST_KEYS]]
+    return section("configs", "What differs between the configs", Table(titles, rows, caption, [False] * len(titles)))
 
 
 def protocol_section(entries: Sequence[Entry], stated: Mapping[str, Mapping[str, Any]]) -> Section | None:

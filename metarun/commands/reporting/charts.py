@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +73,11 @@ def marks_chart(marks: Sequence[Mark], metric: str, *, zero: bool = False, basel
     factor = scale_of(metric)
     figure, axes = canvas(0.75 + 0.26 * len(finite))
     axes.grid(visible=False)
+    low, high = usual_range([(factor * (mark.value or 0.0), factor * (mark.half or 0.0)) for mark in finite])
     for row, mark in enumerate(finite):
+        if not low <= factor * (mark.value or 0.0) <= high:
+            axes.text(0.99, row, f"{plain(factor * (mark.value or 0.0))} →", transform=axes.get_yaxis_transform(), ha="right", va="center")
+            continue
         color = ACCENT if mark.strong else INK
         value, half = factor * (mark.value or 0.0), None if mark.half is None else factor * mark.half
         axes.plot([factor * point for point in mark.points], [row] * len(mark.points), "|", color=MUTED, markersize=7, alpha=0.7)
@@ -90,6 +95,18 @@ def marks_chart(marks: Sequence[Mark], metric: str, *, zero: bool = False, basel
     axes.spines[["left"]].set_visible(False)
     axes.set_xlabel(title or axis_title(metric))
     return figure
+
+
+def usual_range(marks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the range of values that a chart shows: all, unless a few values are so large that the others would become one point.
+
+    marks: pairs of a value and half its interval.
+    """
+    middle = statistics.median(value for value, _ in marks)
+    usual = [(value, half) for value, half in marks if value <= 8.0 * abs(middle) and half <= 8.0 * abs(middle)]
+    if len(marks) < 3 or middle <= 0.0 or len(usual) == len(marks) or len(usual) < 2:
+        return -math.inf, math.inf
+    return -math.inf, max(value for value, _ in usual)
 
 
 def lines_chart(
@@ -147,7 +164,9 @@ def steps_chart(lines: Sequence[Line], metric: str) -> Figure | None:
     """Draw the score before adaptation and after each inner step."""
     if not lines or max(len(line.x) for line in lines) < 2:
         return None
-    figure = lines_chart(lines, "inner steps", axis_title(metric), factor=scale_of(metric))
+    values = [value for line in lines for value in line.y if value > 0.0]
+    wide = metric != "accuracy" and bool(values) and max(values) > 40.0 * min(values)
+    figure = lines_chart(lines, "inner steps", axis_title(metric), factor=scale_of(metric), logarithmic=wide)
     if figure is None:
         return None
     axes, longest = figure.axes[0], int(max(max(line.x) for line in lines))

@@ -15,7 +15,8 @@ class Entry:
     """A run with one evaluation, or an evaluation alone.
 
     name: by the keys that differ among the runs. group: the same without the seed; runs of one group differ in the seed alone.
-    folder: of the run, None where only an evaluation is known. typed: the overrides of the run. training: its report.json. history: the
+    folder: of the run, None where only an evaluation is known. differing: key -> value for the keys whose values differ among the
+    runs. typed: the overrides of the run. training: its report.json. history: the
     lines of its metrics.jsonl. report: the report.json of the evaluation, {} without one. evaluation: its folder. scores: by episode,
     None where a score is not finite. families: of the episodes. dealt: equal where two evaluations have scored the same episodes.
     status: "finished", "running", "stopped" or "failed". seconds: of the training.
@@ -26,6 +27,7 @@ class Entry:
     seed: int | None = None
     folder: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    differing: Mapping[str, str] = field(default_factory=dict)
     typed: Sequence[str] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 from metarun.commands.comparing.differences import paired
 from metarun.commands.comparing.evaluations import Evaluation
-from metarun.commands.comparing.naming import names, settings
+from metarun.commands.comparing.naming import config_differences, names, settings, value_of
 from metarun.commands.comparing.runs import Run
 from metarun.commands.comparing.scoring import BEST, episodes_of
 from metarun.commands.reporting.entries import Entry, groups_of
@@ -18,17 +18,26 @@ from metarun.errors import UserError
 
 
 def entries_of(runs: Sequence[Run], evaluations: Sequence[Evaluation | None], titles: Sequence[str] = ()) -> list[Entry]:
-    """Return an entry for each run with its evaluation. titles: the user's names for the runs."""
-    named = list(titles) or names(runs)
-    groups = {place: setting.name for setting in settings(runs) for place in setting.places}
-    sizes = {place: len(setting.places) for setting in settings(runs) for place in setting.places}
+    """Return an entry for each run with its evaluation. titles: the user's names for the runs; runs with one name
+    are seeds of one model.
+    """
+    named = _titled(runs, titles) if titles else names(runs)
+    groups = dict(enumerate(titles or named))
+    for setting in () if titles else settings(runs):
+        groups |= dict.fromkeys(setting.places, setting.name) if len(setting.places) > 1 else {}
+    keys = config_differences(runs)
     return [
-        _entry(run, evaluation, named[place], groups[place] if sizes[place] > 1 and not titles else named[place])
+        _entry(run, evaluation, named[place], groups[place], keys)
         for place, (run, evaluation) in enumerate(zip(runs, evaluations, strict=True))
     ]
 
 
-def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str) -> Entry:
+def _titled(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
+    """Return the user's names. Runs with one name are seeds of one model, so each gets its seed too."""
+    return [f"{title} seed={run.seed}" if list(titles).count(title) > 1 else title for title, run in zip(titles, runs, strict=True)]
+
+
+def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str, keys: Sequence[str]) -> Entry:
     scores = None if evaluation is None else scores_of(evaluation)
     by_episode, families = ({}, {}) if scores is None else scores
     return Entry(
@@ -37,6 +46,7 @@ def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str) -> En
         seed=run.seed,
         folder=run.folder if run.evaluation is None else None,
         config=run.config,
+        differing={key: value_of(run, key) for key in keys},
         typed=[f"{key}={value}" for key, value in run.overrides.items()] if run.evaluation is None else (),
         training=run.report,
         history=run.metrics(),

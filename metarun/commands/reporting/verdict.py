@@ -136,9 +136,10 @@ def _several(scored: Sequence[Standing], gaps: Sequence[Gap]) -> list[str]:
     if losses:
         why = ", though validation preferred it" if chosen else ""
         said.append(f"{code(leader.name)} is behind {_listed(losses, leader.metric)} on {_same_tasks(losses, leader)}{why}.")
-    said += _unpaired([each for each in others if each.name not in by_name], leader)
     how = "has the best validation score" if chosen else f"has the best {leader.split} score; a choice by this score is optimistic"
-    return [*said, f"{code(leader.name)} {how}. It has {_score(leader)}.{_beside_baseline(leader)}"]
+    own = f"{code(leader.name)} {how}. It has {_score(leader)}.{_beside_baseline(leader)}"
+    unpaired = _unpaired([each for each in others if each.name not in by_name], leader)
+    return [*said, own, *unpaired]
 
 
 def _gap(leader: str, other: str, gaps: Sequence[Gap]) -> Gap | None:
@@ -194,13 +195,15 @@ def _direction(metric: str) -> str:
 
 
 def _unpaired(others: Sequence[Standing], leader: Standing) -> list[str]:
+    """Return the scores of the models that have no paired difference to the first one."""
     if not others:
         return []
-    names = ", ".join(code(each.name) for each in others[:SAID]) + (f" and {len(others) - SAID} more" if len(others) > SAID else "")
-    broken = all(each.mean is None for each in [*others, leader][: len(others)])
-    if broken:
-        return [f"{names}: no finite mean, so there is no difference to {code(leader.name)}."]
-    return [f"There is no paired difference between {code(leader.name)} and {names}: they have no scores of the same tasks by episode."]
+    told = [f"{code(each.name)} {with_half(each.mean, each.half, each.metric)}" for each in others[:SAID]]
+    more = f" and {len(others) - SAID} more" if len(others) > SAID else ""
+    why = f"There is no paired difference to {code(leader.name)}, since the scores by episode are missing or of other tasks"
+    if leader.mean is None or all(each.mean is None for each in others):
+        why = f"A mean that is not finite has no difference to {code(leader.name)}"
+    return [f"The others: {', '.join(told)}{more}. {why}."]
 
 
 def limits(scored: Sequence[Standing]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from report_entries import entry, regression
 
-from metarun.commands.reporting.about import commands_section, configs_section, leaves, protocol_section, versions_section, warnings_of
+from metarun.commands.reporting.about import commands_section, configs_section, protocol_section, versions_section, warnings_of
 from metarun.commands.reporting.page import Command, Listing, Section, Table
 
 
@@ -16,17 +16,14 @@ def rows(section: Section | None) -> list[list[str]]:
     return [[cell.text for cell in row] for block in section.blocks if isinstance(block, Table) for row in block.rows]
 
 
-def test_only_differing_keys_are_shown() -> None:
-    one = {"algo": {"inner_lr": 0.1, "steps": 5}, "seed": 0, "device": {"threads": 1}}
-    other = {"algo": {"inner_lr": 0.4, "steps": 5, "order": True}, "seed": 0, "device": {"threads": 2}}
-    found = rows(configs_section([entry(config=one), entry("b", config=other)]))
-    assert found == [["`algo.inner_lr`", "0.1", "0.4"], ["`algo.order`", "–", "true"]]
-    assert configs_section([entry(config=one)]) is None
-    assert "equal values" in str(configs_section([entry(config=one), entry("b", config=one)]))
-
-
-def test_a_list_is_one_value() -> None:
-    assert list(leaves({"a": {"b": [1, 2], "c": {}}, "d": None})) == [("a.b", [1, 2]), ("a.c", {}), ("d", None)]
+def test_the_differing_keys_are_shown_the_shorter_side_across() -> None:
+    one, other = {"algo": "maml", "algo.inner_lr": "0.1", "steps": ""}, {"algo": "maml", "algo.inner_lr": "0.4", "steps": "60"}
+    found = rows(configs_section([entry(differing=one), entry("b", differing=other)]))
+    assert found == [["`algo`", "maml", "maml"], ["`algo.inner_lr`", "0.1", "0.4"], ["`steps`", "–", "60"]]
+    turned = rows(configs_section([entry(differing={"seed": "0"}), entry("b", differing={"seed": "1"})]))
+    assert turned == [["`maml`", "0"], ["`b`", "1"]]
+    assert configs_section([entry(differing=one)]) is None
+    assert "equal values" in str(configs_section([entry(), entry("b")]))
 
 
 def test_the_published_score_stands_beside_ours() -> None:

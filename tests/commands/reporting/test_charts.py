@@ -19,6 +19,7 @@ from metarun.commands.reporting.charts import (
     reliability_chart,
     scatter_chart,
     steps_chart,
+    usual_range,
 )
 from metarun.commands.reporting.drawing import ACCENT, MUTED, inline, style
 
@@ -41,6 +42,14 @@ def test_marks_show_each_model_in_percent() -> None:
     assert all(f">{word}</text>" in drawn for word in ("a", "c", "accuracy (%)"))
     assert ">b</text>" not in drawn
     assert marks_chart([Mark("b", None, None)], "accuracy") is None
+
+
+def test_a_value_far_beyond_the_others_is_written_at_the_edge() -> None:
+    assert usual_range([(2.4, 0.5), (2.9, 0.5), (4.2, 0.5), (721.0, 1397.0)])[1] == 4.2
+    assert usual_range([(2.4, 0.5), (721.0, 1397.0)])[1] == math.inf
+    assert usual_range([(0.9, 0.1), (0.2, 0.1), (0.3, 0.1)])[1] == math.inf
+    marks = [Mark("a", 2.4, 0.5), Mark("b", 2.9, 0.5), Mark("c", 4.2, 0.5), Mark("far", 721.0, 1397.0)]
+    assert "721 →" in texts(marks_chart(marks, "mse"))
 
 
 def test_the_values_of_a_line_are_those_given() -> None:

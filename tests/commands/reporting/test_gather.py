@@ -71,6 +71,8 @@ def test_names_of_the_user_take_the_place_of_the_groups(tmp_path: Path) -> None:
     runs = find_runs([sweep(tmp_path)])
     entries = entries_of(runs, stored_evaluations(runs, "test"), ["A", "B", "C", "D"])
     assert [entry.group for entry in entries] == ["A", "B", "C", "D"]
+    seeds = entries_of(runs, stored_evaluations(runs, "test"), ["A", "A", "B", "B"])
+    assert [(entry.name, entry.group) for entry in seeds[1:3]] == [("A seed=1", "A"), ("B seed=0", "B")]
 
 
 def test_a_damaged_file_of_scores_is_no_file(tmp_path: Path) -> None:

@@ -54,5 +54,7 @@ def test_the_numbers_of_the_classes_lead_to_their_names() -> None:
     source = FewShot(dict.fromkeys(("train", "val", "test"), pool), ways=2, shots=1, queries=1, data="trees")
     numbers = numbers_of(["trees/oak", "trees/elm"]).tolist()
     assert names_by_number(source, "test") == dict(zip(numbers, ["oak", "elm"], strict=True))
-    assert set(dataclasses.replace(source, class_numbers=True).episode("test", 0).support.classes.tolist()) == set(numbers)  # type: ignore[union-attr]
+    dealt = dataclasses.replace(source, class_numbers=True).episode("test", 0).support.classes
+    assert dealt is not None
+    assert set(dealt.tolist()) == set(numbers)
     assert names_by_number(object(), "test") == {}
