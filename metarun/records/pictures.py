@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -52,48 +52,6 @@ def curve_figure(
     return figure
 
 
-class Panel(NamedTuple):
-    """A model's predictions for one task of one input and one output.
-
-    x: (B, 1), in growing order. truth: (B, 1), or None. support_x, support_y: (K, 1). samples: (S, B, 1), outputs; their mixture is
-    the prediction. low, high: (B, 1), the ends of the interval to draw.
-    """
-
-    x: Tensor
-    truth: Tensor | None
-    support_x: Tensor
-    support_y: Tensor
-    samples: Tensor
-    low: Tensor
-    high: Tensor
-
-
-def prediction_figure(panels: Mapping[str, Sequence[Panel]], interval: str) -> Figure:
-    """Draw a column for each model, by name, and a row for each task. The models of a row share axes, so that they can be compared.
-
-    interval: the legend's text for the area between `low` and `high`, such as "90 % interval". At most six samples are drawn.
-    """
-    from matplotlib.figure import Figure
-
-    rows = len(next(iter(panels.values())))
-    figure = Figure(figsize=(0.6 + 2.5 * len(panels), 0.9 + 2.1 * rows), dpi=150, layout="constrained")
-    grid = figure.subplots(rows, len(panels), sharex="row", sharey="row", squeeze=False)
-    for column, (name, tasks) in enumerate(panels.items()):
-        grid[0][column].set_title(name, fontsize=9)
-        for row, task in enumerate(tasks):
-            axes, x = grid[row][column], _numbers(task.x)
-            axes.fill_between(x, _numbers(task.low), _numbers(task.high), color=_RIGHT, alpha=0.18, linewidth=0, label=interval)
-            for i, sample in enumerate(task.samples[:_MOST_CURVES]):
-                axes.plot(x, _numbers(sample), color=_RIGHT, linewidth=0.8, label="" if i else "prediction, or samples of it")
-            if task.truth is not None:
-                axes.plot(x, _numbers(task.truth), color="#000000", linewidth=1.2, linestyle="--", label="truth")
-            axes.scatter(_numbers(task.support_x), _numbers(task.support_y), color=_WRONG, zorder=3, s=20, linewidth=0, label="support")
-            _plain_frame(axes)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
-    return figure
-
-
 def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title: str = "") -> Figure:
     """Draw the score before adaptation and after each inner step, one line per name.
 
@@ -122,30 +80,6 @@ def adaptation_figure(by_step: Mapping[str, Sequence[float]], metric: str, title
     axes.minorticks_off()
     axes.set_xlim(-0.02 * longest if longest <= 12 else -0.1, longest)
     axes.set(xlabel="inner steps", ylabel="query accuracy (%)" if percent else f"query {metric.upper()}", title=title)
-    _plain_frame(axes)
-    _label_ends(axes, ends, "{:.1f} %" if percent else "{:.3g}")
-    return figure
-
-
-def history_figure(histories: Mapping[str, Sequence[tuple[int, float]]], key: str) -> Figure:
-    """Draw a logged value against the outer steps, one line per name.
-
-    histories: name -> pairs of outer step and value. key: the value's key in the log; a key that ends in `accuracy` is drawn in percent.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.0), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    percent = key.rsplit("/", 1)[-1] == "accuracy"
-    ends: list[tuple[float, str, str]] = []
-    for i, (name, history) in enumerate(histories.items()):
-        color, values = _CYCLE[i % len(_CYCLE)], [100.0 * value if percent else value for _, value in history]
-        axes.plot(
-            [step for step, _ in history], values, color=color, linewidth=1.8, marker="o" if len(values) <= 30 else None, markersize=4
-        )
-        ends.append((values[-1], name, color))
-    axes.set_xlim(0)
-    axes.set(xlabel="outer steps", ylabel=f"{key} (%)" if percent else key)
     _plain_frame(axes)
     _label_ends(axes, ends, "{:.1f} %" if percent else "{:.3g}")
     return figure

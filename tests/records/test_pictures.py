@@ -12,12 +12,9 @@ import pytest
 import torch
 
 from metarun.records.pictures import (
-    Panel,
     adaptation_figure,
     curve_figure,
     families_figure,
-    history_figure,
-    prediction_figure,
 )
 
 
@@ -70,35 +67,6 @@ def test_names_at_the_ends_do_not_overlap() -> None:
 def test_errors_of_any_length_and_size_can_be_drawn(scores: list[float]) -> None:
     figure = adaptation_figure({"maml": scores}, "mse")
     assert figure.axes[0].get_ylabel() == "query MSE"
-    assert png(figure).startswith(b"\x89PNG")
-
-
-def test_predictions_are_a_column_for_each_model_and_a_row_for_each_task() -> None:
-    x = torch.linspace(-1, 1, 5)[:, None]
-
-    def panel(scale: float) -> Panel:
-        samples = torch.stack([scale * x, scale * x + 1, scale * x + 2])
-        return Panel(x, 2 * x, x[:2], x[:2], samples, samples[0] - 1, samples[2] + 1)
-
-    figure = prediction_figure({"maml": [panel(1.0), panel(2.0)], "pmaml": [panel(3.0), panel(4.0)]}, "90 % interval")
-    top_left, top_right, bottom_left, _ = figure.axes
-    assert [top_left.get_title(), top_right.get_title(), bottom_left.get_title()] == ["maml", "pmaml", ""]
-    assert bottom_left.lines[1].get_ydata().tolist() == (2 * x + 1).flatten().tolist()
-    assert top_right.lines[-1].get_ydata().tolist() == (2 * x).flatten().tolist()
-    (band,) = top_right.collections[:1]
-    assert (band.get_datalim(top_right.transData).y0, band.get_datalim(top_right.transData).y1) == pytest.approx((-4.0, 6.0))
-    assert [text.get_text() for text in figure.legends[0].texts] == ["90 % interval", "prediction, or samples of it", "truth", "support"]
-    assert top_left.get_ylim() == top_right.get_ylim()
-    assert png(figure).startswith(b"\x89PNG")
-
-
-def test_histories_are_lines_over_outer_steps_with_their_last_value() -> None:
-    figure = history_figure({"mean": [(10, 0.5), (20, 0.75)], "sum": [(10, 0.25)]}, "val/accuracy")
-    (axes,) = figure.axes
-    assert [list(line.get_xdata()) for line in axes.lines] == [[10, 20], [10]]
-    assert axes.lines[0].get_ydata() == pytest.approx([50.0, 75.0])
-    assert set(texts(figure)) == {"mean  75.0 %", "sum  25.0 %"}
-    assert history_figure({"a": [(1, 0.5)]}, "train/loss").axes[0].lines[0].get_ydata() == pytest.approx([0.5])
     assert png(figure).startswith(b"\x89PNG")
 
 

@@ -6,11 +6,12 @@ import csv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarun.commands.reporting.charts import Line, axis_title, families_chart, lines_chart, matrix_chart
+from metarun.commands.reporting.charts import Line, axis_title, lines_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.entries import Entry, groups_of, mapping, numbers_of
 from metarun.commands.reporting.numbers import known, number_cell, plain, scale_of, score_cell, with_half
 from metarun.commands.reporting.page import Block, Cell, Section, Table, code, section, shown
+from metarun.commands.reporting.panels import families_chart, matrix_chart
 from metarun.commands.reporting.standings import over_seeds
 
 _MOST_FAMILIES, _MOST_MATRIX = 60, 1 << 22

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from metarun.commands.reporting.charts import confusion_chart, reliability_chart, scatter_chart
+from metarun.commands.reporting.charts import reliability_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.episodes import curves_chart
 from metarun.commands.reporting.looking import Look, Shown
 from metarun.commands.reporting.numbers import number, number_cell
 from metarun.commands.reporting.page import Block, Cell, Prose, Section, Table, Tile, TileRow, Tiles, code, section, shown
+from metarun.commands.reporting.panels import confusion_chart, scatter_chart
 
 BINS, HARDEST, PAIRS, DENSE = 15, 15, 8, 0.4
 """Bins of confidence, as for the calibration error; classes of the confusion; pairs of classes of the table; share of

@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pytest
-
 from metarun.commands.reporting.charts import (
     Line,
     Mark,
     colors_of,
-    confusion_chart,
-    families_chart,
     lines_chart,
     marks_chart,
-    matrix_chart,
     reliability_chart,
-    scatter_chart,
     steps_chart,
     usual_range,
 )
@@ -82,23 +76,6 @@ def test_inner_steps_are_drawn_only_where_there_are_some() -> None:
     assert steps_chart([Line("a", list(range(101)), [1.0 / (1 + step) for step in range(101)])], "mse") is not None
 
 
-def test_the_other_charts_draw_their_data() -> None:
+def test_the_reliability_is_drawn_where_there_are_bins() -> None:
     assert "confidence (%)" in texts(reliability_chart({"a": [(0.5, 0.4, 0.5), (0.9, 0.95, 0.5)]}))
-    assert "oak" in texts(confusion_chart(["oak", "elm"], [[0.9, 0.1], [None, 1.0]]))
-    assert "predicted" in texts(scatter_chart({"a": ([0.0, 1.0], [0.1, 5.0]), "b": ([0.0, 1.0], [0.2, 0.8])}))
-    assert "line" in texts(families_chart(["sinusoid", "line"], {"a": [(0.5, 0.1), (None, None)]}, "mse"))
-    assert "after class" in texts(matrix_chart([[0.5, None], [0.4, 0.6]], [1, 2], "accuracy", "class"))
-
-
-@pytest.mark.parametrize(
-    "figure",
-    [
-        lambda: reliability_chart({"a": []}),
-        lambda: confusion_chart([], []),
-        lambda: scatter_chart({"a": ([], [])}),
-        lambda: families_chart([], {}, "mse"),
-        lambda: matrix_chart([[None]], [1], "accuracy", "class"),
-    ],
-)
-def test_without_data_there_is_no_chart(figure: Any) -> None:
-    assert figure() is None
+    assert reliability_chart({"a": []}) is None
