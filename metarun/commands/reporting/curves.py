@@ -87,9 +87,8 @@ def steps_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None:
         lines = [Line(entry.name, *_steps(entry, key), entry.group) for entry in scored]
         if metric == "accuracy" and key == "median_by_step":
             continue
-        caption = (
-            f"{word} {axis_title(metric).replace(' (%)', '')} on new examples of a task before adaptation (0) and after each inner step."
-        )
+        what = axis_title(metric).replace(" (%)", "").removeprefix("mean ")
+        caption = f"{word} {what} on new examples of a task before adaptation (0) and after each inner step."
         drawn = _steps_picture(gallery, file, lines, metric, caption)
         pictures += [drawn] if drawn is not None else []
     return section("steps", "Adaptation by inner step", *pictures)
