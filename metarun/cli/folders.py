@@ -22,6 +22,7 @@ from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
 from metarun.files.run_folder import CHECKPOINTS, check_places, refuse_run
 from metarun.files.writing import remove_leftovers
+from metarun.processes.ranks import here
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
@@ -65,13 +66,19 @@ class RunFolders:
         self._parents[folder.absolute()] = parents
         return str(folder)
 
+    def follow(self, name: str) -> None:
+        """Note the folder of the first process, in a process that writes nothing."""
+        self._parents[Path(name).absolute()] = []
+
     def note(self, folder: Path) -> None:
         """Note a folder that Hydra is about to make, so that `discard` removes it; one that exists already is not noted."""
         if not folder.exists():
             self._parents[folder.absolute()] = _missing_parents(folder)
 
     def discard(self) -> None:
-        """Remove the folders that hold only Hydra's own files, and the parents that were made for them."""
+        """Remove the folders that hold only Hydra's own files, and the parents that were made for them; only the first process does."""
+        if not here().first:
+            return
         for folder, parents in self._parents.items():
             if folder.is_dir() and {path.name for path in folder.iterdir()} <= HYDRAS_OWN:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +127,8 @@ class Crash(BaseException):
 class NumberedFolder(Callback):
     """Makes the folder of a run or of a sweep, numbered where the name is taken, and writes its path into Hydra's config.
 
-    A folder that the user typed (`hydra.run.dir=…`) stays as typed. Raises Refusal where the folder cannot be made.
+    A folder that the user typed (`hydra.run.dir=…`) stays as typed. Of several processes, the first one does this. The others take its
+    path, and keep Hydra from writing. Raises Refusal where the folder cannot be made.
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -134,19 +142,26 @@ class NumberedFolder(Callback):
     def _make(self, config: DictConfig, kind: str) -> None:
         overrides = config.hydra.overrides.hydra
         key = f"hydra.{kind}.dir"
+        typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
         try:
-            if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
-                typed = Path(config.hydra[kind].dir)
-                check_typed(typed, kind, resumed=config.get("resume") is not None)
-                folders_in_use().note(typed)
-                return
-            path = folders_in_use().make(config.hydra[kind].dir, key)
+            path = here().tell(lambda: _typed(config, kind) if typed else folders_in_use().make(config.hydra[kind].dir, key))
         except UserError as error:
             raise Refusal(error) from error
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra[kind].dir = path
-            if kind == "sweep":
+            if kind == "sweep" and not typed:
                 overrides.append(f"{key}={quoted(path)}")
+            if not here().first:
+                folders_in_use().follow(path)
+                config.hydra.output_subdir = config.hydra.job_logging.root = None
+
+
+def _typed(config: DictConfig, kind: str) -> str:
+    """Check and note the folder that the user typed, and return its path."""
+    folder = config.hydra[kind].dir
+    check_typed(Path(folder), kind, resumed=config.get("resume") is not None)
+    folders_in_use().note(Path(folder))
+    return str(folder)
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -169,7 +184,13 @@ def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder; remove the files that a process left there when it ended in the middle of writing."""
+    """Hold the lock of a run folder; remove the files that a process left there when it ended in the middle of writing.
+
+    Of several processes, the first one alone writes, so that it alone holds the lock.
+    """
+    if not here().first:
+        yield
+        return
     with FolderLock(folder):
         remove_leftovers(folder)
         remove_leftovers(folder / CHECKPOINTS)

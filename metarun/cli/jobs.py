@@ -29,6 +29,7 @@ from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
 from metarun.files.commands import note_program, packages_of
 from metarun.files.run_folder import refuse_run
+from metarun.processes.ranks import here
 from metarun.records.console import UNTOLD, adopt_torch, plain_warnings
 from metarun.records.display import display, doing
 
@@ -92,7 +93,8 @@ def eval_job(cfg: DictConfig, folder: Path) -> float:
         from metarun.commands.evaluate import evaluate
         from metarun.objectives import error
 
-    refuse_run(folder)
+    if here().first:
+        refuse_run(folder)
     report = evaluate(eval_config(cfg, *_chosen()), folder)
     return error(report["metric"], report["mean"])
 

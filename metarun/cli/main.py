@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from metarun import __version__
+from metarun.cli.processes import is_left_to_first, run
 from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, signal_name
@@ -126,6 +127,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def dispatch(words: list[str]) -> int:
     """Run the command that the first word names, with the words after it, and return the exit code."""
     first = words[0] if words else "--help"
+    if is_left_to_first(first):
+        return 0
     if first in ("-h", "--help"):
         print(HELP, end="", flush=True)
         return 0
@@ -140,24 +143,36 @@ def dispatch(words: list[str]) -> int:
         from metarun.cli.words import about_command
 
         raise UserError(f"{about_command(first, COMMANDS)}\n{USAGE}")
-    return COMMANDS[first](words[1:])
+    return run(first, COMMANDS[first], words[1:], told)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 2 for a mistake of the user, 128 + the number of a signal that stopped it."""
     try:
         return dispatch(list(sys.argv[1:] if words is None else words))
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
+        return told(error)
+
+
+def told(error: BaseException) -> int:
+    """Tell the user why a command ended, and return its exit code: 1 for an error that is no mistake in the input; others as of `main`."""
+    if isinstance(error, UserError):
         print(f"metarun: {error}", file=sys.stderr)
         return 2
-    except Signalled as interrupt:
-        print(f"metarun: interrupted by {signal_name(interrupt.number)}.", file=sys.stderr)
-        return 128 + interrupt.number
-    except Stopped as stopped:
-        return 128 + stopped.number
-    except KeyboardInterrupt:
+    if isinstance(error, Signalled):
+        print(f"metarun: interrupted by {signal_name(error.number)}.", file=sys.stderr)
+        return 128 + error.number
+    if isinstance(error, Stopped):
+        return 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
         print("metarun: interrupted.", file=sys.stderr)
         return 128 + signal.SIGINT
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    from metarun.cli import tracebacks
+
+    print("\n".join(tracebacks.told(error)), file=sys.stderr)
+    return 1
 
 
 def writes_files(words: Sequence[str]) -> bool:
@@ -177,8 +192,5 @@ def entry() -> None:
     try:
         code = main()
     except Exception as error:
-        from metarun.cli.tracebacks import told
-
-        print("\n".join(told(error)), file=sys.stderr)
-        code = 1
+        code = told(error)
     sys.exit(exit_code(code, printed_only=not writes_files(words)))

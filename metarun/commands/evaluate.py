@@ -28,6 +28,7 @@ from metarun.engine.report import Report
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.network import network_of
+from metarun.processes.ranks import here
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.progress import Progress
 from metarun.tasks.fingerprint import differences, fingerprint_of
@@ -70,20 +71,16 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     trained = {name for member in members for name in member.origins}
     overlap = check_evaluation(parts.source, request.split, trained, config.get("overlap", "refuse"))
     reports, kernels = _reports(parts, groups if each else [members], request)
-    facts = {
-        "members": best if each else len(members),
-        "best": best,
-        **_facts(parts, members[0], request, reports[0]),
-        "overlap": overlap,
-        "kernels": kernels,
-        "step": members[0].step,
-    }
-    for path, report in [*zip(saved, reports, strict=False), *zip(scores_files(folder, len(reports)), reports, strict=True)]:
-        write_scores(path, report)
+    facts = {"members": best if each else len(members), "best": best, **_facts(parts, members[0], request, reports[0])}
+    facts |= {"overlap": overlap, "kernels": kernels, "step": members[0].step}
     figures = over_runs(reports) if each else {**reports[0].summary(), "ci95_over": "episodes"}
     runs = {"runs": _by_run(paths[::best], members[::best], reports)} if each else {}
     asked = {"settings": asked_settings(config), "checkpoint": _named(paths), "config": merged}
     summary = {**figures, **facts, **runs, **asked}
+    if not here().first:
+        return summary
+    for path, report in [*zip(saved, reports, strict=False), *zip(scores_files(folder, len(reports)), reports, strict=True)]:
+        write_scores(path, report)
     write_json(folder / "report.json", summary)
     told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
     _say([*map(printable, told), *rating_lines.table(figures.get("ratings"))], folder, reports, facts)
@@ -223,7 +220,10 @@ def _score(parts: Parts, trained: Trained, request: Request) -> tuple[Report, st
     if algorithm is not parts.algorithm and is_own(parts.config["backbone"]):  # an ensemble maps over its members too
         looped = rehearse_scores(algorithm, params, state, parts.source.episode(request.split, 0), parts.device)
         parts = dataclasses.replace(parts, device=dataclasses.replace(parts.device, loop=parts.device.loop or looped))
-    with Progress(request.episodes, unit="episode") as progress, Runner(evaluation_plan(parts, request.episodes)) as runner:
+    with (
+        Progress(request.episodes, unit="episode") as progress,
+        Runner(evaluation_plan(parts, request.episodes), here()) as runner,
+    ):
         same: dict[str, Any] = {"episodes": request.episodes, "seed": request.seed, "runner": runner, "device": device}
         variance = observation_variance(algorithm, params, state, parts.source, split="val", **same)
         scoring: dict[str, Any] = {"split": request.split, "by_step": request.by_step, "variance": variance, "progress": progress.update}

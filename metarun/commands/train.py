@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -34,12 +34,13 @@ from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, Stopped, UserError, printable
 from metarun.files.run_folder import CHECKPOINTS, refuse_run
+from metarun.processes.ranks import PeerLostError, here
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.display import doing
 from metarun.records.progress import Progress
 from metarun.records.saving import Saver, remove_others
-from metarun.records.tracking import Tracker
+from metarun.records.tracking import Silent, Tracker
 from metarun.tasks.fingerprint import fingerprint_of
 from metarun.tasks.preparing.preparation import preparation_by
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
@@ -62,7 +63,8 @@ def train(config: dict[str, Any], folder: Path) -> float:
     config = dict(config)
     typed = config.pop("typed", {})
     check_values(config, TRAINED)
-    refuse_run(folder)
+    if here().first:
+        refuse_run(folder)
     with doing("preparing the run"):
         parts = build(with_absolute_places(config))
         settings = build_settings(parts)
@@ -125,45 +127,66 @@ def _run(run: Run, position: Position, optimizer: OuterOptimizer) -> float:
 
 
 def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interrupt: Interrupt) -> float:
-    parts, settings, folder, metric = run.parts, run.settings, run.folder, run.parts.algorithm.objective.metric
+    parts, settings, folder, ranks = run.parts, run.settings, run.folder, run.settings.ranks
+    ranks.agree(0)  # all have read the files of a resumed run before the first process writes there
     with _tracker(run) as tracker, Saver(before=tracker.sync) as saver, progress_of(settings, position.step) as progress:
         lines = started(parts, settings, position, folder)
         progress.say("\n".join([*lines, *pretraining.lines(pretraining.pretraining_of(parts.config, parts.source, "test"))]))
 
         def save(position: Position, name: str) -> None:
+            if not ranks.first:
+                return
             checkpoints = folder / CHECKPOINTS
             # Not earlier: a run that is killed goes on from an older last.pt, which names other files.
             pruned = name == checkpoint.LAST and settings.keep > 1
             then = partial(remove_others, checkpoints, STEP_FILES, kept_files(position.best)) if pruned else None
             saver.save(checkpoints / name, _checkpoint(run, position, optimizer, showing.variance), then)
 
-        write_config(parts.config, folder)
+        if ranks.first:
+            write_config(parts.config, folder)
         showing = Showing(parts.algorithm, parts.source, tracker, settings, run.variance)
-        hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "on_evaluation": showing.show}
-        hearers |= {"interrupt": interrupt, "saving": saver.is_busy}
+        hearers: dict[str, Any] = {"tracker": tracker, "progress": progress, "save": save, "saving": saver.is_busy, "interrupt": interrupt}
         try:
             with allocating("a step", "lower device.task_chunk, tasks_per_step or the sizes of the task"):
-                end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, **hearers)
+                end = run_engine(parts.algorithm, parts.source, position, optimizer, settings, on_evaluation=showing.show, **hearers)
         except NotFiniteError as diverged:
             raise UserError(f"{diverged}{remedies.for_not_finite(parts.config)}") from diverged
+        except PeerLostError:
+            save(position, checkpoint.LAST)  # the position is that after the last whole step
+            raise
         saver.flush()
-        selection = Selection.of(settings.select, parts.algorithm.objective)
-        best, early = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}, ended_early(end, settings)
-        if end.step < settings.steps and not early:
+        if end.step < settings.steps and not ended_early(end, settings):
             progress.say(stopped_at(end.step, settings.steps, folder, parts.config))
             raise Stopped(interrupt.number or signal.SIGINT)
-        tracker.result(end.step, {f"best/{selection.name}": best["score"]})
-        overlaps = overlaps_of(parts.source, run.origins)
-        ended = {"steps": end.step, "stopped_early": early, "best": best, "select": str(selection), "overlap": overlaps}
-        write_json(folder / "report.json", {"split": "val", "metric": metric, **ended, "last": showing.last})
-        write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
-    with doing("calibrating for `metarun predict abstain=`"):
-        keep_calibration(parts, settings, end.best, folder)
-    figures = families_told(metric, best.get("by_family")) + targets_told(best.get("by_target"))
-    said = told(selection, end.best, [described(each) for each in overlaps], figures)
-    first = [early_line(end.step, settings.steps, end.unimproved)] if early else []
-    print("\n".join([*first, printable(said), f"run folder {folder}", *next_commands(folder, end.best, parts.config)]))
-    return selection.error(best["score"])
+        overlaps = _write_results(run, end, tracker, showing) if ranks.first else []
+    if ranks.first:
+        with doing("calibrating for `metarun predict abstain=`"):
+            keep_calibration(parts, settings, end.best, folder)
+        print("\n".join(_ending(run, end, overlaps)))
+    best = end.best or {"score": math.nan}
+    return Selection.of(settings.select, parts.algorithm.objective).error(best["score"])
+
+
+def _write_results(run: Run, end: Position, tracker: Tracker, showing: Showing) -> list[dict[str, Any]]:
+    """Write the final metrics, report.json and the matrices of trajectories; return the overlaps of the data with the training's."""
+    objective, folder = run.parts.algorithm.objective, run.folder
+    selection = Selection.of(run.settings.select, objective)
+    best = end.best or {"score": math.nan, "mean": math.nan, "step": end.step}
+    tracker.result(end.step, {f"best/{selection.name}": best["score"]})
+    overlaps = overlaps_of(run.parts.source, run.origins)
+    ended = {"steps": end.step, "stopped_early": ended_early(end, run.settings), "best": best, "select": str(selection)}
+    write_json(folder / "report.json", {"split": "val", "metric": objective.metric, **ended, "overlap": overlaps, "last": showing.last})
+    write_matrices([showing.report] if showing.report is not None else [], folder, "validation trajectories")
+    return overlaps
+
+
+def _ending(run: Run, end: Position, overlaps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines that a run prints after its last step."""
+    objective, settings, best = run.parts.algorithm.objective, run.settings, end.best or {}
+    figures = families_told(objective.metric, best.get("by_family")) + targets_told(best.get("by_target"))
+    said = told(Selection.of(settings.select, objective), end.best, [described(each) for each in overlaps], figures)
+    first = [early_line(end.step, settings.steps, end.unimproved)] if ended_early(end, settings) else []
+    return [*first, printable(said), f"run folder {run.folder}", *next_commands(run.folder, end.best, run.parts.config)]
 
 
 def progress_of(settings: Settings, step: int) -> Progress:
@@ -173,6 +196,8 @@ def progress_of(settings: Settings, step: int) -> Progress:
 
 
 def _tracker(run: Run) -> Tracker:
+    if not here().first:
+        return Silent()
     told_to_loggers = {"resume_step": run.resume_step, "config": run.parts.config, "typed": run.typed}
     with doing("opening the logs"):
         tracker: Tracker = instantiate(run.parts.config["logger"], name="logger", folder=run.folder, **told_to_loggers)
@@ -210,7 +235,7 @@ def execution(parts: Parts, settings: Settings) -> dict[str, Any]:
     """Return how the run is computed. Two runs of one config agree bit for bit only where these values are equal."""
     return {
         "device": settings.device,
-        "threads": parts.device.threads,
+        "threads": parts.device.threads // parts.device.machines,
         "chunk": settings.plan.chunk,
         "compile": settings.plan.compile,
         "kernels": settings.plan.kernels,

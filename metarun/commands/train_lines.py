@@ -15,6 +15,7 @@ from metarun.engine.training import Position, Settings
 from metarun.errors import counted, printable
 from metarun.files.commands import command
 from metarun.files.paths import word
+from metarun.processes.shares import chunks_of
 from metarun.types.streams import WithTrajectories
 from metarun.wiring.build import Parts
 
@@ -28,9 +29,24 @@ def started(parts: Parts, settings: Settings, position: Position, folder: Path) 
     numbers = sum(value.numel() for value in position.params.values())
     return [
         f"metarun: {names[0]} on {names[1]}{_sizes(parts)}; {work}",
-        f"metarun: {counted(numbers, 'parameter')}; {describe(settings.plan, settings.device)}",
+        f"metarun: {counted(numbers, 'parameter')}; {describe(settings.plan, settings.device)}{divided(settings.ranks.size)}",
+        *idle_line(settings),
         f"metarun: run folder {folder}",
     ]
+
+
+def divided(processes: int) -> str:
+    """Return the end of a sentence that says how many processes compute."""
+    return f", divided among {processes} processes" if processes > 1 else ""
+
+
+def idle_line(settings: Settings) -> list[str]:
+    """Return a line about processes that have no task; [] where each has one."""
+    processes, chunks = settings.ranks.size, chunks_of(settings.tasks_per_step, settings.plan.chunk)
+    if chunks >= processes:
+        return []
+    made = f"the {counted(settings.tasks_per_step, 'task')} of a step make {counted(chunks, 'chunk')} of {settings.plan.chunk}"
+    return [f"metarun: {made}, so {processes - chunks} of {processes} processes have no task; lower device.task_chunk, or start fewer"]
 
 
 def describe(plan: Plan, device: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarun.compute.plan import KERNELS, PRECISIONS, Device
 from metarun.errors import UserError
+from metarun.processes.ranks import Ranks, here
 from metarun.values import Count, Form, Range
 
 _STOCK_THREADS = torch.get_num_threads()
@@ -36,9 +37,12 @@ class DeviceKeys:
 
 def choose_device(config: Mapping[str, Any]) -> Device:
     """Return the device that the config names, and prepare the process for it. Raises UserError where a value is not allowed."""
+    ranks = here()
     name = config.get("name", "auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.size > 1:
+        name = _of_process(name, ranks)
     if not isinstance(name, str) or name.split(":")[0] not in ("cpu", "cuda"):
         raise UserError(f"device.name={name} is unknown; it must be auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -57,8 +61,21 @@ def choose_device(config: Mapping[str, Any]) -> Device:
         raise UserError(f"device.precision={precision} is unknown; it must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     keep_freed_memory()
-    threads = _whole("device.threads", _auto(config, "threads"))
-    return Device(name, threads or _STOCK_THREADS, _whole("device.task_chunk", _auto(config, "task_chunk")), compile, precision, kernels)
+    threads = (_whole("device.threads", _auto(config, "threads")) or ranks.cores or _STOCK_THREADS) * ranks.machines
+    chunk = _whole("device.task_chunk", _auto(config, "task_chunk"))
+    return Device(name, threads, chunk, compile, precision, kernels, processes=ranks.size, machines=ranks.machines)
+
+
+def _of_process(name: Any, ranks: Ranks) -> Any:
+    """Return the name of the device of this process: of several processes on a machine, each has a GPU of its own."""
+    if not isinstance(name, str) or not name.startswith("cuda"):
+        return name
+    if name != "cuda":
+        raise UserError(f"device.name={name} names one GPU, and {ranks.size} processes need one each; use device=cuda.")
+    if torch.cuda.is_available() and ranks.local_rank >= (count := torch.cuda.device_count()):
+        process = f"process {ranks.local_rank + 1} of this machine"
+        raise UserError(f"{process} has no GPU, since torch finds {count} here; start no more processes than a machine has GPUs.")
+    return f"cuda:{ranks.local_rank}"
 
 
 def place(tensors: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

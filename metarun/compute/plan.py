@@ -86,8 +86,9 @@ class Work:
 class Plan:
     """How to run a batch of tasks.
 
-    chunk: tasks mapped at once. workers: chunks that run at once. threads: of torch's kernels in each worker. compile: whether torch's
-    compiler fuses the operations. autocast: the device type on which matrix products and convolutions use bfloat16; None for no autocast.
+    chunk: tasks mapped at once. workers: chunks that run at once, in all processes of the command. threads: of torch's kernels in each
+    worker. compile: whether torch's compiler fuses the operations. autocast: the device type on which matrix products and convolutions use
+    bfloat16; None for no autocast.
     kernels: "c" where the C kernels of `metarun.compute.kernels` may replace torch's kernels, else "torch". loop: call a function once for
     each task and never map it, for a network that torch cannot map.
     """
@@ -105,8 +106,10 @@ class Plan:
 class Device:
     """A device and the choices of the config.
 
-    name: torch's name. threads: CPU threads in all. chunk, compile, kernels: as in the config; None leaves the choice to this module.
-    precision: one of `PRECISIONS`. loop: as in `Plan`; a chunk then has one task.
+    name: torch's name. threads: CPU threads in all, of all processes of a command. chunk, compile, kernels: as in the config; None leaves
+    the choice to this module.
+    precision: one of `PRECISIONS`. loop: as in `Plan`; a chunk then has one task. processes, machines: of the command. On a CPU, the chunk
+    and the threads of an operation do not depend on the number of processes, so that results do not. On GPUs each process gets a chunk.
     """
 
     name: str
@@ -116,6 +119,8 @@ class Device:
     precision: str = "float32"
     kernels: str | None = None
     loop: bool = False
+    processes: int = 1
+    machines: int = 1
 
     def plan(self, work: Work, tasks: int, *, steps: int = 0, largest: int | None = None) -> Plan:
         """Return the plan for batches of `tasks` tasks. steps: outer steps; 0 for an evaluation. largest: upper limit of the chunk."""
@@ -131,7 +136,7 @@ class Device:
         workers = min(team, _parts(tasks, chunk))
         if team // workers > 1 and self.kernels != "c":
             kernels = "torch"  # a C kernel runs on one thread, and the others would idle
-        threads = 1 if kernels == "c" else team // workers
+        threads = 1 if kernels == "c" else min(team // workers, max(1, self.threads // self.machines))
         return Plan(chunk, workers, threads, compile, autocast, kernels, self.loop)
 
     def _chunk(self, work: Work, tasks: int, largest: int | None, *, training: bool) -> int:
@@ -179,7 +184,7 @@ class Device:
         """Return how many of the tasks fit into memory and, on a CPU, are worth mapping at once."""
         fitting = int(MEMORY_SHARE * self._memory() / max(4 * work.values, 1))
         if self.name != "cpu":
-            return fitting
+            return min(fitting, _parts(tasks, self.processes))
         if work.sequential:
             return min(fitting, SEQUENTIAL_TASKS, _parts(tasks, self.threads))
         alone = work.flops >= ALONE_FLOPS and (training or not work.shared)

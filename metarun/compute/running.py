@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from metarun.compute.plan import Plan
 from metarun.compute.programs.recording import Recorded
 from metarun.functional import derivatives_on_this_thread, split_tensors, without_map
+from metarun.processes.ranks import ONE, Ranks
+from metarun.processes.shares import chunks_of, shares_of
 from metarun.types import Aux, Params
 
 WORTH_RECORDING = 8
@@ -42,49 +44,72 @@ class BatchGradient(NamedTuple):
 class Runner:
     """Maps functions `f(shared, chunk)` over the chunks of batches, as a plan says.
 
-    A runner records a function once and knows it again by its identity, or by its own `__eq__`: give the same object at every call.
+    ranks: the processes that divide the tasks (`metarun.processes.shares`). A runner records a function once and knows it again by its
+    identity, or by its own `__eq__`: give the same object at every call.
     Close the runner, or use it in `with`, to end its threads and to restore torch's number of threads.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, ranks: Ranks = ONE) -> None:
+        self.plan, self.ranks = plan, ranks
+        self.workers = -(-plan.workers // ranks.size)  # of this process
         self._recorded: dict[Function, Recorded] = {}
         self._threads_before = torch.get_num_threads()
         self._pool = None
-        if plan.workers > 1:
-            self._pool = ThreadPoolExecutor(plan.workers, "metarun-worker", _set_threads, (plan.threads,))
+        if self.workers > 1:
+            self._pool = ThreadPoolExecutor(self.workers, "metarun-worker", _set_threads, (plan.threads,))
 
-    def map(self, function: Function, shared: Any, batches: Iterable[Any], *, runs: int) -> Iterator[Any]:
-        """Yield `function(shared, chunk)` for each chunk of `plan.chunk` tasks of each batch, in order.
+    def map(self, function: Function, shared: Any, batches: Iterable[Any], *, runs: int = 1, chunks: int | None = None) -> Iterator[Any]:
+        """Yield `function(shared, chunk)` for each chunk of `plan.chunk` tasks of each batch of this process, in order.
 
         The runner takes the next batch while chunks of the batches before it still run, so that no core waits between two batches.
         shared, and each batch: pytrees of tensors; those of a batch have a leading axis T. runs: about how many batches the runner gets
-        with this function in all. Few are not worth a recording.
+        with this function in all. chunks: the same for chunks, of all processes, where batches differ. Few are not worth a recording.
         """
         if torch.get_num_threads() != self.plan.threads:
             torch.set_num_threads(self.plan.threads)
-        return self._in_order(self._calls(function, shared, batches, runs))
+        return self._in_order(self._calls(function, shared, batches, runs, chunks))
 
-    def mean_gradient(self, function: Function, shared: Any, batch: Any, *, runs: int) -> BatchGradient:
+    def shares(self, tasks: int) -> list[range]:
+        """Return the tasks of each process, as positions in a batch of `tasks` tasks."""
+        return shares_of(tasks, self.plan.chunk, self.ranks.size)
+
+    def mean_gradient(self, function: Function, shared: Any, batch: Any, *, runs: int, tasks: int | None = None) -> BatchGradient:
         """Return the gradient of the mean loss over the tasks of a batch, with the losses and the aux of every task in order.
 
-        function: returns the gradient of the SUM of the losses of a chunk, the losses, and the aux. runs: as in `map`.
+        function: returns the gradient of the SUM of the losses of a chunk, the losses, and the aux. runs: as in `map`. tasks: the number of
+        tasks of all processes, where several divide them; the batch then holds the share of this process, and is None without one.
         """
-        tasks = _tasks(batch)
-        total: Params = {}
+        whole = _tasks(batch) if tasks is None else tasks
+        counts = [len(share) for share in self.shares(whole)]
+        parts: list[Params] = []
         outputs: Any = None
         done = 0
-        for gradient, *chunk_outputs in self.map(function, shared, [batch], runs=runs):
+        mine = [batch] if counts[self.ranks.rank] else []
+        for gradient, *chunk_outputs in self.map(function, shared, mine, chunks=runs * chunks_of(whole, self.plan.chunk)):
             # Results go into memory of their final size: small tensors that outlive their chunk would leave gaps between large blocks.
             if outputs is None:
-                total = {name: torch.zeros_like(value) for name, value in gradient.items()}
-                outputs = tree_map(lambda leaf: leaf.new_empty(tasks, *leaf.shape[1:]), chunk_outputs)
-            for name, value in gradient.items():
-                total[name] += value
+                outputs = tree_map(lambda leaf: leaf.new_empty(counts[self.ranks.rank], *leaf.shape[1:]), chunk_outputs)
+            self._add(parts, gradient)
             for of_batch, of_chunk in zip(tree_leaves(outputs), tree_leaves(chunk_outputs), strict=True):
                 of_batch[done : done + len(of_chunk)] = of_chunk
             done += len(chunk_outputs[0])
-        return BatchGradient({name: value / tasks for name, value in total.items()}, *outputs)
+        outputs = self.ranks.gather(outputs, counts)
+        total = self.ranks.add_in_order(parts, sum(count > 0 for count in counts))
+        return BatchGradient({name: value / whole for name, value in total.items()}, *outputs)
+
+    def _add(self, parts: list[Params], gradient: Params) -> None:
+        """Add the gradient of a chunk to the parts of this process.
+
+        A sum of floats depends on its order. So only the first process, which has the first chunks, adds at once. The others keep the
+        gradient of each chunk until they know the sum of the processes before them.
+        """
+        if not self.ranks.first and all(self.ranks.in_order(value.device.type) for value in gradient.values()):
+            parts.append(gradient)
+            return
+        if not parts:
+            parts.append({name: torch.zeros_like(value) for name, value in gradient.items()})
+        for name, value in gradient.items():
+            parts[0][name] += value
 
     @property
     def kernels(self) -> str:
@@ -95,11 +120,13 @@ class Runner:
         """Return the recording of a function, or None where the function has run only as it is written."""
         return self._recorded.get(function)
 
-    def _calls(self, function: Function, shared: Any, batches: Iterable[Any], runs: int) -> Iterator[tuple[Callable[[], Any], bool]]:
+    def _calls(
+        self, function: Function, shared: Any, batches: Iterable[Any], runs: int, known: int | None
+    ) -> Iterator[tuple[Callable[[], Any], bool]]:
         """Yield a call for each chunk, and whether it may run on a thread of the pool."""
         for batch in batches:
             chunks = self._cut(batch)
-            if runs * len(chunks) < WORTH_RECORDING:
+            if (runs * len(chunks) if known is None else known) < WORTH_RECORDING:
                 yield from ((partial(self._cast(function), shared, chunk), False) for chunk in chunks)
                 continue
             if function not in self._recorded:
@@ -115,7 +142,7 @@ class Runner:
             for call, concurrent in calls:
                 if concurrent and self._pool is not None:
                     running.append(self._pool.submit(call))
-                    if len(running) > self.plan.workers:
+                    if len(running) > self.workers:
                         yield running.popleft().result()
                     continue
                 while running:

@@ -20,6 +20,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.episodes import deal
 from metarun.functional import split_tensors
+from metarun.processes.shares import placed
 from metarun.types import Episode, TaskSource, WithBatches
 
 BLOCK_VALUES = 1_000_000
@@ -31,7 +32,10 @@ BLOCKS_AHEAD = 2
 
 
 class Step(NamedTuple):
-    """An outer step. batch: its episodes, with a leading axis T. keys: (T,), for the algorithm's draws. indices: (T,), on the CPU."""
+    """An outer step. batch: its episodes, with a leading axis T. keys: (T,), for the algorithm's draws. indices: (T,), on the CPU.
+
+    Where several processes divide the tasks of a step, these are the tasks of this process.
+    """
 
     batch: Episode
     keys: Tensor
@@ -42,6 +46,7 @@ class Dealer:
     """Returns the steps `first_step` … `steps` - 1 of a run, in order. Its thread lives as long as the `with` block.
 
     Step s has the episodes s * tasks_per_step … (s + 1) * tasks_per_step - 1 of `split`. seed: the run's; it determines the keys.
+    share: the tasks of a step that this process computes, as positions in the step; None for all. Without a task, never call `next`.
     lock: the thread holds it while it calls the source. Other callers of the source must hold it too, so that a source need not support
     several threads. They must not call `next` under the lock, as `next` may wait for the thread.
     waited: seconds that `next` has waited for the thread, in all.
@@ -58,11 +63,13 @@ class Dealer:
         seed: int,
         device: torch.device | str = "cpu",
         block_values: int = BLOCK_VALUES,
+        share: range | None = None,
     ) -> None:
         self.lock = threading.Lock()
         self.waited = 0.0
         self._source, self._split, self._seed, self._device = source, split, seed, device
         self._tasks, self._next, self._end = tasks_per_step, first_step, steps
+        self._share = range(tasks_per_step) if share is None else share
         self._block_values = block_values
         self._block_steps: int | None = None  # the first step that is dealt decides
         self._ready: deque[Step] = deque()
@@ -73,7 +80,7 @@ class Dealer:
         threads = torch.get_num_threads()
         self._thread.submit(_compute_alone).result()
         torch.set_num_threads(threads)  # a new thread begins with the number that any thread set last
-        self._ahead.extend(self._thread.submit(self._deal) for _ in range(BLOCKS_AHEAD))
+        self._ahead.extend(self._thread.submit(self._deal) for _ in range(BLOCKS_AHEAD if self._share else 0))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -106,7 +113,8 @@ class Dealer:
         steps = min(self._block_steps or 1, self._end - self._next)
         if steps <= 0:
             return []
-        indices = torch.arange(self._next * self._tasks, (self._next + steps) * self._tasks)
+        first = torch.arange(self._next, self._next + steps)[:, None] * self._tasks
+        indices = (first + torch.tensor(self._share)).flatten()
         with self.lock:
             batch = deal(self._source, self._split, indices, self._device)
         keys = draws.key(self._seed, self._split, indices).to(self._device, non_blocking=True)
@@ -114,8 +122,8 @@ class Dealer:
             self._block_steps = self._fitting(batch)
         self._next += steps
         if self._block_steps == 1:
-            return [Step(batch, keys, indices)]
-        return list(map(Step, self._cut(batch), self._parts(keys), indices.split(self._tasks)))
+            return [Step(placed(batch, self._share.start), placed(keys, self._share.start), indices)]
+        return list(map(Step, self._cut(batch), self._parts(keys), indices.split(len(self._share))))
 
     def _fitting(self, step: Episode) -> int:
         if not isinstance(self._source, WithBatches):
@@ -130,7 +138,8 @@ class Dealer:
     def _parts(self, block: Tensor) -> Iterator[Tensor]:
         # Copies, not views: the rounding of a product of a matrix and a vector depends on the address of the matrix, and the place of a
         # step in its block depends on the step at which a run was resumed.
-        return (part.clone(memory_format=torch.contiguous_format) for part in block.split(self._tasks))
+        parts = block.split(len(self._share))
+        return (placed(part.clone(memory_format=torch.contiguous_format), self._share.start) for part in parts)
 
 
 def _compute_alone() -> None:

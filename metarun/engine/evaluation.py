@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from metarun.episodes import deal
 from metarun.functional import map_tasks
 from metarun.layers.precision import at_least_float32
 from metarun.predictive import fit_variance
+from metarun.processes.ranks import ONE
+from metarun.processes.shares import chunks_of, placed
 from metarun.types import (
     Episode,
     Learner,
@@ -64,9 +66,9 @@ def evaluate(
     evaluations the caller makes with this runner. progress: is called with the number of episodes done. rankings: of all items, of ratings.
     """
     if isinstance(source, WithTrajectories):
-        model = Model(algorithm, params, state)
         same: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "device": device, "progress": progress}
-        return evaluate_streams(model, source, split=split, episodes=episodes, seed=seed, **same)
+        same |= {"split": split, "episodes": episodes, "seed": seed, "ranks": ONE if runner is None else runner.ranks}
+        return evaluate_streams(Model(algorithm, params, state), source, **same)
     observations = None if variance is None else torch.tensor(variance, device=device)
     episodes_of = Episodes(source, split, episodes, seed, device)
     units = units_of(source)
@@ -163,16 +165,25 @@ class Episodes:
     ) -> dict[str, Tensor]:
         """Return the results of `function(shared, (episodes, keys))` for all episodes, with a leading axis T, on the CPU."""
         parts: list[dict[str, Tensor]] = []
-        blocks = torch.arange(self.count).split(runner.plan.chunk * runner.plan.workers * BLOCK)
-        dealt = ((deal(self.source, self.split, block, self.device), self._keys(block)) for block in blocks)
-        done = 0
+        shares, done = runner.shares(self.count), 0
+        dealt = self._dealt(shares[runner.ranks.rank], runner.plan.chunk * runner.plan.workers * BLOCK)
         with torch.no_grad():
-            for results in runner.map(function, shared, dealt, runs=len(blocks) * runs):
+            for results in runner.map(function, shared, dealt, chunks=chunks_of(self.count, runner.plan.chunk) * runs):
                 parts.append({name: value.cpu() for name, value in results.items()})
                 done += len(next(iter(results.values())))
                 if progress is not None:
-                    progress(done)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                    progress(done * self.count // len(shares[runner.ranks.rank]))
+        rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else None
+        gathered: dict[str, Tensor] = runner.ranks.gather(rows, [len(share) for share in shares])
+        return gathered
+
+    def _dealt(self, share: range, block: int) -> Iterator[tuple[Episode, Tensor]]:
+        """Yield the episodes and the keys of a process's share, as far as they lie in each block of `block` episodes."""
+        for start in range(0, self.count, block):
+            first, end = max(start, share.start), min(start + block, share.stop)
+            if first < end:
+                indices = torch.arange(first, end)
+                yield placed((deal(self.source, self.split, indices, self.device), self._keys(indices)), first - start)
 
     def _keys(self, indices: Tensor) -> Tensor:
         return draws.key(self.seed, "evaluate", self.split, indices).to(self.device)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from metarun.processes.ranks import Ranks
+
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Ctrl-C, the end of a job, the end of a terminal, and the signals that Slurm and submitit send before the end of a job."""
 
@@ -36,6 +38,13 @@ class Interrupt:
     def stopped(self) -> bool:
         """Whether a signal asked for a stop."""
         return self.number is not None
+
+    def reached(self, ranks: Ranks) -> bool:
+        """Return whether a signal has reached one of the processes, and note it in each of them."""
+        agreed = ranks.agree(self.number or 0)
+        if agreed and self.number is None:  # a signal that arrives meanwhile stays noted, for the next time
+            self.number = agreed
+        return agreed > 0
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 from metarun import draws
 from metarun.engine.averages import worst
@@ -23,6 +23,8 @@ from metarun.engine.stream_figures import stream_figures
 from metarun.episodes import deal, first_of
 from metarun.network import network_of
 from metarun.objectives import Objective
+from metarun.processes.ranks import ONE, Ranks
+from metarun.processes.shares import shares_of
 from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource, WithStream, traits_of
 from metarun.types.streams import Trajectory, WithTrajectories, scored_lengths
 
@@ -62,16 +64,19 @@ def evaluate_streams(
     inner_step: int | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks = ONE,
 ) -> Report:
     """Follow the first `episodes` trajectories of a split; the mean of the report is the score after the last part.
 
-    by_step, inner_step: as in `metarun.engine.evaluation.evaluate`, for algorithms that adapt to all examples at once.
+    by_step, inner_step: as in `metarun.engine.evaluation.evaluate`, for algorithms that adapt to all examples at once. ranks: the processes
+    that divide the trajectories.
     """
     assert isinstance(source, WithTrajectories)
     sizes, followed = source.trajectory(split), list[Followed]()
     lengths = scored_lengths(source.lengths, sizes.parts)
     online = isinstance(model.algorithm, WithStream)
-    for index in range(episodes):
+    shares = shares_of(episodes, 1, ranks.size)
+    for index in shares[ranks.rank]:
         episode = first_of(deal(source, split, torch.tensor([index]), device))
         key = draws.key(seed, "evaluate", split, index).to(device)
         with torch.no_grad():
@@ -81,10 +86,11 @@ def evaluate_streams(
                 one = adapt_at_lengths(model, episode, key, sizes, lengths, by_step=by_step, inner_step=inner_step)
         followed.append(tree_map_only(Tensor, Tensor.cpu, one))
         if progress is not None:
-            progress(index + 1)
+            progress(len(followed) * episodes // len(shares[ranks.rank]))
     objective = model.algorithm.objective
-    scored = {name: torch.stack([one.scored[name] for one in followed]) for name in followed[0].scored}
-    matrices, seen = (torch.stack([getattr(one, name) for one in followed]).double() for name in ("matrix", "seen"))
+    own = tree_map(lambda *rows: torch.stack(rows), *followed) if followed else None
+    matrices, seen, scored = ranks.gather(own, [len(share) for share in shares])
+    matrices, seen = matrices.double(), seen.double()
     figures = stream_figures(objective, matrices, seen, lengths=lengths, sizes=sizes, one_pass=online)
     return replace(summarise(objective, scored), stream=figures, stream_matrix=matrices.mean(dim=0).tolist())
 

@@ -13,7 +13,6 @@ the engine checks the loss of every step. On another device it finds a loss that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,14 +21,16 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map
 
+from metarun import draws
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.compute.stops import CompilingStopped
 from metarun.engine.autosave import Autosave
 from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
+from metarun.engine.divergence import check_window, where_diverged
 from metarun.engine.families import SHOWN_FAMILIES
 from metarun.engine.interrupt import Interrupt
 from metarun.engine.optimizer import OuterOptimizer
@@ -38,11 +39,13 @@ from metarun.engine.report import Report
 from metarun.engine.selection import Selected, Selection
 from metarun.engine.units import SHOWN_TARGETS
 from metarun.engine.validation import Validation, judged, values_to_log
+from metarun.episodes import deal, first_of
 from metarun.errors import NotFiniteError, printable
 from metarun.functional import map_tasks, without_map
+from metarun.processes.ranks import ONE, Ranks
 from metarun.records.progress import Progress
 from metarun.records.tracking import Tracker
-from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource, WithTrajectory
+from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource
 from metarun.values import Count, CountOrZero, Episodes, NotNegative, Seed, percent, plain
 
 
@@ -54,7 +57,7 @@ class Settings:
     always evaluates and saves the last step. save_minutes: the most minutes between two checkpoints, or None for no clock. eval_episodes:
     validation episodes. keep: how many of the best checkpoints the run keeps (`metarun.engine.keeping`). select: the score that chooses
     them (`Selection.of`). patience: see `metarun.engine.patience`. plan, eval_plan: how to run the tasks of a step and of a validation.
-    device: torch's name of the device.
+    device: torch's name of the device. ranks: the processes that divide the tasks, and stop after the same step.
     """
 
     seed: Seed = 0
@@ -71,6 +74,7 @@ class Settings:
     plan: Plan = field(default_factory=Plan)
     eval_plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
+    ranks: Ranks = ONE
 
 
 @dataclass
@@ -125,7 +129,7 @@ def train(
             validate()
             save(position, "last.pt")
         with suppress(CompilingStopped):  # the step has not begun
-            while (step := position.step + 1) <= settings.steps and not asked.stopped and not ended_early(position, settings):
+            while (step := position.step + 1) <= settings.steps and not (ended_early(position, settings) or asked.reached(settings.ranks)):
                 loop.step()
                 progress.update(step)
                 if _due(step, settings.log_every) or step == settings.steps:
@@ -147,19 +151,28 @@ def ended_early(position: Position, settings: Settings) -> bool:
 class Loop:
     """A run in progress: the objects that its steps share. Use it in `with`, which starts and ends its threads."""
 
-    def __init__(self, algorithm: Algorithm, source: TaskSource, position: Position, optimizer: OuterOptimizer, settings: Settings) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        source: TaskSource,
+        position: Position,
+        optimizer: OuterOptimizer,
+        settings: Settings,
+    ) -> None:
         self.algorithm, self.source, self.position, self.optimizer, self.settings = algorithm, source, position, optimizer, settings
-        self.gradients = TaskGradients(algorithm)
+        ranks = settings.ranks
+        self.gradients = TaskGradients(algorithm, breakable=ranks.size == 1)
         self.selection = Selection.of(settings.select, algorithm.objective)
         with without_map(settings.eval_plan.loop):
             self.selection.check(algorithm, position.params, position.state, source, settings.device)
-        self.runner, self.validation_runner = Runner(settings.plan), Runner(settings.eval_plan)
+        self.runner, self.validation_runner = Runner(settings.plan, ranks), Runner(settings.eval_plan, ranks)
+        self.share = self.runner.shares(settings.tasks_per_step)[ranks.rank]
         validations = settings.steps // settings.eval_every + 1 if settings.eval_every else 1
         validating = (self.selection, self.validation_runner, settings.eval_episodes, validations, settings.device)
         self.validation = Validation(algorithm, source, *validating)
         self.clock = Clock(settings.tasks_per_step)
         run = {name: getattr(settings, name) for name in ("steps", "tasks_per_step", "seed", "device")}
-        self.dealer = Dealer(source, "train", first_step=position.step, **run)
+        self.dealer = Dealer(source, "train", first_step=position.step, share=self.share, **run)
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
@@ -175,14 +188,14 @@ class Loop:
     def step(self) -> None:
         """Take one outer step: deal, gradients, optimizer, state."""
         position, settings = self.position, self.settings
-        batch, keys, indices = self.dealer.next()
+        batch = self.dealer.next()[:2] if self.share else None
         step = torch.full((), position.step, device=settings.device)  # filled on the device; a copy from the CPU would wait for the device
         shared = (position.params, position.state, step)
-        gradient, losses, aux = self.runner.mean_gradient(self.gradients, shared, (batch, keys), runs=settings.steps)
+        sizes = {"runs": settings.steps, "tasks": settings.tasks_per_step}
+        gradient, losses, aux = self.runner.mean_gradient(self.gradients, shared, batch, **sizes)
         checked = settings.device == "cpu"
         if checked and not losses.isfinite().all():
-            with without_map(settings.plan.loop):
-                _explain_not_finite(self.algorithm, position, batch, keys, indices, losses)
+            _explain_not_finite(self, losses)
         norm = self.optimizer.update(gradient, position.step)
         if checked and not norm.isfinite():
             raise NotFiniteError(
@@ -199,7 +212,7 @@ class TaskGradients:
 
     algorithm: Algorithm
     what: ClassVar[str] = "the step"
-    breakable: ClassVar[bool] = True  # a step that has not begun leaves the run as it was
+    breakable: bool = True  # a step that has not begun leaves the run as it was; but other processes may have begun it
 
     def __call__(self, shared: tuple[Params, State, Tensor], chunk: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
         """Return the gradients of a chunk. shared: params, state and step. chunk: episodes and keys."""
@@ -224,27 +237,15 @@ def gradients_of(
     return dict(zip(leaves, filled, strict=True)), losses.detach(), tree_map(torch.Tensor.detach, aux)
 
 
-def _explain_not_finite(algorithm: Algorithm, position: Position, batch: Episode, keys: Tensor, indices: Tensor, losses: Tensor) -> None:
+def _explain_not_finite(loop: Loop, losses: Tensor) -> None:
     """Raise NotFiniteError with the step, the task and, where adaptation already diverged, the inner step."""
-    worst = int((~losses.isfinite()).nonzero()[0])
-    where = ""
-    if isinstance(algorithm, WithTrajectory):
-        support, query = tree_map_only(Tensor, lambda leaf: leaf[worst], batch)
-        with torch.no_grad():
-            path = algorithm.trajectory(position.params, position.state, support, keys[worst])
-            finite = [bool(algorithm.predict(adapted, query.x, query.mask).isfinite().all()) for adapted in path]
-        where = f" after inner step {finite.index(False)}" if False in finite else " in the query loss"
-    raise NotFiniteError(
-        f"the loss of step {position.step + 1} is not finite (training task {int(indices[worst])}{where}); the last checkpoint is kept."
-    )
-
-
-def _check_window(window: dict[str, Any], step: int) -> None:
-    """Raise NotFiniteError where the loss or the gradient norm since the last log line is not finite."""
-    for name in ("loss", "gradient_norm"):
-        if name in window and not math.isfinite(window[name]):
-            first = step - window["steps"] + 1
-            raise NotFiniteError(f"the {name.replace('_', ' ')} is not finite in steps {first} to {step}; the last checkpoint is kept.")
+    position, settings = loop.position, loop.settings
+    task = position.step * settings.tasks_per_step + int((~losses.isfinite()).nonzero()[0])
+    with loop.dealer.lock, without_map(settings.plan.loop):  # dealt again, since it may be a task of another process
+        episode = first_of(deal(loop.source, "train", torch.tensor([task]), settings.device))
+        key = draws.key(settings.seed, "train", task).to(settings.device)
+        where = where_diverged(loop.algorithm, position.params, position.state, episode, key)
+    raise NotFiniteError(f"the loss of step {position.step + 1} is not finite (training task {task}{where}); the last checkpoint is kept.")
 
 
 def _validate_and_track(
@@ -277,7 +278,7 @@ def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:
     """Log the means over the steps since the last log line, and start a new window."""
     position, tasks_per_step = loop.position, loop.settings.tasks_per_step
     window = position.window = {name: float(total) for name, total in position.window.items()}
-    _check_window(window, position.step)
+    check_window(window, position.step)
     steps = window.pop("steps")
     values = {f"train/{name}": total / steps for name, total in window.items()}
     speed, waiting = loop.clock.read(int(steps), loop.dealer.waited)

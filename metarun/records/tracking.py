@@ -133,6 +133,22 @@ class Tracker:
                     yield step, {name: value for name, value in entry.items() if isinstance(value, (int, float))}
 
 
+class Silent(Tracker):
+    """Writes nothing: the tracker of a process that computes for another one."""
+
+    def __init__(self) -> None:
+        self._loggers = []
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def _checked(name: str, logger: Any) -> Logger:
     if not callable(getattr(logger, "start", None)):
         raise UserError(f"logger.{name}={logger!r} is no logger; choose one with logger=…, such as logger=tensorboard.")

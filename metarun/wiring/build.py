@@ -28,6 +28,7 @@ from metarun.engine.training import Position, Settings
 from metarun.errors import UserError, printable
 from metarun.network import FROZEN, network_of
 from metarun.objectives import objective
+from metarun.processes.ranks import here
 from metarun.records import checkpoint
 from metarun.records.display import doing
 from metarun.tasks.converted import fit_images
@@ -242,7 +243,8 @@ def build_settings(parts: Parts) -> Settings:
     # largest chunk and its kernels from that plan: a resumed run then validates with the same values.
     largest = plan.chunk * plan.workers if plan.kernels == "c" else plan.chunk
     validating = dataclasses.replace(device, chunk=None, compile=False, kernels=plan.kernels)
-    return dataclasses.replace(settings, plan=plan, eval_plan=validating.plan(parts.work["val"], settings.eval_episodes, largest=largest))
+    eval_plan = validating.plan(parts.work["val"], settings.eval_episodes, largest=largest)
+    return dataclasses.replace(settings, plan=plan, eval_plan=eval_plan, ranks=here())
 
 
 def evaluation_plan(parts: Parts, episodes: int) -> Plan:

@@ -16,6 +16,7 @@ from .evaluations import evaluation
 from .families import family
 from .memory import memory
 from .outcome import Options, Result
+from .processes import divided_step
 from .rows import Row
 from .steps import step
 
@@ -25,6 +26,7 @@ MEASURES: dict[str, Callable[[Row, Options], list[Result]]] = {
     "dealing": dealing,
     "memory": memory,
     "family": family,
+    "processes": divided_step,
 }
 
 

@@ -75,6 +75,7 @@ def sections() -> dict[str, str]:
         "g": f"Peak memory beyond the imports, {images}, conv4-64 (stride), MAML second order, device.task_chunk=4",
         "h": "Start-up, as wall time of the whole command",
         "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop calls the same loss",
+        "j": f"{maml}, second order: one outer step, divided among two processes",
     }
 
 
@@ -106,6 +107,8 @@ def rows(*, quick: bool = False) -> list[Row]:
     table.append(Row("h", "commands", "startup"))
     episodes = ("task=glyphs", "task.train_ways=5", "task.train_shots=1", "task.train_queries=5", "tasks_per_step=8")
     table += [Row("i", name, "family", (*episodes, *overrides)) for name, overrides in FAMILIES.items()]
+    strides = (*maml, "tasks_per_step=32", "backbone.pooling=stride", "device.threads=2")
+    table.append(Row("j", steps_name(1), "processes", (*strides, "algo.inner_steps=1"), ()))
     return [shrunk(row) for row in table] if quick else table
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from metarun.cli.folders import NumberedFolder, Refusal, RunFolders, held, tidy
 from metarun.errors import UserError
 from metarun.files.writing import PREFIX, SUFFIX
+from metarun.processes.ranks import OneProcess, using
 
 if TYPE_CHECKING:
     from command_line import Calls, CommandLine
@@ -20,7 +22,7 @@ pytest_plugins = ("command_line",)
 
 def hydra_config(*overrides: str, folder: str = "outputs/now") -> DictConfig:
     """Return the part of Hydra's config that the callback reads, read-only as Hydra passes it."""
-    node = {"run": {"dir": folder}, "sweep": {"dir": folder}, "overrides": {"hydra": list(overrides)}}
+    node = {"run": {"dir": folder}, "sweep": {"dir": folder}, "overrides": {"hydra": list(overrides)}, "job_logging": {}}
     config = OmegaConf.create({"hydra": node})
     OmegaConf.set_readonly(config.hydra, True)
     OmegaConf.set_struct(config, True)
@@ -135,3 +137,36 @@ def test_a_held_run_folder_has_no_leftovers_of_a_killed_process_and_keeps_its_fi
         assert [path.name for path in sorted(tmp_path.rglob("*")) if path.is_file() and PREFIX in path.name and SUFFIX in path.name] == []
     assert (tmp_path / "kept").exists()
     assert (tmp_path / "checkpoints/kept").exists()
+
+
+class Second(OneProcess):
+    """The second of two processes, which the first one tells its folder."""
+
+    rank, size, first = 1, 2, False
+
+    def tell(self, compute: Callable[[], Any]) -> Any:
+        return "outputs/now-2"
+
+
+def test_a_later_process_takes_the_folder_of_the_first_one_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = RunFolders()
+    for config in (hydra_config(), hydra_config("hydra.run.dir=outputs/now")):
+        OmegaConf.set_struct(config, False)
+        with using(Second()), folders.in_use():
+            NumberedFolder().on_run_start(config)
+        assert config.hydra.run.dir == "outputs/now-2"
+        assert config.hydra.output_subdir is None
+        assert config.hydra.job_logging.root is None
+    assert folders.last == tmp_path / "outputs" / "now-2"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_later_process_neither_locks_nor_discards_the_folder_of_the_first_one(tmp_path: Path) -> None:
+    folders, run = RunFolders(), tmp_path / "run"
+    folders.make(str(run))
+    with held(run), using(Second()):
+        with held(run):
+            pass
+        folders.discard()
+        assert run.is_dir()

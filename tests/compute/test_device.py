@@ -11,6 +11,7 @@ import torch
 
 from metarun.compute.device import choose_device, keep_freed_memory, place
 from metarun.errors import UserError
+from metarun.processes.ranks import OneProcess, using
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +65,28 @@ def test_keeping_freed_memory_does_nothing_on_other_systems(monkeypatch: pytest.
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("glibc was asked for"))
     keep_freed_memory()
+
+
+class Several(OneProcess):
+    """Two processes on each of two machines, with three cores each."""
+
+    size, local_rank, machines, cores = 4, 1, 2, 3
+
+
+def test_several_processes_divide_the_cores_of_their_machines_or_the_threads_of_the_config() -> None:
+    with using(Several()):
+        assert choose_device({"name": "cpu"}).threads == 6
+        found = choose_device({"name": "cpu", "threads": 2})
+    assert (found.threads, found.processes, found.machines) == (4, 4, 2)
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with using(Several()):
+        assert choose_device({"name": "auto"}).name == choose_device({"name": "cuda"}).name == "cuda:1"
+        with pytest.raises(UserError, match=r"device.name=cuda:0 names one GPU, and 4 processes need one each; use device=cuda"):
+            choose_device({"name": "cuda:0"})
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        with pytest.raises(UserError, match="process 2 of this machine has no GPU, since torch finds 1 here; start no more"):
+            choose_device({"name": "cuda"})

@@ -169,3 +169,16 @@ def test_a_device_plans_by_this_table(
     threads: int, config: dict[str, Any], flops: float, kind: dict[str, bool], tasks: int, steps: int, plan: Plan
 ):
     assert Device("cpu", threads, **config).plan(Work(flops, 1.0, **kind), tasks, steps=steps) == plan
+
+
+@pytest.mark.parametrize("flops", [7e4, 4e8, 6e8])
+def test_on_a_cpu_the_chunk_and_the_threads_do_not_depend_on_the_number_of_processes(flops: float) -> None:
+    """They decide the bits of a result. `workers` counts those of all processes."""
+    alone = Device("cpu", 4)
+    for processes in (2, 3, 8):
+        assert Device("cpu", 4, processes=processes).plan(work(flops), 12) == alone.plan(work(flops), 12)
+
+
+def test_an_operation_gets_no_more_threads_than_one_machine_has() -> None:
+    assert Device("cpu", 8).plan(work(4e9), 1).threads == 8
+    assert Device("cpu", 8, processes=2, machines=2).plan(work(4e9), 1).threads == 4

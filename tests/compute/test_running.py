@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
+from metarun.processes.ranks import OneProcess
 from metarun.types import Aux
 
 BATCH = (torch.arange(14.0).reshape(7, 2), None, torch.arange(7))
@@ -171,3 +172,46 @@ def test_a_function_is_recorded_once_and_another_with_the_same_code_is_recorded_
             list(runner.map(function, torch.tensor(2.0), [BATCH], runs=100))
         assert runner.recorded(sums) is None
     assert traced == ["one", "other"]
+
+
+class Half(OneProcess):
+    """The second of two processes, whose peer has sent the rows and the sum `before`."""
+
+    rank, size, first = 1, 2, False
+
+    def __init__(self, *, ordered: bool = True) -> None:
+        self.ordered, self.counts, self.parts = ordered, [0], list[Any]()
+
+    def in_order(self, device: str) -> bool:
+        return self.ordered
+
+    def gather(self, rows: Any, counts: Any) -> Any:
+        self.counts = list(counts)
+        return rows
+
+    def add_in_order(self, parts: list[Any], owners: int) -> Any:
+        self.parts = [dict(part) for part in parts]
+        return parts[0]
+
+
+def test_a_later_process_keeps_the_gradient_of_each_chunk_where_their_order_counts() -> None:
+    """Of 10 tasks in chunks of 2, the second of two processes has the last two chunks: tasks 6 to 9."""
+
+    def sums(shared: Tensor, chunk: tuple[Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        (x,) = chunk
+        return {"w": x.sum()[None]}, x, x
+
+    for ordered, kept in ((True, [[13.0], [17.0]]), (False, [[30.0]])):
+        ranks = Half(ordered=ordered)
+        with Runner(Plan(2), ranks) as runner:
+            gradient, losses, _ = runner.mean_gradient(sums, torch.tensor(0.0), (torch.arange(6.0, 10.0),), runs=1, tasks=10)
+        assert [part["w"].tolist() for part in ranks.parts] == kept
+        assert ranks.counts == [6, 4]
+        assert losses.tolist() == [6, 7, 8, 9]
+        assert gradient["w"].item() == pytest.approx(kept[0][0] / 10)
+
+
+def test_several_processes_share_the_workers_of_a_plan() -> None:
+    for workers, own in ((1, 1), (2, 1), (3, 2)):
+        with Runner(Plan(2, workers), Half()) as runner:
+            assert runner.workers == own

@@ -260,3 +260,27 @@ def test_a_mask_stays_with_its_step() -> None:
         assert batch.support.mask is not None
         assert batch.support.mask.sum(dim=1).tolist() == (indices % 3 + 1).tolist()
         assert batch.query.mask is None
+
+
+@pytest.mark.parametrize("values", [1, 3000], ids=["steps one by one", "a few steps at once"])
+def test_a_process_deals_its_share_of_each_step_where_it_lies_in_the_whole_step(source: TaskSource, values: int) -> None:
+    """The bits of a product depend on the alignment of its operands, so several processes need that of one process."""
+    for share in (range(3), range(3, 5), range(4, 5)):
+        for step, (batch, keys, indices) in enumerate(dealt(source, share=share, block_values=values)):
+            whole = torch.arange(5 * step, 5 * step + 5)
+            rows = slice(share.start, share.stop)
+            assert indices.tolist() == whole[rows].tolist()
+            assert torch.equal(keys, draws.key(3, "train", indices))
+            expected = deal(source, "train", whole)
+            for part, of_whole in zip(batch, expected, strict=True):
+                for tensor, all_rows in zip(part, of_whole, strict=True):
+                    if tensor is not None:
+                        assert torch.equal(tensor, all_rows[rows])
+                        assert tensor.data_ptr() % 64 == all_rows[rows].data_ptr() % 64
+
+
+def test_a_process_without_a_task_deals_nothing() -> None:
+    watched = Watched()
+    with dealer(watched, share=range(5, 5)):
+        pass
+    assert not watched.calls

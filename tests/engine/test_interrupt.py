@@ -14,6 +14,7 @@ from small import Lines, dense_network, run_engine
 from metarun.algorithms.maml import Maml
 from metarun.engine.interrupt import STOPS, Interrupt
 from metarun.objectives import REGRESSION
+from metarun.processes.ranks import OneProcess
 from metarun.types import State
 
 
@@ -144,3 +145,25 @@ def test_a_signal_between_two_steps_saves_too(tmp_path: Path):
     run = run_engine(tmp_path, Maml(dense_network(), REGRESSION, inner_lr=0.01), Lines(), steps=10, save_every=2, on_save=stop)
     assert run.position.step == 2
     assert run.saved[-1] == ("last.pt", 2)
+
+
+class Told(OneProcess):
+    """One of several processes, of which another one got SIGTERM."""
+
+    def agree(self, number: int) -> int:
+        return max(number, signal.SIGTERM)
+
+
+def test_a_signal_of_another_process_stops_this_one_too() -> None:
+    interrupt = Interrupt()
+    assert not interrupt.reached(OneProcess())
+    assert interrupt.number is None
+    assert interrupt.reached(Told())
+    assert interrupt.number == signal.SIGTERM
+
+
+def test_a_process_keeps_its_own_signal() -> None:
+    interrupt = Interrupt()
+    interrupt.number = signal.SIGINT
+    assert interrupt.reached(Told())
+    assert interrupt.number == signal.SIGINT

@@ -1,0 +1,122 @@
+"""Trainings and evaluations that several processes divide: `python many_processes.py RANK SIZE PORT FOLDER [NAME ...]` is one process.
+
+Each process writes the results of the trainings into FOLDER/RANK.pt. `start` starts all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from small import composed
+from small_runs import IMAGES, SINUSOID, evaluate, image_config
+from torch.utils._pytree import tree_map_only
+
+from metarun.commands.train import train
+from metarun.processes.ranks import Ranks, here
+from metarun.processes.shares import shares_of
+from metarun.records.checkpoint import LAST, load
+from metarun.records.tracking import TIME_KEYS, parse_entry
+
+DIVIDED = ("maml", "reptile", "protonet", "pmaml", "memory", "finetune")
+TASKS = 5
+"""Tasks of a step, in chunks of 2, so that 2 and 3 processes get unequal shares."""
+
+
+def config_of(name: str, *overrides: str) -> dict[str, Any]:
+    """Return the config of a short training. name: of the algorithm."""
+    sizes = ("steps=3", "eval_every=2", "eval_episodes=7", "log_every=1", f"tasks_per_step={TASKS}", "device.task_chunk=2")
+    short = [
+        f"algo.{key}=2"
+        for key in ("inner_steps", "test_inner_steps", "samples", "passes")
+        if key in composed(f"algo={name}", *SINUSOID)["algo"]
+    ]
+    config = image_config(f"algo={name}", *sizes, *short, *overrides)
+    labels = config["algo"].get("recipe", {}).get("train_labels")
+    return {**config, "task": {**IMAGES, "train_labels": labels}} if labels else config
+
+
+def results(names: list[str], folder: Path) -> dict[str, Any]:
+    """Train and evaluate each algorithm in this process, as one of `here()`; return their metrics, weights and scores by name."""
+    return {name: result(config_of(name), folder / name) for name in names}
+
+
+def result(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    error = train(config, folder)
+    here().agree(0)  # the first process has written
+    stored = load(folder / "checkpoints" / LAST)
+    report = evaluate(folder, folder / "eval", seed=1)
+    scores = {key: value for key, value in report.items() if key not in ("checkpoint", "config")}
+    lines = [parse_entry(line) or {} for line in (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)]
+    metrics = [{key: value for key, value in line.items() if key not in TIME_KEYS} for line in lines]
+    return {"error": error, "params": stored.params, "state": stored.state, "scores": repr(scores), "metrics": repr(metrics)}
+
+
+def joined(ranks: Ranks) -> dict[str, Any]:
+    """Return what the methods of `ranks` give; the same in every process, and for each number of processes."""
+    rows = torch.arange(7)
+    tree = {"flag": rows % 2 == 0, "sum": (rows.double() / 3)[:, None] * torch.ones(2).double(), "key": rows * 2**40, "none": None}
+    shares = shares_of(7, 4, ranks.size)  # 4 and 3 rows, so that a third process has none
+    mine = shares[ranks.rank]
+    own = tree_map_only(torch.Tensor, lambda leaf: leaf[mine.start : mine.stop], tree) if mine else None
+    gathered = ranks.gather(own, [len(share) for share in shares])
+    parts = [addend(number) for number in range(5)]
+    owned = shares_of(5, 3, ranks.size)
+    if ranks.size == 1:
+        return {"gathered": gathered, "sum": in_order(parts)}
+    kept = [parts[number] for number in owned[ranks.rank]]
+    total = ranks.add_in_order([in_order(kept)] if ranks.first else kept, sum(len(share) > 0 for share in owned))
+    assert ranks.agree(ranks.rank) == ranks.size - 1
+    assert ranks.tell(lambda: ["told", ranks.rank]) == ["told", 0]
+    return {"gathered": gathered, "sum": total}
+
+
+def addend(number: int) -> dict[str, torch.Tensor]:
+    """Return numbers of very different sizes, so that each order of a sum gives another result; more than travel at once."""
+    generator = torch.Generator().manual_seed(number)
+    wide = torch.rand(1025, 1025, generator=generator) * 10.0 ** (3 * (number % 3))
+    image = (torch.rand(2, 3, 4, 5, generator=generator) * 10**number).contiguous(memory_format=torch.channels_last)
+    return {"wide": wide, "double": torch.rand(3, generator=generator).double(), "image": image}
+
+
+def in_order(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    total = {name: torch.zeros_like(value) for name, value in parts[0].items()}
+    for part in parts:
+        for name, value in part.items():
+            total[name] += value
+    return total
+
+
+def start(size: int, folder: Path, *names: str) -> list[subprocess.Popen[bytes]]:
+    """Start the processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, __file__]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return [subprocess.Popen([*command, str(rank), str(size), port, str(folder), *names], env=environment) for rank in range(size)]
+
+
+def main(rank: int, size: int, port: int, folder: Path, names: list[str]) -> int:
+    from metarun.processes.joining import run_together
+    from metarun.processes.launch import Place
+
+    def work() -> int:
+        torch.save({"joined": joined(here()), **results(names, folder)}, folder / f"{rank}.pt")
+        return 0
+
+    def told(error: BaseException) -> int:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+
+    return run_together(Place(rank, size, rank, size, "127.0.0.1", port), work, told)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:4]), Path(sys.argv[4]), sys.argv[5:] or list(DIVIDED)))
