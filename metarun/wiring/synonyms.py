@@ -42,6 +42,7 @@ _KEYS = {
     "eval_every": "eval_interval val_every val_interval validate_every validation_interval eval_freq test_every",
     "eval_episodes": "episodes val_episodes num_episodes eval_tasks n_episodes test_episodes num_eval_tasks",
     "episodes": "num_episodes n_episodes test_episodes eval_episodes num_tasks n_tasks tasks",
+    "patience": "early_stopping early_stop stop_early",
     "save_every": "save_interval checkpoint_every save_freq checkpoint_interval",
     "log_every": "log_interval log_freq print_every log_steps",
     "init_from": "pretrained init checkpoint ckpt load load_from weights pretrained_path warm_start finetune_from",

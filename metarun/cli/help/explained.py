@@ -161,13 +161,19 @@ def sections(found: Composed) -> dict[str, Section]:
 
 
 def _titles(found: Composed) -> dict[str, str]:
-    """Return package -> words that choose it, such as "task.source" -> "task/source=glyphs"; of two, the group of its own."""
+    """Return package -> words that choose it, such as "task.source" -> "task/source=glyphs"; of two, the group of its own.
+
+    Hydra does not count a list of options among the choices.
+    """
     titles: dict[str, str] = {}
     for choice, option in found.choices.items():
         group, at, package = choice.partition("@")
         package = package if at else group.replace("/", ".")
         if not choice.startswith("hydra/") and option is not None and (not at or package not in titles):
             titles[package] = f"{choice}={option}"
+    for package in {part.package: None for part in found.parts if part.package and part.package not in titles}:
+        names = [part.name.rpartition("/") for part in found.parts if part.package == package]
+        titles[package] = f"{names[0][0]}=[{','.join(name for _, _, name in names)}]"
     return {package: title for package, title in titles.items() if OmegaConf.select(found.config, package) is not None}
 
 

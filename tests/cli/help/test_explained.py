@@ -23,7 +23,7 @@ def keys_and_comments(name: str) -> tuple[set[str], dict[str, str]]:
     for prefix, text in files_of(name):
         keys |= set(leaves(content_of(text), prefix))
         comments |= {prefix + key: comment for key, comment in comments_of(text).items()}
-    return {key for key in keys if key.rpartition(".")[2] not in FILES and not key.startswith("hydra.")}, comments
+    return {key for key in keys if key.rpartition(".")[2] not in FILES and not key.startswith("hydra")}, comments
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "predict", *OPTIONS])
@@ -86,6 +86,12 @@ def test_nested_groups_have_sections_of_their_own() -> None:
     assert source["task.source.shots"][:2] == (15, "from task.per_class")
     assert not any(name.startswith("task.source.") for name in stream)
     assert all(key.words for section in found.values() for key in section.keys)
+
+
+def test_several_loggers_share_a_section() -> None:
+    section = sections(composed("train", ["logger=[jsonl,tensorboard]"]))["logger"]
+    assert section.title == "logger=[jsonl,tensorboard]"
+    assert all(key.words for key in section.keys)
 
 
 def test_a_users_own_option_is_explained_by_its_own_comments_and_those_that_it_inherits(tmp_path: Path) -> None:
