@@ -10,14 +10,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from metarun.cli.arguments import GROUPS, VALUE_FLAGS, open_groups
+from metarun.cli.compare import KEYS as COMPARE_KEYS
 from metarun.cli.export import KEYS as EXPORT_KEYS
 from metarun.cli.listing import GROUPS as LISTED
 from metarun.cli.listing import options
 from metarun.cli.report import KEYS as REPORT_KEYS
 
-COMMANDS = ("train", "eval", "predict", "report", "export", "list", "reproduce")
+COMMANDS = ("train", "eval", "compare", "predict", "report", "export", "list", "reproduce")
 FLAGS = ("--multirun", "--cfg", "--resolve", "--info", "--config-dir", "--config-name", "--help", "--hydra-help")
-KEYS = {"export": EXPORT_KEYS, "report": REPORT_KEYS}
+KEYS = {"compare": COMPARE_KEYS, "export": EXPORT_KEYS, "report": REPORT_KEYS}
 """Keys of the commands that Hydra does not run."""
 
 

@@ -9,19 +9,21 @@ import contextlib
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from metarun.errors import UserError
+from metarun.cli.evaluation_folders import wanted_folder
+from metarun.errors import UserError, printable
 from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
 from metarun.files.run_folder import CHECKPOINTS, check_places, refuse_run
-from metarun.files.writing import remove_leftovers
+from metarun.files.writing import check_place, remove_leftovers
 from metarun.processes.ranks import here
 
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
@@ -69,6 +71,24 @@ class RunFolders:
     def follow(self, name: str) -> None:
         """Note the folder of the first process, in a process that writes nothing."""
         self._parents[Path(name).absolute()] = []
+
+    def make_evaluation(self, checkpoint: Any, words: Sequence[str], elsewhere: str) -> str:
+        """Make the folder of an evaluation inside of the run that it scores, and return its path.
+
+        An evaluation of several runs, or of a checkpoint outside of a run, gets the folder `elsewhere`. So does one of a run that cannot be
+        written, which is printed. checkpoint, words: as of `wanted_folder`. Raises UserError as `make` does.
+        """
+        wanted = wanted_folder(checkpoint, words)
+        if wanted is None:
+            return self.make(elsewhere)
+        try:
+            check_place(wanted.parent)
+            return self.make(str(wanted.with_name(tidy(wanted.name))))
+        except UserError as error:
+            made = self.make(elsewhere)
+            reason = str(error.__cause__.strerror) if isinstance(error.__cause__, OSError) else str(error)
+            print(f"metarun: {wanted.parents[1]} cannot take the evaluation ({printable(reason)}), so {made} does.", file=sys.stderr)
+            return made
 
     def note(self, folder: Path) -> None:
         """Note a folder that Hydra is about to make, so that `discard` removes it; one that exists already is not noted."""
@@ -144,7 +164,7 @@ class NumberedFolder(Callback):
         key = f"hydra.{kind}.dir"
         typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
         try:
-            path = here().tell(lambda: _typed(config, kind) if typed else folders_in_use().make(config.hydra[kind].dir, key))
+            path = here().tell(lambda: _typed(config, kind) if typed else _made(config, kind, key))
         except UserError as error:
             raise Refusal(error) from error
         with read_write(config.hydra), open_dict(config.hydra):
@@ -162,6 +182,14 @@ def _typed(config: DictConfig, kind: str) -> str:
     check_typed(Path(folder), kind, resumed=config.get("resume") is not None)
     folders_in_use().note(Path(folder))
     return str(folder)
+
+
+def _made(config: DictConfig, kind: str, key: str) -> str:
+    """Make the folder of a run, of a sweep or of an evaluation, and return its path."""
+    folders, wanted = folders_in_use(), config.hydra[kind].dir
+    if kind == "run" and OmegaConf.select(config, "hydra.job.config_name") == "eval" and not OmegaConf.is_missing(config, "checkpoint"):
+        return folders.make_evaluation(config.checkpoint, config.hydra.overrides.task, wanted)
+    return folders.make(wanted, key)
 
 
 def _missing_parents(folder: Path) -> list[Path]:

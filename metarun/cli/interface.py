@@ -91,7 +91,7 @@ def _run(command: str, words: list[str]) -> Iterator[tuple[DictConfig, dict[str,
         folders.note(folder)
         folder.mkdir(parents=True, exist_ok=True)
     else:
-        folder = Path(folders.make(wanted))
+        folder = Path(folders.make_evaluation(cfg.checkpoint, typed, wanted) if command == "eval" else folders.make(wanted))
     try:
         with held(folder):
             yield cfg, chosen, typed, folder.absolute()

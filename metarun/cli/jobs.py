@@ -24,6 +24,7 @@ from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.streams import make_steady
 from metarun.cli.sweep_jobs import heading
+from metarun.cli.sweep_table import finish
 from metarun.cli.sweeps import fail, failures_of, fixed_in_sweep, in_sweep, name_failures
 from metarun.cli.workers import ending_with_command, is_worker, note_command
 from metarun.errors import UserError
@@ -157,4 +158,5 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
             raise
         folders.discard()
         raise UserError(sentence) from error
+    finish(folders.sweep.path if folders.sweep is not None else None)
     return name_failures(failures_of(folders.sweep))

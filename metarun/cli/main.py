@@ -15,7 +15,7 @@ from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, signal_name
 
-USAGE = """usage: metarun {train,eval,predict,report,export,list,reproduce} [key=value]
+USAGE = """usage: metarun {train,eval,compare,predict,report,export,list,reproduce} [key=value]
        metarun --help | --version"""
 
 HELP = f"""{USAGE}
@@ -25,6 +25,7 @@ An experiment runner for meta-learning.
 commands:
   train      meta-train one algorithm on one task source
   eval       score a run on unseen tasks
+  compare    print runs as a table, by validation or on the same tasks
   predict    label your own images, predict a table, or recommend items
   report     write a page about runs
   export     write the backbone of a run for other programs
@@ -41,6 +42,7 @@ examples:
   metarun train --config-dir conf algo=mine    use your own config files
   metarun eval checkpoint=RUN task.ways=20     score a run, here with more ways
   metarun predict checkpoint=RUN support=DIR query=DIR
+  metarun compare SWEEP split=test             score runs on the same tasks
   metarun report RUN RUN out=report.html       compare two runs on one page
   metarun list algo maml                       paper, keys and experiments
   eval "$(metarun -sc install=bash)"           complete words with the Tab key
@@ -59,6 +61,13 @@ def train(arguments: list[str]) -> int:
 def evaluate(arguments: list[str]) -> int:
     """Run `metarun eval`."""
     return _job("eval", arguments)
+
+
+def compare(arguments: list[str]) -> int:
+    """Run `metarun compare`."""
+    from metarun.cli.compare import main
+
+    return main(arguments)
 
 
 def predict(arguments: list[str]) -> int:
@@ -116,6 +125,7 @@ def complete(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "predict": predict,
     "report": report,
     "export": export,
@@ -177,7 +187,7 @@ def told(error: BaseException) -> int:
 
 def writes_files(words: Sequence[str]) -> bool:
     """Return whether the words of a command line ask for a result in files, not for text alone."""
-    if not words or words[0] not in ("train", "eval", "predict", "report", "export", "reproduce"):
+    if not words or words[0] not in ("train", "eval", "compare", "predict", "report", "export", "reproduce"):
         return False
     from metarun.cli.arguments import INSPECTING
 

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def word(key: str, *paths: str | Path) -> str:
         return shlex.quote(f"{key}={texts[0] if plain else quoted(texts[0])}")
     listed = ",".join(text if re.fullmatch(r"[\w./-]+", text, re.ASCII) and "/" in text else quoted(text) for text in texts)
     return shlex.quote(f"{key}=[{listed}]")
+
+
+def shell_words(paths: Iterable[str]) -> str:
+    """Return paths as words of a POSIX shell."""
+    return " ".join(shlex.quote(_explicit(path)) if not path.startswith("~/") else path for path in paths)
 
 
 def _explicit(path: str) -> str:

@@ -39,7 +39,7 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
     ("line", "expected"),
     [
         ("metarun predict checkpoint=x sup", ["support="]),
-        ("metarun ", ["train", "eval", "predict", "report", "export", "list", "reproduce"]),
+        ("metarun ", ["train", "eval", "compare", "predict", "report", "export", "list", "reproduce"]),
         ("metarun tr", ["train"]),
         ("metarun list --", ["--config-dir"]),
         ("metarun list op", ["optimizer"]),

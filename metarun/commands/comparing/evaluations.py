@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from metarun.commands.comparing.reading import content_of, json_of, look_up, mapping, number, text_of, yaml_of
 from metarun.errors import UserError
 
-REPORT, EPISODES = "report.json", "episodes.csv"
+REPORT, EPISODES, BEST_FILE = "report.json", "episodes.csv", "best.pt"
 DEFAULTS = {"best": "1", "ensemble": "true", "inner_steps": "null", "norm": "null"}
 """Keys of `metarun eval` that change a score, with the values that change nothing."""
 NO_SETTING = ("checkpoint", "save", "trust", "by_step", "overlap", "device", "hydra")
@@ -38,12 +39,13 @@ class Evaluation:
     """One stored evaluation.
 
     report: the content of its report.json. settings: what was asked: the split, the number and the seed of the episodes, and the typed keys
-    that change a score, each as one types it.
+    that change a score, each as one types it. file: with the scores by episode; None for episodes.csv in the folder.
     """
 
     folder: Path
     report: Mapping[str, Any] = field(repr=False)
     settings: Mapping[str, str]
+    file: Path | None = None
 
     @property
     def split(self) -> str:
@@ -78,7 +80,7 @@ class Evaluation:
 
     def scores(self) -> Scores | None:
         """Return the scores of the episodes; None where the evaluation has not written them. Raises UserError as `read_scores` does."""
-        file = self.folder / EPISODES
+        file = self.folder / EPISODES if self.file is None else self.file
         return read_scores(file) if file.is_file() else None
 
 
@@ -91,6 +93,21 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the evaluation in a folder; None where there is none."""
     report = json_of(folder / REPORT)
     return Evaluation(folder, report, settings_of(report, folder)) if is_evaluation(report) else None
+
+
+def score_file(path: Path) -> Evaluation:
+    """Return the evaluation that a file of scores stands for, such as one of `metarun eval save=FILE`; UserError for another file.
+
+    Its name is that of the setting, with the seed at the end: memory_0.csv and memory_1.csv are two seeds of "memory".
+    """
+    metric, by_episode, _ = read_scores(path)
+    scores = list(by_episode.values())
+    name = path.stem.rstrip("0123456789").rstrip("_-. ") or path.stem
+    seed = path.stem[len(name) :].strip("_-. ")
+    config = {"options": {"algo": name}, "seed": int(seed) if seed.isdecimal() else None}
+    figures = {"metric": metric, "mean": statistics.fmean(scores), "ci95": None, "episodes": len(scores)}
+    report = {**figures, "split": None, "config": config}
+    return Evaluation(path.parent, report, {}, path)
 
 
 def evaluations_below(folder: Path, depth: int = _DEPTH) -> list[Evaluation]:
@@ -122,8 +139,16 @@ def settings(typed: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, 
 def changing(settings: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings without the keys that have these values in the config of the run anyway."""
     own = {key: look_up(config, key) for key in settings if "." in key}
-    options = {key: mapping(config.get("options")).get(key) for key in ("algo", "task", "backbone") if key in settings}
-    return {key: text for key, text in settings.items() if key not in {**own, **options} or text_of({**own, **options}[key]) != text}
+    own |= {key: mapping(config.get("options")).get(key) for key in ("algo", "task", "backbone") if key in settings}
+    own |= {key: look_up(config, _named(key, config)) for key in ("norm", "inner_steps") if key in settings}
+    return {key: text for key, text in settings.items() if key not in own or text_of(own[key]) != text}
+
+
+def _named(key: str, config: Mapping[str, Any]) -> str:
+    """Return the key of a run that a key of `metarun eval` sets."""
+    if key == "norm":
+        return "backbone.norm"
+    return f"algo.{'test_inner_steps' if look_up(config, 'algo.test_inner_steps') is not None else 'inner_steps'}"
 
 
 def asked_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,11 @@ UNNAMED = ("hydra", "resume", "save", "trust", "reproduce")
 """Keys and groups that say nothing about a run, even where they were typed."""
 MAY_DIFFER = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.path", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ, as `metarun.commands.overrides.NO_CHANGE` (which imports torch) has them."""
+NO_INFLUENCE = ("device", "logger", "log_every", "save_every")
+"""Keys and groups that a name has only where nothing else differs."""
 FREE = (*MAY_DIFFER, "init_from", "overlap", "reproduce", "resume")
-_OF_EVALUATION = ("split", "episodes", "seed", "best", "norm", "inner_steps")
-"""Keys of `metarun eval`, which the config that was scored does not have; its `seed` is that of the episodes."""
+_OF_EVALUATION = ("split", "episodes", "best", "norm", "inner_steps")
+"""Keys of `metarun eval`, which the config that was scored does not have. The seed of a name is that of the training."""
 _PATHS = ("init_from", "checkpoint")
 _LONGEST = 60
 """Letters of the longest value that a name has; a list of classes is longer."""
@@ -76,8 +78,10 @@ def differing(runs: Sequence[Run]) -> list[str]:
     """Return the keys of the names, in the order in which they were typed; the seed comes last."""
     typed = [key for key in dict.fromkeys(key for run in runs for key in run.overrides) if not _begins(key, UNNAMED)]
     keys = [key for key in typed if _differ(runs, key)]
-    if not all(run.overrides for run in runs):
+    if "checkpoint" in keys or not all(run.overrides for run in runs):  # an evaluation has typed a run, and the run has typed the rest
         keys += [key for key in config_differences(runs) if key not in keys]
+        keys = [key for key in keys if key != "checkpoint"] or keys
+    keys = [key for key in keys if not _begins(key, NO_INFLUENCE)] or keys
     return [key for key in keys if key != "seed"] + [key for key in keys if key == "seed"]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.commands.comparing.evaluations import REPORT, Evaluation, evaluations_below, read_evaluation, typed_words
+from metarun.commands.comparing.evaluations import REPORT, Evaluation, evaluations_below, read_evaluation, score_file, typed_words
 from metarun.commands.comparing.reading import content_of, json_of, lines_of, mapping, number, text_of, yaml_of
 from metarun.errors import UserError, printable
 from metarun.files.lock import has_owner
@@ -107,9 +107,10 @@ class Run:
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Return the runs at these paths, in their order.
 
-    A path names a run folder, a file in it, a report.json, the folder of an evaluation, or a folder with runs below it, such as that of a
-    sweep; the jobs of a sweep come in their order. A folder with evaluations and no run below it stands for the evaluations. An evaluation
-    of one of the runs belongs to this run. Raises UserError for a path where there is nothing, or neither runs nor evaluations.
+    A path names a run folder, a file in it, a report.json, the folder of an evaluation, a CSV file of scores by episode, or a folder with
+    runs below it, such as that of a sweep; the jobs of a sweep come in their order. A folder with evaluations and no run below it stands
+    for the evaluations. An evaluation of one of the runs belongs to this run. Raises UserError for a path where there is nothing, or
+    neither runs nor evaluations.
     """
     found: dict[Path, Run] = {}
     for path in (inside for given in paths for inside in _existing(given)):
@@ -132,6 +133,9 @@ def _existing(given: str | Path) -> list[Path]:
 
 
 def _at(path: Path) -> list[Run]:
+    if path.is_file() and path.suffix == ".csv" and not (path.parent / REPORT).is_file():
+        scores = score_file(path)
+        return [Run(path, scores.config, evaluation=scores)]
     if path.is_file():
         path = path.parent
     if path.name == CHECKPOINTS:
@@ -169,12 +173,13 @@ def read_run(folder: Path) -> Run | None:
     hydra = mapping(mapping(yaml_of(folder / ".hydra" / "hydra.yaml")).get("hydra")) if (folder / ".hydra").is_dir() else {}
     job = mapping(hydra.get("job"))
     began = (folder / METRICS).is_file() or any((folder / CHECKPOINTS).glob("*.pt"))
-    if not began and not (job.get("name") == "metarun" and job.get("config_name") in ("train", "eval")):
+    error = _error(folder)
+    of_metarun = job.get("name") == "metarun" and (job.get("config_name") == "train" or (job.get("config_name") == "eval" and error))
+    if not began and not of_metarun:
         return None
     lines = lines_of(folder / METRICS)
     trained = report if "best" in report else {}
     config = _config(folder, began, hydra)
-    error = _error(folder)
     return Run(
         folder=folder,
         config=config,
