@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarun.commands.comparing.evaluations import BEST_FILE, NO_SETTING, typed_words
+from metarun.commands.comparing.evaluations import NO_SETTING, typed_words
 from metarun.commands.comparing.reading import look_up, mapping, text_of
 from metarun.commands.comparing.runs import read_run
+from metarun.commands.comparing.scoring import BEST
 from metarun.files.paths import expanded
 from metarun.files.run_folder import CHECKPOINTS
 
@@ -29,7 +30,7 @@ def wanted_folder(checkpoint: Any, words: Sequence[str]) -> Path | None:
     if run is None:
         return None
     found = read_run(run)
-    file = [path.stem] if path.is_file() and path.name != BEST_FILE else []
+    file = [path.stem] if path.is_file() and path.name != BEST else []
     parts = name_parts({} if found is None else found.config, typed_words(list(words)))
     return run / EVALUATIONS / "-".join([*parts, *file]).replace("/", "-")
 

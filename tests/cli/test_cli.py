@@ -35,7 +35,9 @@ def imported_by(*words: str) -> set[str]:
 def test_help_names_every_command(command_line: CommandLine, words: tuple[str, ...]) -> None:
     answer = command_line(*words)
     assert answer.code == 0
-    assert all(f"\n  {command} " in answer.out for command in ("train", "eval", "predict", "report", "export", "list", "reproduce"))
+    assert all(
+        f"\n  {command} " in answer.out for command in ("train", "eval", "compare", "predict", "report", "export", "list", "reproduce")
+    )
 
 
 def test_version_is_the_package_version(command_line: CommandLine) -> None:
@@ -54,7 +56,7 @@ def test_an_unknown_word_gets_a_sentence_and_the_usage(command_line: CommandLine
     answer = command_line(word)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines()[0] == f"metarun: {said}"
-    assert answer.err.splitlines()[1].startswith("usage: metarun {train,eval,predict,report,export,list,reproduce}")
+    assert answer.err.splitlines()[1].startswith("usage: metarun {train,eval,compare,predict,report,export,list,reproduce}")
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("list",)])

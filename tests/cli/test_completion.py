@@ -41,6 +41,8 @@ def complete(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Comp
         ("metarun predict checkpoint=x sup", ["support="]),
         ("metarun ", ["train", "eval", "compare", "predict", "report", "export", "list", "reproduce"]),
         ("metarun tr", ["train"]),
+        ("metarun compare RUN spl", ["split="]),
+        ("metarun report RUN ou", ["out="]),
         ("metarun list --", ["--config-dir"]),
         ("metarun list op", ["optimizer"]),
         ("metarun list algo mam", ["maml", "mamlpp"]),

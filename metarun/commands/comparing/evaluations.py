@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from metarun.commands.comparing.reading import content_of, json_of, look_up, mapping, number, text_of, yaml_of
 from metarun.errors import UserError
 
-REPORT, EPISODES, BEST_FILE = "report.json", "episodes.csv", "best.pt"
+REPORT, EPISODES = "report.json", "episodes.csv"
 DEFAULTS = {"best": "1", "ensemble": "true", "inner_steps": "null", "norm": "null"}
 """Keys of `metarun eval` that change a score, with the values that change nothing."""
 NO_SETTING = ("checkpoint", "save", "trust", "by_step", "overlap", "device", "hydra")

@@ -13,7 +13,7 @@ from typing import Any
 from metarun.errors import printable
 from metarun.values import plain
 
-MINOR = ("time", "steps", "best at", "std", "better in", "task", "norm", "inner steps", "episodes")
+MINOR = ("time", "steps", "best at", "std", "norm", "inner steps", "better in")
 """Columns that a narrow terminal does without, the first one first."""
 
 
@@ -89,8 +89,9 @@ def _text(table: Table, width: int | None) -> str:
     lines = [
         "  ".join(line[place].ljust(size) for place, size in zip(kept, sizes, strict=True)).rstrip() for line in (table.head, *table.rows)
     ]
+    notes = [note for note in table.notes if not note.startswith(tuple(f"{name}:" for name in left_out))]
     more = [f"Left out for want of room: {', '.join(left_out)} (format=markdown has them)."] if left_out else []
-    return "\n".join([table.title, "", *lines, *([""] if table.notes or more else []), *table.notes, *more])
+    return "\n".join([table.title, "", *lines, *([""] if table.notes or more else []), *notes, *more])
 
 
 def _width(table: Table, kept: Sequence[int]) -> int:

@@ -15,9 +15,21 @@ BARE = ("algo", "task", "backbone", "experiment")
 """Groups whose option says by itself what it is: `maml` in place of `algo=maml`."""
 UNNAMED = ("hydra", "resume", "save", "trust", "reproduce")
 """Keys and groups that say nothing about a run, even where they were typed."""
-MAY_DIFFER = ("device", "logger", "log_every", "options", "save_every", "seed", "task.root", "task.path", "task.seed", "trust")
+MAY_DIFFER = (
+    "device",
+    "logger",
+    "log_every",
+    "options",
+    "save_every",
+    "save_minutes",
+    "seed",
+    "task.root",
+    "task.path",
+    "task.seed",
+    "trust",
+)
 """Keys and groups in which two runs of one setting may differ, as `metarun.commands.overrides.NO_CHANGE` (which imports torch) has them."""
-NO_INFLUENCE = ("device", "logger", "log_every", "save_every")
+NO_INFLUENCE = ("device", "logger", "log_every", "save_every", "save_minutes")
 """Keys and groups that a name has only where nothing else differs."""
 FREE = (*MAY_DIFFER, "init_from", "overlap", "reproduce", "resume")
 _OF_EVALUATION = ("split", "episodes", "best", "norm", "inner_steps")

@@ -220,7 +220,7 @@ def _status(folder: Path, report: Mapping[str, Any], lines: Sequence[Mapping[str
 def _error(folder: Path) -> str | None:
     """Return the sentence with which a job of a sweep ended; None for another run. The sweep's folder has a line for each failed job."""
     failed = [mapping(_parsed(line)) for line in content_of(folder.parent / FAILED).splitlines()]
-    sentences = [printable(each.get("error")) for each in failed if each.get("job") == folder.name]
+    sentences = [printable(" ".join(str(each.get("error")).split())) for each in failed if each.get("job") == folder.name]
     return sentences[-1] if sentences else None
 
 

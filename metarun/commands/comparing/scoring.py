@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.commands.comparing.evaluations import BEST_FILE, EPISODES, Evaluation, changing, read_evaluation, settings, typed_words
+from metarun.commands.comparing.evaluations import EPISODES, Evaluation, changing, read_evaluation, settings, typed_words
 from metarun.commands.comparing.reading import leaves, look_up, text_of
 from metarun.commands.comparing.runs import Run
 from metarun.errors import UserError
@@ -15,7 +15,7 @@ from metarun.files.run_folder import CHECKPOINTS
 
 Evaluate = Callable[[Run, Sequence[str]], Path]
 """Evaluates a run with these overrides of `metarun eval`, and returns the folder of the evaluation; UserError where that is impossible."""
-USUAL_EPISODES, USUAL_SEED = 600, 0
+USUAL_EPISODES, USUAL_SEED, BEST = 600, 0, "best.pt"
 """What `metarun eval` takes where the user says nothing."""
 _TRAINING = ("augment", "data", "download", "left_out", "seed", "weights")
 """Keys of a task that change no validation or test episode, beside those that begin with `train_`."""
@@ -68,7 +68,7 @@ def _fits(evaluation: Evaluation, run: Run, wanted: Mapping[str, str]) -> bool:
     if run.evaluation is not None:  # a row of its own: what the user typed must agree, and the rest is as it is
         return all(evaluation.settings.get(key) == text for key, text in needed.items() if key != "episodes")
     files, best = {Path(path).name for path in evaluation.checkpoints}, run.validation
-    of_best = best is None or (files == {BEST_FILE} and evaluation.report.get("step") == best.step)
+    of_best = best is None or (files == {BEST} and evaluation.report.get("step") == best.step)
     current = of_best or "best" in needed
     return asked == needed and current and len(evaluation.checkpoints) == int(needed.get("best", "1"))
 

@@ -183,8 +183,13 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     runs = [run for row in rows for run in row.runs]
     if len({text_of(look_up(run.config, "task.classes.val")) for run in runs if run.validation is not None}) > 1:
         notes.append("The runs have validation tasks of different classes, so their scores are not of the same tasks.")
-    notes += [f"{run.folder.name} {FAILED_RUN}: {run.error}" for run in runs if run.status == FAILED_RUN and run.error is not None]
+    notes += [f"{run.folder.name} failed: {shortened(run.error)}" for run in runs if run.status == FAILED_RUN and run.error is not None]
     return [printable(note) for note in notes]
+
+
+def shortened(sentence: str, most: int = 160) -> str:
+    """Return the beginning of a long sentence."""
+    return sentence if len(sentence) <= most else f"{sentence[: most - 1]}…"
 
 
 def _any(rows: Sequence[Row], several: bool) -> bool:

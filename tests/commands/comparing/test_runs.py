@@ -82,7 +82,7 @@ def test_the_jobs_of_a_sweep_come_in_their_order_and_a_failed_one_has_its_error(
         runs = find_runs([path])
         assert [run.folder.name for run in runs] == ["1_seed-1", "2_seed-2", "3_algo-maml", "10_seed-10"]
     failed = runs[2]
-    assert (failed.status, failed.error, failed.algorithm) == ("failed", "a loss is\\nnot finite", "maml")
+    assert (failed.status, failed.error, failed.algorithm) == ("failed", "a loss is not finite", "maml")
     assert failed.overrides == {"algo": "maml", "seed": "3"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from run_folders import write_run, write_typed
 
 from metarun.commands.comparing.runs import find_runs
-from metarun.commands.comparing.validation import span, validation_tables
+from metarun.commands.comparing.validation import shortened, span, validation_tables
 
 
 def test_rows_are_sorted_by_the_score_and_name_what_differs(tmp_path: Path):
@@ -77,6 +77,11 @@ def test_validation_tasks_of_different_classes_are_noted(tmp_path: Path):
         write_run(tmp_path / str(seed), [0.4], seed=seed, task__classes={"val": [f"c{seed}"]})
     (table,) = validation_tables(find_runs([tmp_path]))
     assert "different classes" in table.notes[-1]
+
+
+def test_a_long_sentence_is_cut():
+    assert shortened("a" * 160) == "a" * 160
+    assert shortened("a" * 161) == "a" * 159 + "…"
 
 
 def test_a_span_names_the_ends_where_they_differ():
