@@ -158,5 +158,5 @@ def run(command: str, arguments: list[str], folders: RunFolders | None = None) -
             raise
         folders.discard()
         raise UserError(sentence) from error
-    finish(folders.sweep.path if folders.sweep is not None else None)
+    finish(folders.sweep.path if folders.sweep is not None and here().first else None)
     return name_failures(failures_of(folders.sweep))
