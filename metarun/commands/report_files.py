@@ -16,6 +16,7 @@ from metarun.commands.rating_lines import phrase
 from metarun.engine.families import SHOWN_FAMILIES, ByFamily
 from metarun.engine.report import Report
 from metarun.engine.units import SHOWN_TARGETS, Errors
+from metarun.errors import counted
 from metarun.files.run_folder import CONFIG
 from metarun.files.writing import write_text
 from metarun.values import plain
@@ -43,7 +44,7 @@ def protocol(metric: str, facts: Mapping[str, Any]) -> str:
     if facts.get("overlap"):
         task = f"{described(facts['overlap'])} are training {facts['overlap']['kind']}, {task}"
     norm = f"norm={facts['norm']}, " if facts["norm"] else ""
-    return f"{task}, {norm}{facts['inner_steps']} inner steps, seed {facts['seed']}"
+    return f"{task}, {norm}{counted(facts['inner_steps'], 'inner step')}, seed {facts['seed']}"
 
 
 def _size(facts: Mapping[str, Any], name: str) -> str:

@@ -287,7 +287,7 @@ def _log(loop: Loop, tracker: Tracker, progress: Progress) -> None:
     values["speed/tasks_averaged"] = steps * tasks_per_step  # the number of tasks in the means of this line
     tracker.log(position.step, values)
     metric = loop.algorithm.objective.metric
-    score = {metric: values[f"train/{metric}"]} if f"train/{metric}" in values else {}
+    score = {metric: values[f"train/{metric}"]} if values.get(f"train/{metric}") not in (None, values["train/loss"]) else {}
     progress.update(position.step, loss=values["train/loss"], **score, **{"tasks/s": speed})
     position.window = {}
 

@@ -100,6 +100,7 @@ class Display:
             elif self._line is not None:
                 self._line.close()
                 self._line = None
+                self.stream.write(f"\r{' ' * self.width}\r")  # a terminal adds ^C to the line at Ctrl-C
                 self.stream.flush()  # before another stream writes to the same terminal
 
     def say(self, text: str, stream: TextIO | None = None) -> None:

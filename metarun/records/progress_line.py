@@ -89,8 +89,14 @@ def piece(name: str, shown: Shown, step: int, rank: int) -> Piece:
         forms = f"{name} {percent(value)}{since}", f"{short} {percent(value, 1)}{since.replace('step ', '')}"
         return Piece(rank, forms)
     if name.endswith("/s"):
-        return Piece(rank, (f"{plain(value)} {name}", f"{plain(value, 3)}/s"))
-    return Piece(rank, (f"{name} {plain(value)}{since}", f"{name} {plain(value, 3)}{since.replace('step ', '')}"))
+        return Piece(rank, (f"{_number(value)} {name}", f"{_number(value, 3)}/s"))
+    return Piece(rank, (f"{name} {_number(value)}{since}", f"{name} {_number(value, 3)}{since.replace('step ', '')}"))
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """Return a number with all its digits, such as 3.160, so that the line does not jump."""
+    large = abs(float(f"{value:.{digits}g}")) >= 10 ** (digits - 1)
+    return plain(value, digits) if large else f"{value:#.{digits}g}"
 
 
 def _ranked(shown: Mapping[str, Shown]) -> list[tuple[int, str, Shown]]:

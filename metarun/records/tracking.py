@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarun.errors import UserError
+from metarun.files.commands import command
 from metarun.files.paths import word
 from metarun.files.run_folder import METRICS
 from metarun.files.writing import check_place, open_to_append, open_to_read, write_whole
@@ -166,7 +167,7 @@ def _cut_back(path: Path, resume_step: int | None) -> float:
     if lines and resume_step is None:
         raise UserError(
             f"{path.parent} holds the metrics of another run; "
-            f"choose another folder, or continue that run with {word('resume', path.parent)}"
+            f"choose another folder, or continue that run with: {command('train', word('resume', path.parent))}"
         )
     kept, seconds = [], 0.0
     for line in lines:

@@ -27,7 +27,7 @@ CLASSIFIED = {"ways": 5, "shots": 1, "queries": 4, "norm": None, "inner_steps": 
 def test_a_sentence_counts_diverged_episodes():
     said = report_files.sentence(report_of("mse", 1.0, 0.1, median=0.9, baseline=3.0, diverged=2), REGRESSED)
     assert said.startswith("mse 1.0000 ± 0.1000 (median 0.9000, mean predictor 3.0000)  [95 % interval over 10 test episodes, 5 shots")
-    assert said.endswith("1 inner steps, seed 0, 2 diverged]")
+    assert said.endswith("1 inner step, seed 0, 2 diverged]")
 
 
 def test_a_regression_with_tasks_that_are_not_finite_says_how_many_and_the_mean_over_the_others():

@@ -85,9 +85,9 @@ def test_on_a_terminal_progress_is_one_line_that_does_not_fill_the_last_column(m
         progress.say("saved")
         progress.update(1500, **{"val accuracy": 0.75})
         assert max(map(len, stream.getvalue().replace("\n", "\r").split("\r"))) <= 79
-        assert progress.text(79).startswith("step 1,500/2,000  loss 0.5  val accuracy 75.00 %")
+        assert progress.text(79).startswith("step 1,500/2,000  loss 0.5000  val accuracy 75.00 %")
     assert "saved\n" in stream.getvalue()
-    assert stream.getvalue().endswith("step 1,500/2,000  loss 0.5  val accuracy 75.00 %\n")
+    assert stream.getvalue().endswith("step 1,500/2,000  loss 0.5000  val accuracy 75.00 %\n")
 
 
 @pytest.mark.parametrize("variable", ["dumb"])
@@ -97,4 +97,4 @@ def test_a_terminal_that_cannot_repaint_gets_lines(monkeypatch: pytest.MonkeyPat
     with Progress(2, stream=stream, every=0.0) as progress:
         progress.update(1, loss=0.5)
         progress.update(2, loss=0.25)
-    assert stream.getvalue() == "step 1/2  loss 0.5\nstep 2/2  loss 0.25\n"
+    assert stream.getvalue() == "step 1/2  loss 0.5000\nstep 2/2  loss 0.2500\n"

@@ -44,12 +44,28 @@ def test_values_leave_in_the_order_of_their_importance() -> None:
 
 
 def test_the_score_of_this_step_needs_no_step() -> None:
-    assert text(200, {"val mse": Shown(0.25, 900)}) == "step 900/2,000  val mse 0.25  1:02:03 left"
+    assert text(200, {"val mse": Shown(0.25, 900)}) == "step 900/2,000  val mse 0.2500  1:02:03 left"
 
 
 def test_what_takes_place_stands_beside_the_count() -> None:
     shown = line("step 0/2,000", {}, step=0, width=69, doing="compiling the step … 00:12")
     assert shown == "step 0/2,000  compiling the step … 00:12"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3.16, "3.160"),
+        (999.96, "1,000"),
+        (9999.6, "10,000"),
+        (1131.4, "1,131"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (-20314, "-20,310"),
+    ],
+)
+def test_numbers_keep_their_digits_and_have_no_exponent(value: float, shown: str) -> None:
+    assert text(200, {"loss": Shown(value)}) == f"step 900/2,000  loss {shown}  1:02:03 left"
 
 
 def test_a_count_that_is_too_long_is_cut() -> None:
