@@ -36,8 +36,8 @@ class Progress:
         self.pace = Pace(steps, start, validate_every=validate_every, validation=validation)
         self.display = display() if stream is None else Display(stream)
         self._shown: dict[str, Shown] = {}
-        self._validating = False
-        self._begun = self._updated = time.monotonic()
+        self._validating: float | None = None
+        self._updated = time.monotonic()
         self._aside, self._warm = self.display.aside, False
         self._printed, self._pending = -math.inf, False
         self._open = contextlib.ExitStack()
@@ -58,11 +58,11 @@ class Progress:
     def validating(self) -> Iterator[None]:
         """Measure the validation in the `with` block; its time is none of the steps'."""
         begun, aside = time.monotonic(), self.display.aside
-        self._validating = True
+        self._validating = begun
         try:
             yield
         finally:
-            self._validating = False
+            self._validating = None
             now = time.monotonic()
             self.pace.validated(now - begun - (self.display.aside - aside))
             self._updated, self._aside = now, self.display.aside
@@ -73,7 +73,8 @@ class Progress:
 
     def text(self, width: int | None, doing: str | None = None) -> str:
         """Return the line. width: None for all values, without a bar. doing: what takes place beside the steps."""
-        doing = doing or ("validating" if self._validating else None)
+        if doing is None and self._validating is not None:
+            doing = f"validating … {clock_text(time.monotonic() - self._validating)}"
         left = self.pace.left(self.step) if self.step < self.steps else None
         count = f"{self.unit} {self.step:,}/{self.steps:,}"
         text = line(count, self._shown, step=self.step, width=width, doing=doing, left=None if left is None else clock_text(left))
