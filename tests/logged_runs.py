@@ -95,6 +95,16 @@ def second(logger: str, folder: Path) -> None:
         tracker.result(60, {"best/accuracy": 0.2})
 
 
+def another(logger: str, folder: Path) -> None:
+    """Log one step of a run with the same name, whose folder is elsewhere."""
+    from metarun.records.tracking import Tracker
+
+    (folder / "elsewhere").mkdir()
+    os.chdir(folder / "elsewhere")
+    with Tracker(Path("run"), config=CONFIG, **{logger: made(logger, folder)}) as tracker:
+        tracker.log(10, values(10))
+
+
 def stored(logger: str, folder: Path) -> None:
     """Print what the package has of the run, as JSON: the values as a list of [step, name, value], and what else there is."""
     print(json.dumps({"wandb": of_wandb, "mlflow": of_mlflow, "trackio": of_trackio}[logger](folder)))
@@ -158,14 +168,13 @@ def of_trackio(folder: Path) -> dict[str, Any]:
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
 
-    runs = list(trackio.Api().runs("metarun"))
-    assert len(runs) == 1
-    (one,) = runs
+    runs = {each.id: each for each in trackio.Api().runs("metarun")}
+    one = runs.pop(json.loads((folder / "run/loggers.json").read_text())["trackio"])
     rows = SQLiteStorage.get_logs("metarun", one.name, run_id=one.id)
     numbers = [[row["step"], name, value] for row in rows for name, value in row.items() if name not in ("step", "timestamp")]
-    return {"values": numbers, "name": one.name, "config": one.config}
+    return {"values": numbers, "name": one.name, "config": one.config, "others": [each.name for each in runs.values()]}
 
 
 if __name__ == "__main__":
     logger, part, folder = sys.argv[1:]
-    {"first": first, "second": second, "stored": stored}[part](logger, Path(folder))
+    {"first": first, "another": another, "second": second, "stored": stored}[part](logger, Path(folder))

@@ -37,6 +37,8 @@ def test_an_unknown_flag_gets_the_nearest_one() -> None:
 
 def test_keys_with_a_single_value_stay_out_of_the_names_of_a_sweeps_jobs() -> None:
     assert fixed_keys(["steps=9", "seed=0,1", "algo=choice(a,b)", "task.name='x,y'"]) == ["steps", "task.name"]
+    lists = ["logger=[tensorboard,wandb]", "backbone.widths=[4,4],[8,8]", "task.x=[a,'b,c']", "logger=[a,b],c"]
+    assert fixed_keys(lists) == ["logger", "task.x"], "a comma in a list separates no values of a sweep"
     assert prepare("train", ["-m", "steps=9", "seed=0,1"])[:2] == ["-m", "hydra.job.config.override_dirname.exclude_keys=[steps]"]
 
 

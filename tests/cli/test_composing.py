@@ -26,6 +26,19 @@ def test_typed_keys_are_the_overrides_with_their_values():
     assert typed_keys(["algo=maml", "++task.shots=5"]) == {"algo": "maml", "task.shots": 5}
 
 
+def test_a_training_learns_what_was_typed_without_what_all_jobs_of_a_sweep_have_alike():
+    cfg, typed = OmegaConf.create({"steps": 9}), ["algo=maml", "steps=9", "+trust=[a]"]
+    assert train_config(cfg, CHOSEN, typed)["typed"] == {"algo": "maml", "steps": 9, "trust": ["a"]}
+    assert train_config(cfg, CHOSEN, typed, fixed=["steps", "trust"])["typed"] == {"algo": "maml"}
+
+
+def test_a_resumed_run_may_take_several_loggers():
+    """Hydra names no option of a group of which several are chosen."""
+    cfg = OmegaConf.create({"resume": "run", "logger": {"a": 1, "b": 2}})
+    config = train_config(cfg, CHOSEN, ["resume=run", "logger=[a,b]"])
+    assert (config["overrides"], config["groups"]) == ({"logger": ["a", "b"]}, {"logger": {"a": 1, "b": 2}})
+
+
 def test_a_resumed_run_gets_the_overrides_alone():
     cfg = OmegaConf.create({"resume": "run", "algo": {"inner_lr": 0.1}, "steps": 9})
     assert train_config(cfg, CHOSEN, ["resume=run", "algo=maml", "steps=9"]) == {

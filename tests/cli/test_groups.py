@@ -20,6 +20,16 @@ def test_a_group_takes_the_name_of_an_option_and_nothing_else(word: str) -> None
         check_options(["-m", word])
 
 
+@pytest.mark.parametrize("word", ["logger=[]", "logger=[5]", "logger=[tensorboard,'']", "logger={a:1}", "logger=3"])
+def test_a_list_of_loggers_is_a_list_of_names(word: str) -> None:
+    with pytest.raises(UserError, match="names no option of logger"):
+        check_options([word])
+
+
+def test_several_loggers_pass() -> None:
+    check_options(["logger=[tensorboard,wandb]", "logger=[jsonl]", "logger=[tensorboard,wandb],jsonl"])
+
+
 def test_names_sweeps_and_single_keys_pass() -> None:
     words = ["algo=maml", "algo=maml,anil", "algo=choice(maml,anil)", "task='glyphs'", "algo/update=sgd", "algo.inner_lr=1", "~algo"]
     check_options(["--cfg", "job", *words])

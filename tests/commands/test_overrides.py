@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small import Lines, few_shot
 
 from metarun.commands import overrides
 from metarun.errors import UserError
 from metarun.records.checkpoint import Checkpoint
+
+CONFIGS = Path(__file__).parents[2] / "configs/logger"
 
 CONFIG: dict[str, Any] = {
     "steps": 10,
@@ -196,3 +199,19 @@ def test_places_of_a_task_become_absolute_where_they_exist(tmp_path: Path, monke
     wanted = str(tmp_path / "photos")
     changed = {"root": wanted, "path": "gone", "split": "photos", "sources": {"a": {"root": wanted}}, "label_files": [wanted, 3]}
     assert overrides.with_absolute_places({"task": task, "seed": 3}) == {"task": changed, "seed": 3}
+
+
+def test_values_go_to_a_server_only_where_the_user_names_it() -> None:
+    node = {"_target_": "metarun.records.loggers.mlflow.MLflow", "tracking_uri": "http://stranger", "experiment": "x"}
+    config = {"logger": {"_target_": "metarun.records.tracking.Tracker", "mlflow": node}}
+    with pytest.raises(UserError, match=r"the checkpoint sets logger\.mlflow.tracking_uri=http://stranger, to which the run would send"):
+        overrides.check_loggers(config, ["steps"])
+    overrides.check_loggers(config, ["logger.mlflow.tracking_uri"])
+    overrides.check_loggers(config, ["logger"])
+    overrides.check_loggers({"logger": {"mlflow": {**node, "tracking_uri": None}}}, [])
+
+
+@pytest.mark.parametrize("key", overrides.SENDS_TO)
+def test_each_key_that_names_the_place_of_somebody_is_a_key_of_a_shipped_logger(key: str) -> None:
+    _, logger, name = key.split(".")
+    assert name in yaml.safe_load((CONFIGS / f"{logger}.yaml").read_text())[logger]

@@ -153,6 +153,14 @@ def test_each_of_thousands_of_wrong_values_is_refused_or_stands_in_the_table_of_
     assert len(walked()) - len(taken) >= 2000
 
 
+@pytest.mark.parametrize("value", [5, "x", True, {"project": "x"}, ["a"]])
+def test_a_value_in_the_place_of_a_logger_is_refused(value: Any) -> None:
+    config = composed("logger=jsonl")
+    with pytest.raises(UserError, match=r"logger\.wandb=.* is no logger; choose loggers with logger=NAME or logger=\[NAME,NAME\]"):
+        check_values({**config, "logger": {**config["logger"], "wandb": value}}, ["logger"])
+    check_values({**config, "logger": {**config["logger"], "wandb": None}}, ["logger"])
+
+
 def test_each_refusal_names_the_key_on_one_line() -> None:
     for _, key, value, sentence in walked():
         if sentence is not None:

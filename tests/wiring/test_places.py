@@ -163,6 +163,16 @@ def test_a_logger_may_not_say_where_it_writes(key: str) -> None:
     assert "\x1b" not in text
 
 
+def test_a_checkpoint_may_name_the_shipped_loggers_and_a_trusted_one_below_the_tracker_alone(mine: str) -> None:
+    tracker, board = {"_target_": "metarun.records.tracking.Tracker"}, {"_target_": "metarun.records.loggers.tensorboard.TensorBoard"}
+    check_targets({"logger": {**tracker, "tensorboard": board, "mine": {"_target_": f"{mine}.Kind"}}}, [mine])
+    assert f"trust=[{mine}]" in refusal({"logger": {**tracker, "mine": {"_target_": f"{mine}.Kind"}}})
+    assert "no building block of metarun" in refusal({"logger": {**tracker, "tensorboard": {"_target_": "os.system"}}})
+    assert "algo, which is no place for it" in refusal({"algo": board})
+    assert "logger.a, which is no place for it" in refusal({"logger": {**tracker, "a": TRACKER}})
+    assert "logger.a.b, which is no place for it" in refusal({"logger": {**tracker, "a": {**board, "b": board}}})
+
+
 def test_a_long_target_is_cut_and_its_control_characters_are_shown() -> None:
     text = refusal({"algo": {"_target_": "\x1b[31m\u202e" + "x" * 10_000}})
     assert len(text) < 300

@@ -33,6 +33,13 @@ def test_the_config_of_a_run_passes_as_it_is(words: tuple[str, ...]) -> None:
     assert accepted(config) == config
 
 
+@pytest.mark.parametrize(("switch", "words"), [(True, "logger=tensorboard"), (False, "logger=jsonl")])
+def test_the_switch_of_an_earlier_version_becomes_todays_logger(switch: bool, words: str) -> None:
+    earlier = {"_target_": "metarun.records.tracking.Tracker", "tensorboard": switch}
+    today = {"tensorboard": None, **composed(words)["logger"]}
+    assert accepted({**composed(), "logger": earlier})["logger"] == today
+
+
 @pytest.mark.parametrize("key", ["task", "algo", "backbone", "device", "optimizer", "logger", "seed", "steps"])
 @pytest.mark.parametrize("value", [None, "text", [1], True, 2.5])
 def test_a_part_of_another_type_is_a_sentence(key: str, value: Any) -> None:

@@ -28,12 +28,21 @@ class Noted(NamedTuple):
 
 def noted(run: RunStart, logger: str, make: Callable[[], str]) -> Noted:
     """Return the id that the run folder holds for a logger; for a new run, or where there is none, make one and note it."""
-    known = _read(run)
-    if run.resume_step is not None and logger in known:
-        return Noted(known[logger], True)
+    if (known := known_id(run, logger)) is not None:
+        return Noted(known, True)
     made = make()
-    write_text(run.folder / LOGGERS, json.dumps({**known, logger: made}, indent=2) + "\n")
+    note(run, logger, made)
     return Noted(made, False)
+
+
+def known_id(run: RunStart, logger: str) -> str | None:
+    """Return the id that the run folder of a resumed run holds for a logger; None for a new run, or where there is none."""
+    return None if run.resume_step is None else _read(run).get(logger)
+
+
+def note(run: RunStart, logger: str, name: str) -> None:
+    """Write the id of the run in a logger's service into the run folder."""
+    write_text(run.folder / LOGGERS, json.dumps({**_read(run), logger: name}, indent=2) + "\n")
 
 
 def sweep_of(run: RunStart) -> str | None:

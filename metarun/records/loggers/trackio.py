@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from metarun.records.loggers.identity import sweep_of
+from metarun.records.loggers.identity import known_id, note, sweep_of
 from metarun.records.loggers.logger import RunStart
 from metarun.records.loggers.packages import package, picture_of
 from metarun.records.loggers.params import flatten
@@ -34,10 +34,10 @@ class Trackio:
         """Open the run; a local run that is resumed begins anew with its history."""
         self._trackio = package("trackio", "trackio")
         resumed = run.resume_step is not None
-        if resumed and self.space_id is None:
-            for each in self._trackio.Api().runs(self.project):
-                if each.name == run.name:
-                    each.delete()
+        known = known_id(run, "trackio")  # not the name: a run of another folder may have it too
+        for each in self._trackio.Api().runs(self.project) if known and self.space_id is None else ():
+            if each.id == known:
+                each.delete()
         with _quiet():
             self._run = self._trackio.init(
                 project=self.project,
@@ -50,6 +50,7 @@ class Trackio:
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
+        note(run, "trackio", self._run.id)
         for step, values in run.history() if self.space_id is None else ():
             self.log(step, values)
 
