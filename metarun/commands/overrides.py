@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.errors import UserError, printable
-from metarun.files.paths import expanded, names_path, quoted
+from metarun.files.paths import expanded, names_path, word
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, fingerprint_of
 from metarun.types import Algorithm, TaskSource, WithChoice
@@ -111,7 +111,7 @@ def check_loggers(config: Mapping[str, Any], typed: Collection[str]) -> None:
         if named.get(key) is not None and not {key, "logger"} & set(typed):
             raise UserError(
                 f"the checkpoint sets {key}={printable(named[key])}, to which the run would send its values; if you want that, add "
-                f"{key}={quoted(str(named[key]))} to the command."
+                f"{word(key, str(named[key]))} to the command."
             )
 
 

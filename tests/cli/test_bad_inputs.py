@@ -172,7 +172,9 @@ RUN_ROWS = [
     ("train resume=run steps=5 algo=reptile", "algo=reptile differs"),
     ("train resume=run steps=5 algo.inner_stesp=3", "Did you mean 'algo.inner_steps'?"),
     ("train resume=run steps=-5", "steps=-5"),
-    ("train resume=run steps=5 logger.tensorbord=true", "Did you mean 'logger.tensorboard'?"),
+    ("train resume=run steps=5 logger.tensorbord=true", "there is no key 'logger.tensorbord'"),
+    ("train resume=run steps=5 patience=0", "patience=0 should be at least 1"),
+    ("train resume=run steps=5 patience=2 eval_every=0", "patience=2 counts validations"),
     ("train resume=run/checkpoints/cut.pt steps=5", "cut.pt"),
 ]
 
