@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
 
@@ -21,7 +22,7 @@ inputs are prepared, how the network normalises, and with which algorithm, class
 def main(arguments: list[str]) -> int:
     """Export as the words say, and return the exit code."""
     if any(word in ("-h", "--help") for word in arguments):
-        print(HELP, end="", flush=True)
+        print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     given = parse(arguments)
     from metarun.commands.export import DESCRIPTION, WEIGHTS, export

@@ -7,6 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from metarun.cli.help.comments import header_of
+from metarun.cli.help.text import fitted, page_width
 from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded
 from metarun.wiring.suggestions import for_option
@@ -25,18 +26,19 @@ GROUPS = {
 USAGE = "usage: metarun list [GROUP ...] [GROUP OPTION ...] [OPTION ...] [--config-dir DIR]"
 HELP = f"""{USAGE}
 
-metarun list             all groups: {", ".join(GROUPS)}
-metarun list task        the options of one group
-metarun list algo maml   all about an option: its paper, its keys, the experiments that use it, an example
-metarun list protonet    the same, where only one group has the option
---config-dir DIR         with your own options in DIR
+List the options of all groups, or of those that you name: {", ".join(GROUPS)}.
+
+  metarun list task       the options of one group
+  metarun list algo maml  all about one option: its paper, its keys, the experiments that use it, and an example
+  metarun list protonet   the same, where only one group has the option
+  --config-dir DIR        with your own options in DIR
 """
 
 
 def main(arguments: list[str]) -> int:
     """Print the groups and the options named in `arguments`, or all groups; `--config-dir DIR` adds a user's own."""
     if any(word in ("-h", "--help") for word in arguments):
-        print(HELP, end="", flush=True)
+        print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     words, folders = parse(arguments)
     roots: list[Traversable] = [files("metarun.configs"), *folders]
@@ -51,7 +53,6 @@ def main(arguments: list[str]) -> int:
 def detail(group: str, name: str, folders: list[Path]) -> str:
     """Return all about one option as text."""
     from metarun.cli.help.option import described
-    from metarun.cli.help.page import page_width
 
     return described(group, name, folders, page_width())
 

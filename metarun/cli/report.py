@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
 
@@ -43,7 +44,7 @@ curves, predictions, what differs between the configs, and the commands to repea
 def main(arguments: list[str]) -> int:
     """Write the report as the words say, and return the exit code."""
     if any(word in ("-h", "--help") for word in arguments):
-        print(HELP, end="", flush=True)
+        print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     request = request_of(arguments)
     from metarun.commands.reporting.report import Request, report

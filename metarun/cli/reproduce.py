@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from metarun.cli.arguments import split
+from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.commands.keys import Claim, claim_of
 from metarun.errors import Stopped, UserError, printable
@@ -60,7 +61,7 @@ class Asked(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run the command; return 1 if the score is worse than the published one by more than the tolerance, or too many tasks diverged."""
     if not arguments or any(word in ("-h", "--help") for word in arguments):
-        print(HELP, end="", flush=True)
+        print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     asked = parse(arguments)
     config = config_of(asked.name, asked.flags)

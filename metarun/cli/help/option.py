@@ -9,8 +9,9 @@ from typing import Any
 
 from metarun.cli.help.comments import Header, header_of
 from metarun.cli.help.explained import Composed, Section, composed, sections
-from metarun.cli.help.page import block, entry, row, shown, wrapped
+from metarun.cli.help.page import block, row, shown
 from metarun.cli.help.paper import paper_of
+from metarun.cli.help.text import entry, wrapped
 from metarun.commands.keys import claim_of
 from metarun.files.paths import quoted
 from metarun.wiring.option_files import defaults_of, options, shipped, text_of

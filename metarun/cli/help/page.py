@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from metarun.cli.help.explained import Composed, Key, Section, composed, sections
+from metarun.cli.help.text import entry, page_width, wrapped
 
-COLUMN, NARROWEST, WIDEST = 30, 40, 120
-"""Where explanations begin; the bounds of the width of a page, in columns."""
 LAST = ("algo", "task", "backbone", "optimizer", "device", "logger")
 """The order of the groups that the user did not choose."""
 
@@ -50,12 +45,6 @@ def main(command: str, arguments: Sequence[str]) -> int:
     text = page(command, composed(command, words), page_width())
     print(text, flush=True)
     return 0
-
-
-def page_width() -> int:
-    """Return the number of columns: those of the terminal, or 80 where the text goes elsewhere and COLUMNS does not say another number."""
-    columns = shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() or "COLUMNS" in os.environ else 80
-    return max(NARROWEST, min(columns, WIDEST))
 
 
 def page(command: str, found: Composed, width: int) -> str:
@@ -104,22 +93,7 @@ def row(key: Key, width: int) -> str:
     return entry(f"{key.name}={shown(key.value)}", f"{key.words} {origin}".strip(), width)
 
 
-def entry(name: str, words: str, width: int) -> str:
-    """Return a name, cut where it is too long for a line, and words in a column of their own; below the name where the name is long."""
-    start, indent = f"  {name}", " " * COLUMN
-    start = start if len(start) <= width else f"{start[: width - 1]}…"
-    if not words:
-        return start
-    text = wrapped(words, width, indent, indent)
-    return f"{start}\n{text}" if len(start) > COLUMN - 2 else f"{start:{COLUMN}}{text.lstrip()}"
-
-
 def shown(value: Any) -> str:
     """Return a value as YAML has it, on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
-    """Return text in lines of at most `width` columns. first, rest: the indents of the first line and of the others."""
-    return "\n".join(textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)) or first.rstrip()
