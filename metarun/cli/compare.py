@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.commands.comparing.formatting import Table, as_csv, as_json, markdown, text
 from metarun.commands.comparing.runs import Run, find_runs
@@ -82,7 +83,7 @@ class Asked:
 def main(arguments: list[str]) -> int:
     """Compare as the words say, and return the exit code."""
     if any(word in ("-h", "--help") for word in arguments):
-        print(HELP, end="", flush=True)
+        print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     asked = parse(arguments)
     runs = find_runs(asked.paths)

@@ -36,13 +36,13 @@ def wrapped(text: str, width: int, first: str = "", rest: str = "") -> str:
 def fitted(text: str, width: int) -> str:
     """Return a help text in lines of at most `width` columns.
 
-    text: paragraphs of lines without an indent, and rows such as "  checkpoint  a run folder", whose words keep their column.
+    text: paragraphs of lines without an indent, and rows such as "  checkpoint  a run folder", whose words keep their column. A line with a
+    deeper indent belongs to the row above.
     """
     paragraphs: list[str] = []
     for line in text.rstrip().split("\n"):
-        goes_on = line and paragraphs and paragraphs[-1] and not line.startswith("  ")
-        if goes_on:
-            paragraphs[-1] += f" {line}"
+        if paragraphs and paragraphs[-1] and line and (line.startswith("   ") or not line.startswith("  ")):
+            paragraphs[-1] += f" {line.strip()}"
         else:
             paragraphs.append(line)
     return "\n".join(_fitted(paragraph, width) for paragraph in paragraphs) + "\n"
@@ -51,5 +51,5 @@ def fitted(text: str, width: int) -> str:
 def _fitted(paragraph: str, width: int) -> str:
     row = re.match(r"  \S.*?  +(?=\S)", paragraph)
     start = row[0] if row else ""
-    indent = "       " if paragraph.startswith("usage:") else " " * len(start)
+    indent = "       " if paragraph.startswith("usage:") else " " * len(start) or "    " * paragraph.startswith("  ")
     return wrapped(paragraph[len(start) :], width, start, indent)

@@ -20,6 +20,11 @@ def test_a_row_keeps_the_column_of_its_words() -> None:
     )
 
 
+def test_a_line_with_a_deeper_indent_belongs_to_the_row_above() -> None:
+    assert fitted("  name  a b\n        c\nexamples:\n  metarun list\n", 80) == "  name  a b c examples:\n  metarun list\n"
+    assert fitted("  name  a\n\nexamples:\n  metarun list\n", 80) == "  name  a\n\nexamples:\n  metarun list\n"
+
+
 def test_a_long_usage_goes_on_below_its_words() -> None:
     assert fitted("usage: metarun list [GROUP ...]\n", 24) == "usage: metarun list\n       [GROUP ...]\n"
 
@@ -42,7 +47,7 @@ def test_without_a_terminal_the_width_is_80(monkeypatch: pytest.MonkeyPatch) -> 
     assert page_width() == 80
 
 
-@pytest.mark.parametrize("command", ["list", "export", "report", "reproduce"])
+@pytest.mark.parametrize("command", ["list", "export", "compare", "report", "reproduce"])
 def test_each_command_without_hydra_explains_its_words_in_80_columns(command_line: CommandLine, command: str) -> None:
     answer = command_line(command, "--help")
     assert (answer.code, answer.err) == (0, "")
