@@ -63,7 +63,9 @@ def single(words: list[str]) -> list[str]:
 
 ALL = [words for text in PAGES.values() for block in fences(text, "bash") for words in commands(block)]
 COMPOSED = [
-    single(words) for words in ALL if words[0] in ("train", "eval", "predict") and not any(word.startswith("resume=") for word in words)
+    single(words)
+    for words in ALL
+    if words[0] in ("train", "eval", "predict") and not any(word.startswith("resume=") and word != "resume=auto" for word in words)
 ]
 RUN_BLOCKS = [commands(block) for block in re.findall(r"<!-- run -->\n```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)]
 EXAMPLES = dict(

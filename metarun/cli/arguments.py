@@ -10,6 +10,7 @@ from metarun.cli.sources import with_sources
 from metarun.cli.words import about_flag
 from metarun.errors import UserError
 from metarun.files.paths import expanded, quoted
+from metarun.files.run_folder import AUTO
 
 GROUPS = ("algo", "task", "backbone", "device", "optimizer", "logger", "experiment")
 VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
@@ -103,18 +104,19 @@ def prepare(command: str, arguments: list[str]) -> list[str]:
     """Return the words for Hydra.
 
     `eval`, and `train` with `resume=`, start from a checkpoint's config (`open_groups`). A resumed run keeps its folder and the files
-    that Hydra wrote there at its start. Raises UserError where `resume=` names no run, or stands in a sweep.
+    that Hydra wrote there at its start. `resume=auto` keeps the config of the command line. Raises UserError where `resume=` names no run,
+    or where `resume=RUN` stands in a sweep.
     """
     flags, typed = split(arguments)
     overrides = with_sources([as_typed(override, sweeps(flags)) for override in typed], command, sweeps(flags))
     if sweeps(flags) and (keys := [key for key in fixed_keys(overrides) if not key.startswith("hydra.")]):
         flags.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]")
     resume = resumed(typed) if command == "train" else None
-    if resume is None and (command == "train" or "task" in chosen_groups(overrides)):
+    if resume in (None, AUTO) and (command == "train" or "task" in chosen_groups(overrides)):
         overrides = nested_options(overrides)
-    if resume is None:
+    if resume in (None, AUTO):
         return [*flags, *(open_groups(overrides) if command == "eval" else overrides)]
     if sweeps(flags):
-        raise UserError("resume= continues one run; leave out -m and resume each run of a sweep by itself.")
+        raise UserError("resume=RUN continues one run; to go on with a sweep, give resume=auto and the sweep's hydra.sweep.dir=FOLDER.")
     folder = f"hydra.run.dir={quoted(str(run_folder(resume)))}"
     return [*flags, *open_groups(overrides), folder, "hydra.output_subdir=null"]

@@ -12,15 +12,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metarun.cli.arguments import GROUPS
-from metarun.cli.folders import tidy
+from metarun.cli.folders import job_folder, tidy
 from metarun.cli.hydra_errors import explain
 from metarun.errors import UserError
 from metarun.files.paths import expanded
+from metarun.files.run_folder import AUTO, has_checkpoints
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-# At import: the run folder of a composed config needs it.
+
+def hydra_files(resume: Any, folder: Any) -> str | None:
+    """Return the name of the folder for the config that Hydra writes; None where a run goes on, so that the run keeps the config it has."""
+    return None if resume == AUTO and folder is not None and has_checkpoints(Path(str(folder))) else ".hydra"
+
+
+# At import: the folders of a composed config need these functions.
 OmegaConf.register_new_resolver("metarun.tidy", tidy, replace=True)
+OmegaConf.register_new_resolver("metarun.job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver("metarun.hydra_files", hydra_files, replace=True)
 
 
 def train_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence[str], fixed: Collection[str] = ()) -> dict[str, Any]:
@@ -29,7 +38,7 @@ def train_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence
     cfg: composed. chosen: group -> its option. overrides: of the command line. fixed: in a sweep, the keys that all its jobs have alike.
     Under "typed", the config of a training has the key and value of each override that is not fixed.
     """
-    if cfg.get("resume") is not None:
+    if cfg.get("resume") not in (None, AUTO):
         return resume_config(cfg, chosen, overrides)
     return {**plain(cfg, chosen), "typed": {key: value for key, value in typed_keys(overrides).items() if key not in fixed}}
 

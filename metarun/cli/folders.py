@@ -19,13 +19,16 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from metarun.cli.evaluation_folders import wanted_folder
+from metarun.cli.stops import SweepWatch
 from metarun.errors import UserError, printable
 from metarun.files.lock import FolderLock
 from metarun.files.paths import quoted
-from metarun.files.run_folder import CHECKPOINTS, check_places, refuse_run
+from metarun.files.run_folder import AUTO, CHECKPOINTS, check_places, refuse_run
 from metarun.files.writing import check_place, remove_leftovers
 from metarun.processes.ranks import here
 
+LONGEST = 100
+"""The most letters of the name of a job's folder. Names of this length may stand for several jobs that differ only in the rest."""
 HYDRAS_OWN = {".hydra", "metarun.log", "multirun.yaml"}
 """The files that Hydra writes into a run folder before the job starts."""
 
@@ -42,6 +45,7 @@ class RunFolders:
 
     def __init__(self) -> None:
         self.sweep: SweepFolder | None = None
+        self.watch: SweepWatch | None = None
         self._parents: dict[Path, list[Path]] = {}  # folder -> the parents that were made for it, innermost first
 
     @property
@@ -114,6 +118,8 @@ class RunFolders:
             yield
         finally:
             _IN_USE.reset(token)
+            if self.watch is not None:
+                self.watch.end()
 
 
 _IN_USE: ContextVar[RunFolders] = ContextVar("the folders of the command that runs")
@@ -164,6 +170,9 @@ class NumberedFolder(Callback):
         key = f"hydra.{kind}.dir"
         typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
         try:
+            if config.get("resume") == AUTO:
+                check_fixed(config, kind)
+                typed = True
             path = here().tell(lambda: _typed(config, kind) if typed else _made(config, kind, key))
         except UserError as error:
             raise Refusal(error) from error
@@ -196,6 +205,16 @@ def _missing_parents(folder: Path) -> list[Path]:
     return [parent for parent in folder.absolute().parents if not parent.exists()]
 
 
+def check_fixed(config: DictConfig, kind: str) -> None:
+    """Raise UserError where `resume=auto` could find no run, since the folder has another name at each start. kind: "run" or "sweep"."""
+    named: Any = OmegaConf.to_container(config.hydra[kind], resolve=False)
+    if "${now:" in str(named["dir"]):
+        raise UserError(
+            f"resume=auto goes on in a folder that has the same name at each start, and this one has the time in its name; "
+            f"give hydra.{kind}.dir=FOLDER."
+        )
+
+
 def check_typed(folder: Path, kind: str, *, resumed: bool) -> None:
     """Raise UserError where Hydra must not write into a folder that the user typed. kind: "run" or "sweep".
 
@@ -225,6 +244,19 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+def job_folder(resume: Any, sweep: Any, number: Any, name: Any) -> str:
+    """Return the name of a job's folder within a sweep, such as 3_algo-maml_seed-1.
+
+    With `resume=auto`, the job takes the folder that an earlier start of the sweep made for the same values, whatever its number was.
+    """
+    wanted = tidy(f"{number}_{name}")
+    rest = wanted.removeprefix(str(number))
+    if resume != AUTO or not rest or len(wanted) >= LONGEST or not Path(str(sweep)).is_dir() or (Path(str(sweep)) / wanted).exists():
+        return wanted
+    same = [each.name for each in Path(str(sweep)).iterdir() if re.fullmatch(rf"\d+{re.escape(rest)}", each.name)]
+    return min(same, key=lambda name: int(name.partition("_")[0]), default=wanted)
+
+
 def tidy(name: str) -> str:
     """Return a job's name within a sweep, such as 3_algo-maml_seed-1, in letters that need no quotes in a shell or in an override."""
-    return re.sub(r"[^\w.]+", "-", name.replace("+", ""))[:100].strip("-_.")
+    return re.sub(r"[^\w.]+", "-", name.replace("+", ""))[:LONGEST].strip("-_.")

@@ -96,7 +96,8 @@ def missing_option(error: MissingConfigException) -> str:
     where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "predict", "hydra/config") else ""
     options = [name for name in error.options if not name.endswith("_")]
     close = nearest(option, options) if group.startswith("hydra/") else for_option(group, option, options)
-    advice = " Plugins come with pip install 'metarun[sweep]'." if group in ("hydra/launcher", "hydra/sweeper") else ""
+    extra = "cluster" if (error.missing_cfg_file or "").rpartition("/")[2].startswith("submitit") else "sweep"
+    advice = f" Plugins come with pip install 'metarun[{extra}]'." if group in ("hydra/launcher", "hydra/sweeper") else ""
     there = f" There are: {', '.join(options)}." if options else " There are none."
     return f"{where}{group} has no option '{option}'.{close}{there}{advice}"
 

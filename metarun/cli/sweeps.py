@@ -22,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from metarun.cli import tracebacks
 from metarun.cli.folders import Refusal, SweepFolder, folders_in_use
+from metarun.cli.stops import SweepWatch
+from metarun.cli.studies import take_up
 from metarun.cli.sweep_jobs import note_jobs
 from metarun.errors import UserError
 from metarun.files.run_folder import FAILED
@@ -46,9 +48,16 @@ class SweepStart(Callback):
         """Check the sweeper's direction and note the folder, which `NumberedFolder` has made."""
         if "maximize" in str(OmegaConf.select(config, "hydra.sweeper.direction")).lower():
             raise Refusal(UserError("a job returns an error, which is to be minimised; leave out hydra.sweeper.direction."))
-        note_jobs(config)
         path = Path(config.hydra.sweep.dir).absolute()
-        folders_in_use().sweep = SweepFolder(path, len(read_failures(path)))
+        try:
+            take_up(config)
+        except UserError as error:
+            raise Refusal(error) from error
+        note_jobs(config)
+        folders = folders_in_use()
+        folders.sweep = SweepFolder(path, len(read_failures(path)))
+        folders.watch = SweepWatch(path, str(OmegaConf.select(config, "hydra.launcher._target_")).rpartition(".")[2])
+        folders.watch.begin()
 
 
 def in_sweep() -> bool:
@@ -66,6 +75,12 @@ def fixed_in_sweep() -> list[str]:
     return ["trust"] if excluded == ["experiment", "trust"] and "trust" not in typed else excluded
 
 
+def sweep_folder() -> Path:
+    """Return the folder of the sweep whose job runs."""
+    hydra = HydraConfig.get()
+    return Path(hydra.runtime.cwd) / str(hydra.sweep.dir)
+
+
 def fail(error: Exception, mistake: UserError | None, folder: Path) -> float:
     """Note that a job of a sweep failed, and return infinity, its error.
 
@@ -77,8 +92,7 @@ def fail(error: Exception, mistake: UserError | None, folder: Path) -> float:
     else:
         log.error("%s", mistake)
     sentence = tracebacks.brief(error) if mistake is None else str(mistake)
-    hydra = HydraConfig.get()
-    with (Path(hydra.runtime.cwd) / hydra.sweep.dir / FAILED).open("a", encoding="utf-8") as file:
+    with (sweep_folder() / FAILED).open("a", encoding="utf-8") as file:
         file.write(json.dumps(Failure(folder.name, sentence, mistake is None)._asdict()) + "\n")
     return math.inf
 

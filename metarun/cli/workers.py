@@ -35,14 +35,29 @@ class Watch:
 _watches: dict[int, Watch] = {}
 
 
+_command: list[int] = []
+"""The process id of the command, in its own process."""
+
+
 def note_command() -> None:
     """Note in the environment that this process runs the command."""
     os.environ[COMMAND] = str(os.getpid())
+    _command[:] = [os.getpid()]
+
+
+def in_other_process() -> bool:
+    """Return whether a launcher runs a job here, in another process than the command's, on this machine or on another one."""
+    return _command != [os.getpid()]
 
 
 def is_worker() -> bool:
     """Return whether this process is a child of the process that runs the command."""
     return os.environ.get(COMMAND) == str(os.getppid())
+
+
+def is_queued() -> bool:
+    """Return whether submitit runs a job here."""
+    return in_other_process() and "SUBMITIT_EXECUTOR" in os.environ
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.ratings.ratings", "metaru
 NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "save_minutes", "seed", "task.root", "task.seed", "trust")
 """Keys and groups in which two runs of one setting may differ."""
 
+SAVE_MINUTES = 5
+"""The value of `save_minutes` in runs that are older than the key."""
 CANDIDATES = ("algo.test_inner_lrs", "algo.inner_lrs", "algo.max_inner_steps")
 """The keys with the values among which an algorithm `WithChoice` chooses."""
 
@@ -33,7 +35,7 @@ def resume_config(stored: Checkpoint, overrides: Mapping[str, Any], groups: Mapp
     overrides: dotted key -> value. groups: the content of each group whose option is among them. Where the device decided by itself
     (`auto`), it decides the same again. Raises UserError for an override that differs from the checkpoint and may not change.
     """
-    config = dict(stored.config)
+    config = {"save_minutes": SAVE_MINUTES, **stored.config}
     device = dict(config["device"])
     for key, decided in (("task_chunk", "chunk"), ("threads", "threads"), ("compile", "compile"), ("kernels", "kernels")):
         if device.get(key, "auto") == "auto":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metarun.engine.interrupt import Interrupt
+from metarun.engine.interrupt import Interrupt, say_at_once
 from metarun.errors import Stopped, signal_name
 from metarun.files.commands import command
 from metarun.files.paths import word
@@ -19,10 +18,7 @@ from metarun.files.run_folder import CHECKPOINTS
 
 def announce(number: int) -> None:
     """Say at once that a signal was heard, since a step or a validation may take long. Runs inside of a signal handler."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream without a file, or a closed one
-        after_bar = "\n" if sys.stderr.isatty() else ""
-        text = f"{after_bar}metarun: {signal_name(number)}: the run finishes its step and saves; another Ctrl-C breaks it off.\n"
-        os.write(sys.stderr.fileno(), text.encode())  # print() must not interrupt another print()
+    say_at_once(f"metarun: {signal_name(number)}: the run finishes its step and saves; another Ctrl-C breaks it off.")
 
 
 def stopped_at(step: int, steps: int, folder: Path, config: Mapping[str, Any]) -> str:

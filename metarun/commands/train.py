@@ -15,6 +15,7 @@ import torch
 from metarun.commands import pretraining, remedies
 from metarun.commands.abstaining import keep_calibration
 from metarun.commands.changed import build_again, remedy
+from metarun.commands.continuing import go_on
 from metarun.commands.overlap import check_start, described, overlaps_of, training_origins
 from metarun.commands.overrides import changed_data, check_data, check_loggers, resume_config, with_absolute_places
 from metarun.commands.report_files import families_told, targets_told, write_config, write_json
@@ -33,7 +34,7 @@ from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
 from metarun.errors import NotFiniteError, Stopped, UserError, printable
-from metarun.files.run_folder import CHECKPOINTS, refuse_run
+from metarun.files.run_folder import AUTO, CHECKPOINTS, refuse_run
 from metarun.processes.ranks import PeerLostError, here
 from metarun.records import checkpoint
 from metarun.records.checkpoint import Checkpoint
@@ -56,8 +57,10 @@ def train(config: dict[str, Any], folder: Path) -> float:
     infinity where no validation was finite.
     Raises Stopped where a signal came, after the training has saved.
     config: resolved and plain, under "typed" with what was typed or swept (dotted key -> value); to resume a run, the result of
-    `metarun.cli.composing.resume_config`.
+    `metarun.cli.composing.resume_config`. With `resume=auto`, that of a new run (`metarun.commands.continuing`).
     """
+    if config.get("resume") == AUTO:
+        return go_on(config, folder, train)
     if config.get("resume"):
         return _resume(config, folder)
     config = dict(config)

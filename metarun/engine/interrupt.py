@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -20,6 +23,12 @@ def is_ignored(number: int) -> bool:
     A shell lets a program in the background of a script ignore SIGINT; nobody asked for that, so SIGINT never counts as ignored.
     """
     return number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN
+
+
+def say_at_once(text: str) -> None:
+    """Write a line to stderr inside of a signal handler, where print() might interrupt another print(). A bar on the line stays."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream without a file, or a closed one
+        os.write(sys.stderr.fileno(), f"{chr(10) if sys.stderr.isatty() else ''}{text}\n".encode())
 
 
 class Interrupt:

@@ -2,7 +2,8 @@
 
 The system frees the lock of a process that ends in any way, so a killed run leaves nothing to repair. Between computers that share a file
 system, the system's lock may not work. So the owner also touches the file every `BEAT` seconds, and the owner counts as alive on another
-computer until the file is `SILENCE` seconds old.
+computer until the file is `SILENCE` seconds old. A job that Slurm queued again takes the lock of its earlier start at once
+(`metarun.files.scheduler`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from metarun.errors import UserError, printable
+from metarun.files.scheduler import is_earlier_start, job_here
 
 NAME = ".metarun.lock"
 BEAT, SILENCE = 15.0, 120.0
@@ -68,6 +70,9 @@ class FolderLock:
         try:
             locked = _lock(descriptor)
             owner = _owner(descriptor)
+            if locked is False and _is_elsewhere(owner) and is_earlier_start(owner.get("job")):
+                self._path.unlink(missing_ok=True)  # the file server still holds the lock of a computer that is gone
+                return None
             if locked is False or _alive(owner, os.fstat(descriptor).st_mtime, self.folder, locked):
                 raise UserError(_refusal(self.folder, owner))
             with contextlib.suppress(FileNotFoundError):
@@ -81,7 +86,14 @@ class FolderLock:
 
     def _write_owner(self) -> None:
         assert self._descriptor is not None
-        owner = {"pid": os.getpid(), "host": platform.node(), "system": _system(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+        owner = {
+            "pid": os.getpid(),
+            "begun": _begun(os.getpid()),
+            "host": platform.node(),
+            "system": _system(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "job": job_here(),
+        }
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{json.dumps(owner)}\n".encode(), 0)
         os.fsync(self._descriptor)
@@ -104,7 +116,19 @@ def has_owner(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
-    return _runs(owner.get("pid")) if owner.get("system") == _system() else bool(owner) and silent < SILENCE
+    return _runs(owner) if owner.get("system") == _system() else bool(owner) and silent < SILENCE
+
+
+def owner_here(folder: Path) -> int | None:
+    """Return the id of the process of this machine that writes into a folder; None where there is none."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb"):
+        owner = _owner(descriptor)
+        held = _lock(descriptor) is not True  # closing the file frees the lock again
+    return owner["pid"] if held and owner.get("system") == _system() and _runs(owner) else None
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -137,7 +161,9 @@ def _alive(owner: dict[str, Any], touched: float, folder: Path, locked: bool | N
     if not owner:
         return False
     if owner.get("system") == _system():
-        return locked is None and _runs(owner.get("pid"))
+        return locked is None and _runs(owner)
+    if is_earlier_start(owner.get("job")):
+        return False
     return _clock(folder) - touched < SILENCE
 
 
@@ -148,7 +174,13 @@ def _system() -> str:
     return platform.node()
 
 
-def _runs(pid: object) -> bool:
+def _is_elsewhere(owner: dict[str, Any]) -> bool:
+    return bool(owner) and owner.get("system") != _system()
+
+
+def _runs(owner: dict[str, Any]) -> bool:
+    """Return whether the process that a file of this computer names is alive; another process may have got its number since."""
+    pid, begun = owner.get("pid"), owner.get("begun")
     if not isinstance(pid, int) or pid <= 0 or pid == os.getpid():
         return False
     try:
@@ -157,7 +189,15 @@ def _runs(pid: object) -> bool:
         return False
     except (PermissionError, OverflowError):
         return True
-    return True
+    return begun is None or _begun(pid) in (None, begun)
+
+
+def _begun(pid: int) -> int | None:
+    """Return when a process began, in ticks since the start of the computer; None where the system does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _clock(folder: Path) -> float:
@@ -169,5 +209,9 @@ def _clock(folder: Path) -> float:
 def _refusal(folder: Path, owner: dict[str, Any]) -> str:
     pid, host, started = (printable(owner.get(key, ""))[:100] for key in ("pid", "host", "started"))
     who = f" (process {pid} on {host}, since {started})" if pid and host else ""
-    dead = "" if owner.get("system") == _system() else f" An owner on another computer counts as dead after {SILENCE:.0f} s without a sign."
+    dead = ""
+    if owner.get("system") != _system():
+        dead = (
+            f" An owner on another computer counts as dead after {SILENCE:.0f} s without a sign; if it has ended, delete {folder / NAME}."
+        )
     return f"another metarun writes into {folder}{who}; wait until it ends, or stop it.{dead}"

@@ -9,6 +9,8 @@ from metarun.files.commands import command
 from metarun.files.paths import word
 from metarun.files.writing import check_place
 
+AUTO = "auto"
+"""The value of `resume` that goes on in the run folder where the folder holds a checkpoint, and starts otherwise."""
 METRICS, CHECKPOINTS, LOGGERS = "metrics.jsonl", "checkpoints", "loggers.json"
 TENSORBOARD, WANDB = "tensorboard", "wandb"
 CONFIG = "config.json"
@@ -33,7 +35,7 @@ def check_places(folder: Path, *, sweep: bool = False) -> None:
 
 def refuse_run(folder: Path) -> None:
     """Raise UserError where a folder holds a run: its checkpoints or its metrics. A new run would overwrite them."""
-    held = [name for name, found in (("checkpoints", _has_checkpoints(folder)), ("metrics", _has_metrics(folder))) if found]
+    held = [name for name, found in (("checkpoints", has_checkpoints(folder)), ("metrics", _has_metrics(folder))) if found]
     if held:
         raise UserError(
             f"{folder} holds the {' and '.join(held)} of another run; "
@@ -41,7 +43,8 @@ def refuse_run(folder: Path) -> None:
         )
 
 
-def _has_checkpoints(folder: Path) -> bool:
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether a run has saved into the folder."""
     return any((folder / CHECKPOINTS).glob("*.pt"))
 
 

@@ -76,7 +76,7 @@ def test_a_training_is_the_same_whatever_the_clock_does(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(training, "Autosave", partial(Autosave, now=Hasty()))
     hasty = trained(tmp_path / "hasty", save_every=4)
-    timed = ("time", "tasks_per_second", "waiting")
+    timed = ("time", "speed/tasks_per_second", "speed/share_of_time_waiting_for_episodes")
     assert [{**line, **dict.fromkeys(timed)} for line in hasty.lines] == [{**line, **dict.fromkeys(timed)} for line in quiet.lines]
     assert all(bool((hasty.position.params[name] == value).all()) for name, value in quiet.position.params.items())
     assert [step for name, step in quiet.saved if name == "last.pt"] == [0, 4, 6]

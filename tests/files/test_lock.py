@@ -16,7 +16,7 @@ import pytest
 
 from metarun.errors import UserError
 from metarun.files import lock
-from metarun.files.lock import NAME, SILENCE, FolderLock, has_owner
+from metarun.files.lock import NAME, SILENCE, FolderLock, has_owner, owner_here
 
 HOLD = (
     "import sys, time; from metarun.files.lock import FolderLock\nwith FolderLock(sys.argv[1]): print('locked', flush=True); time.sleep(60)"
@@ -61,6 +61,55 @@ def test_an_owner_on_another_computer_is_alive_until_it_is_silent(tmp_path: Path
     os.utime(path, (time.time() - SILENCE - 5,) * 2)
     with FolderLock(tmp_path):
         pass
+
+
+def test_a_job_that_slurm_queued_again_takes_the_lock_of_its_earlier_start_on_another_computer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_lock_of_another_process(tmp_path, job={"id": ":7", "restarts": 0})
+    monkeypatch.delenv("SLURM_CLUSTER_NAME", raising=False)
+    for job, restarts in (("8", "1"), ("7", "0")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(UserError, match=rf"process 77 on elsewhere.*if it is, delete .*{NAME}"):
+            FolderLock(tmp_path).__enter__()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with FolderLock(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["job"] == {"id": ":7", "restarts": 1}
+
+
+def test_a_restart_does_not_wait_for_the_file_server_to_forget_a_computer_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = a_lock_of_another_process(tmp_path, job={"id": ":7", "restarts": 0})
+    monkeypatch.delenv("SLURM_CLUSTER_NAME", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with FolderLock(tmp_path):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_a_number_that_another_process_got_since_is_no_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    a_lock_of_another_process(tmp_path, system=lock._system(), pid=os.getppid(), begun=1)
+    with FolderLock(tmp_path):
+        pass
+
+
+def test_the_owner_on_this_computer_is_known_by_its_number(tmp_path: Path) -> None:
+    assert owner_here(tmp_path) is None
+    path = a_lock_of_another_process(tmp_path, system=lock._system(), pid=os.getppid())
+    assert owner_here(tmp_path) is None, "nobody holds the lock"
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert owner_here(tmp_path) == os.getppid()
+        a_lock_of_another_process(tmp_path, pid=os.getppid())
+        assert owner_here(tmp_path) is None, "the owner is on another computer"
 
 
 def test_the_owner_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
