@@ -134,15 +134,16 @@ def _versions() -> Iterator[str]:
             continue
 
 
-def commands_section(entries: Sequence[Entry], report: str) -> Section | None:
+def commands_section(entries: Sequence[Entry], report: str, trust: Sequence[str] = ()) -> Section | None:
     """Return the commands that repeat the runs, their evaluations and this page; they can be pasted into a shell."""
     blocks: list[Block | None] = []
     trained = [entry for entry in entries if entry.folder is not None]
     for entry in trained[:_MOST_RUNS]:
         train = shlex.join(["metarun", "train", *entry.typed])
         blocks.append(Command(train, f"{code(entry.name)}, in {code(entry.folder)}"))
+    trusted = [f"trust=[{','.join(trust)}]"] if trust else []
     scored = [entry for entry in entries if entry.scored and entry.report.get("checkpoint")]
-    evaluations = [shlex.join(["metarun", "eval", *_evaluated(entry.report)]) for entry in scored[:_MOST_RUNS]]
+    evaluations = [shlex.join(["metarun", "eval", *_evaluated(entry.report), *trusted]) for entry in scored[:_MOST_RUNS]]
     if evaluations:
         blocks.append(Command("\n".join(dict.fromkeys(evaluations)), "The evaluations:"))
     blocks.append(Command(report, "This report:"))
@@ -150,15 +151,13 @@ def commands_section(entries: Sequence[Entry], report: str) -> Section | None:
 
 
 def _evaluated(report: Mapping[str, Any]) -> list[str]:
-    """Return the words that repeat an evaluation: its checkpoint, its split, its number of episodes and its seed."""
+    """Return the words that repeat an evaluation: its checkpoint, its split, its episodes, its seed, and what the user typed."""
     named = report.get("checkpoint")
     paths = [str(path) for path in named] if isinstance(named, list) else [str(named)]
     checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
     words = [f"checkpoint={checkpoint}", f"split={report.get('split')}", f"episodes={report.get('episodes')}", f"seed={report.get('seed')}"]
-    for key in ("ways", "shots", "queries"):
-        value, config = known(report.get(key)), mapping(mapping(report.get("config")).get("task"))
-        if value is not None and known(config.get(key)) is not None and config.get(key) != value:
-            words.append(f"task.{key}={value:g}")
+    typed = mapping(report.get("settings"))
+    words += [f"{key}={value}" for key, value in typed.items() if key not in ("split", "episodes", "seed", "checkpoint", "ensemble")]
     if isinstance(named, list) and report.get("runs"):
         words.append("ensemble=false")
     return [word for word in words if not word.endswith("=None")]

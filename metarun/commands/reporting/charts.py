@@ -149,8 +149,8 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], factor: float, logarithmic: b
             low, high = ([value + sign * half for value, half in zip(y, halves, strict=True)] for sign in (-1, 1))
             axes.fill_between(line.x, low, high, color=color, alpha=0.14, linewidth=0)
         ends.setdefault(group, []).append(y[-1])
-    low, high = min(min(line.y) for line in lines), max(max(line.y) for line in lines)
-    if logarithmic and 0.0 < 5.0 * low < high:
+    values = [value for line in lines for value in line.y]
+    if logarithmic and 0.0 < 5.0 * min(values) < max(values):
         plain_log(axes)
     left = min(min(line.x) for line in lines)
     axes.set_xlim(left if right > left else left - 1, right if right > left else right + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,20 +17,40 @@ from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.verdict import Gap, Standing
 from metarun.errors import UserError
 
+LONGEST = 48
+"""Letters of a name that a reader takes in at a glance."""
+
 
 def entries_of(runs: Sequence[Run], evaluations: Sequence[Evaluation | None], titles: Sequence[str] = ()) -> list[Entry]:
     """Return an entry for each run with its evaluation. titles: the user's names for the runs; runs with one name
     are seeds of one model.
     """
-    named = _titled(runs, titles) if titles else names(runs)
+    named = _titled(runs, titles) if titles else _short(names(runs), runs)
     groups = dict(enumerate(titles or named))
     for setting in () if titles else settings(runs):
-        groups |= dict.fromkeys(setting.places, setting.name) if len(setting.places) > 1 else {}
+        name = setting.name if len(setting.name) <= LONGEST else _together([runs[place].folder.name for place in setting.places])
+        groups |= dict.fromkeys(setting.places, name) if len(setting.places) > 1 else {}
     keys = config_differences(runs)
     return [
         _entry(run, evaluation, named[place], groups[place], keys)
         for place, (run, evaluation) in enumerate(zip(runs, evaluations, strict=True))
     ]
+
+
+def _short(named: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Return the names, with the run's folder in the place of a name that is too long to read; its keys stand in the table of configs."""
+    folders = [run.folder.name for run in runs]
+    return [
+        folder if len(name) > LONGEST and len(folder) < len(name) and folders.count(folder) == 1 else name
+        for name, folder in zip(named, folders, strict=True)
+    ]
+
+
+def _together(folders: Sequence[str]) -> str:
+    """Return a name for runs that differ in their seed: what their folders have in common, such as "maml-2s"."""
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*folders, strict=False))
+    common = "".join(letters[0] for letters in alike).rstrip("-_=. ").removesuffix("seed").rstrip("-_=. ")
+    return f"{common} ({len(folders)} seeds)" if common else f"{folders[0]} ({len(folders)} seeds)"
 
 
 def _titled(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:

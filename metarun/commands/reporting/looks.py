@@ -21,8 +21,8 @@ BINS, HARDEST, PAIRS, DENSE = 15, 15, 8, 0.4
 """Bins of confidence, as for the calibration error; classes of the confusion; pairs of classes of the table; share of
 the pairs of classes that must have met for a picture of the confusion."""
 MOST_MODELS, MOST_SHOTS, MOST_QUERIES, MOST_WAYS = 6, 5, 10, 10
-TILES = "Left of each arrow: the known images of a class. Right: new images with the predicted class and its probability. "
-TILES += "Blue is right, orange is wrong."
+TILES = "Left of each arrow: the known images of a class. Right: new images with the probability of the predicted class. "
+TILES += "Blue is right. Orange is wrong, with the number of the predicted class."
 PIXELS = 84
 """The longest side of an image of an episode."""
 
@@ -159,27 +159,20 @@ def episodes_section(looks: Mapping[str, Look], gallery: Gallery, titles: Mappin
 
 
 def tiles(title: str, episode: Shown) -> Tiles:
-    """Return an episode of images: a row for each class with its known images and its queries."""
+    """Return an episode of images: a numbered row for each class with its known images and its queries."""
     support, query = episode.support, episode.query
     certain, guess = episode.probabilities.max(dim=-1)
+    used = [place for place in range(len(episode.names)) if _rows_of(support.y, support.mask, place)]
+    numbers = {place: number for number, place in enumerate(used, start=1)}
     rows: list[TileRow] = []
-    for place, name in enumerate(episode.names):
-        known, asked = (_rows_of(examples.y, examples.mask, place) for examples in (support, query))
-        if not known or len(rows) >= MOST_WAYS:
-            continue
-        before = [Tile(png(support.x[row]), "support") for row in known[:MOST_SHOTS]]
+    for place in used[:MOST_WAYS]:
+        before = [Tile(png(support.x[row]), "support") for row in _rows_of(support.y, support.mask, place)[:MOST_SHOTS]]
         after = []
-        for row in asked[:MOST_QUERIES]:
-            right = int(guess[row]) == place
-            predicted = shown(episode.names[int(guess[row])].rsplit("/", 1)[-1], 24)
-            after.append(
-                Tile(
-                    png(query.x[row]),
-                    "right" if right else "wrong",
-                    f"{float(certain[row]):.0%}" if right else f"{predicted} {float(certain[row]):.0%}",
-                )
-            )
-        rows.append(TileRow(shown(name), before, after))
+        for row in _rows_of(query.y, query.mask, place)[:MOST_QUERIES]:
+            right, said = int(guess[row]) == place, numbers.get(int(guess[row]), "–")
+            text = f"{float(certain[row]):.0%}" if right else f"{said}: {float(certain[row]):.0%}"
+            after.append(Tile(png(query.x[row]), "right" if right else "wrong", text, shown(episode.names[int(guess[row])])))
+        rows.append(TileRow(f"{numbers[place]}: {shown(episode.names[place])}", before, after))
     return Tiles(title, rows)
 
 

@@ -82,11 +82,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of an episode. png: base64. mark: "support", "right" or "wrong". text: below the image."""
+    """An image of an episode. png: base64. mark: "support", "right" or "wrong". text: below the image. title: what a pointer shows."""
 
     png: str
     mark: str
     text: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def page_of(material: Material, request: Request, gallery: Gallery) -> Page:
         about.protocol_section(entries, _stated(entries)),
         about.warnings_section(entries, material.remarks),
         about.versions_section({name: look.facts for name, look in material.looks.items()}),
-        about.commands_section(entries, request.command),
+        about.commands_section(entries, request.command, request.trust),
     ]
     said = verdict(standings, gaps_of(entries, standings, standings[0].name) if standings else [])
     said[1:1] = kinds.ratings_sentences(entries)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from metarun.commands.reporting.charts import Mark, marks_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.entries import Entry, groups_of, mapping
 from metarun.commands.reporting.numbers import NAMES, duration, known, number_cell, plain, scale_of, score_cell, with_half
-from metarun.commands.reporting.page import Cell, Section, Table, code, section
+from metarun.commands.reporting.page import Cell, Section, Table, code, section, shown
 from metarun.commands.reporting.standings import baseline_of
 from metarun.commands.reporting.verdict import Gap, Standing, outcome, widest
 
@@ -34,6 +35,8 @@ def _mark(standing: Standing, entries: Sequence[Entry]) -> Mark:
 def _caption(standings: Sequence[Standing], baseline: float | None) -> str:
     seeds = max((standing.seeds for standing in standings), default=1)
     what = f"over {seeds} seeds, which the short strokes show" if seeds > 1 else "over tasks"
+    if len({standing.seeds for standing in standings if standing.episodes}) > 1:
+        what = "over tasks; over seeds, which the short strokes show, where a model has several"
     name = next((standing.baseline_name for standing in standings if standing.baseline is not None), "")
     dashed = f" Dashed: {name[0].lower()}{name[1:]}." if baseline is not None and name else ""
     return f"Mean and 95 % interval {what}.{dashed}"
@@ -65,10 +68,24 @@ def scores_table(entries: Sequence[Entry]) -> Table | None:
         ("training time", lambda entry: Cell(duration(entry.seconds), entry.seconds)),
         ("status", lambda entry: Cell(entry.status) if entry.status != "finished" else Cell("–")),
     ]
+    columns[1:1] = [(key, partial(_condition, key)) for key in CONDITIONS if _varies(entries, key)]
     made = [(title, [maker(entry) for entry in entries]) for title, maker in columns]
     kept = [(title, cells) for title, cells in made if any(cell.text != "–" for cell in cells)]
     rows = list(zip(*(cells for _, cells in kept), strict=True))
     return Table([title for title, _ in kept], rows, _table_caption(entries))
+
+
+CONDITIONS = ("task", "split", "ways", "shots", "seed")
+"""Entries of a report that the table shows where they differ; scores then do not compare."""
+
+
+def _varies(entries: Sequence[Entry], key: str) -> bool:
+    return len({str(entry.report.get(key)) for entry in entries if entry.scored}) > 1
+
+
+def _condition(key: str, entry: Entry) -> Cell:
+    value = entry.report.get(key) if entry.scored else None
+    return Cell("–" if value is None else shown(value), known(value))
 
 
 def _table_caption(entries: Sequence[Entry]) -> str:

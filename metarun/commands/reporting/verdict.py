@@ -73,7 +73,7 @@ def verdict(standings: Sequence[Standing], gaps: Sequence[Gap]) -> list[str]:
     if not scored:
         return _without_scores(standings)
     said = [_one(scored[0])] if len(scored) == 1 else _several(scored, gaps)
-    return [*said, *limits(scored), *_unscored(standings)]
+    return [*_conditions(scored), *said, *limits(scored), *_unscored(standings)]
 
 
 def leader_of(standings: Sequence[Standing]) -> tuple[Standing, bool]:
@@ -206,6 +206,13 @@ def _unpaired(others: Sequence[Standing], leader: Standing) -> list[str]:
     return [f"The others: {', '.join(told)}{more}. {why}."]
 
 
+def _conditions(scored: Sequence[Standing]) -> list[str]:
+    """Return a remark where the scores are of different tasks."""
+    if len({(each.conditions, each.split) for each in scored}) == 1:
+        return []
+    return ["The models were scored under different conditions, so their scores do not compare: see the table of scores."]
+
+
 def limits(scored: Sequence[Standing]) -> list[str]:
     """Return the sentences about what the scores do not show."""
     said = []
@@ -216,8 +223,6 @@ def limits(scored: Sequence[Standing]) -> list[str]:
                 "" if one.median is None or one.metric == "accuracy" else f" Read its median, {with_half(one.median, None, one.metric)}."
             )
             said.append(f"{many} diverged.{median}")
-    if len({(each.conditions, each.split) for each in scored}) > 1:
-        said.append("The models were scored under different conditions, so their scores do not compare: see the table of scores.")
     fewest = min(each.episodes for each in scored)
     if fewest == 1:
         said.append("One task has no interval. Score more tasks with `episodes=600`.")
@@ -227,7 +232,8 @@ def limits(scored: Sequence[Standing]) -> list[str]:
         what = next(each.population for each in scored if not each.covers_new)
         said.append(f"Every task has the same {what}, so no interval covers new ones.")
     if all(each.seeds == 1 for each in scored):
-        said.append("Each model was trained once: the intervals are over tasks and do not cover another training seed.")
+        who = "Each model" if len(scored) > 1 else "The model"
+        said.append(f"{who} was trained once: the intervals are over tasks and do not cover another training seed.")
     return said
 
 

@@ -57,12 +57,19 @@ def test_leaks_and_unfinished_runs_are_warnings() -> None:
 
 
 def test_commands_can_be_pasted_into_a_shell() -> None:
-    odd = entry(folder=Path("my runs/a"), typed=["task.root=/my data/x y", "trust=[mine]"], checkpoint="/my runs/a/best.pt")
-    section = commands_section([odd], "metarun report 'my runs'")
+    odd = entry(
+        folder=Path("my runs/a"),
+        typed=["task.root=/my data/x y", "trust=[mine]"],
+        checkpoint="/my runs/a/best.pt",
+        settings={"task.shots": "5"},
+    )
+    section = commands_section([odd], "metarun report 'my runs'", ["mine"])
     assert section is not None
     texts = [block.text for block in section.blocks if isinstance(block, Command)]
     assert shlex.split(texts[0]) == ["metarun", "train", "task.root=/my data/x y", "trust=[mine]"]
-    assert shlex.split(texts[1])[2] == "checkpoint=/my runs/a/best.pt"
+    assert shlex.split(texts[1])[2:] == [
+        *("checkpoint=/my runs/a/best.pt", "split=test", "episodes=4", "seed=0", "task.shots=5", "trust=[mine]")
+    ]
     assert texts[2] == "metarun report 'my runs'"
 
 

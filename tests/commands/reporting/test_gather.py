@@ -81,3 +81,18 @@ def test_a_damaged_file_of_scores_is_no_file(tmp_path: Path) -> None:
     (folder / "episodes.csv").write_text("nonsense", encoding="utf-8")
     runs = find_runs([run])
     assert entries_of(runs, stored_evaluations(runs, "test"))[0].scores == []
+
+
+def test_a_name_that_is_too_long_gives_way_to_the_folder(tmp_path: Path) -> None:
+    for name in ("maml-seed0", "maml-seed1", "other"):
+        lengths = {f"algo__a_rather_long_key_{number}": (1.5 if name == "other" else 2.5) for number in range(4)}
+        seed = 1 if name == "maml-seed1" else 0
+        words = [f"algo.a_rather_long_key_{number}={value}" for number, value in enumerate(lengths.values())]
+        write_run(tmp_path / name, typed=[*words, f"seed={seed}"], seed=seed, **lengths)
+    runs = find_runs([tmp_path])
+    found = entries_of(runs, stored_evaluations(runs, "test"))
+    assert [(entry.name, entry.group) for entry in found] == [
+        ("maml-seed0", "maml (2 seeds)"),
+        ("maml-seed1", "maml (2 seeds)"),
+        ("other", "other"),
+    ]

@@ -90,8 +90,8 @@ def test_each_query_is_marked_right_or_wrong() -> None:
     x, y = torch.rand(2, 1, 8, 8), torch.eye(2)
     episode = Shown(Examples(x, y), Examples(x, y), torch.tensor([[0.9, 0.1], [0.6, 0.4]]), ["a/oak", "a/elm"])
     shown = tiles("t", episode)
-    assert [row.title for row in shown.rows] == ["a/oak", "a/elm"]
-    assert [(tile.mark, tile.text) for row in shown.rows for tile in row.query] == [("right", "90%"), ("wrong", "oak 60%")]
+    assert [row.title for row in shown.rows] == ["1: a/oak", "2: a/elm"]
+    assert [(tile.mark, tile.text) for row in shown.rows for tile in row.query] == [("right", "90%"), ("wrong", "1: 60%")]
     section = episodes_section({"maml": Look(shown={0: episode})}, Gallery(), {})
     assert section is not None
     assert any(isinstance(block, Tiles) for block in section.blocks)

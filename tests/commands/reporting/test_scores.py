@@ -38,6 +38,12 @@ def test_a_column_that_no_run_fills_is_left_out() -> None:
     assert cells(scores_table([regression(diverged=2, status="stopped")]))[0]["diverged"] == "2"
 
 
+def test_conditions_that_differ_have_a_column() -> None:
+    found = cells(scores_table([entry(shots=1), entry("b", shots=5)]))
+    assert [row["shots"] for row in found] == ["1", "5"]
+    assert "ways" not in found[0]
+
+
 def test_a_mean_that_is_not_finite_is_a_dash() -> None:
     assert cells(scores_table([regression(mean=None), regression("b")]))[0]["mean squared error"] == "–"
 
