@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from metarun import __version__
-from metarun.cli.processes import is_left_to_first, run
+from metarun.cli.processes import is_later, is_left_to_first, run
 from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, signal_name
@@ -170,7 +170,8 @@ def told(error: BaseException) -> int:
         print(f"metarun: {error}", file=sys.stderr)
         return 2
     if isinstance(error, Signalled):
-        print(f"metarun: interrupted by {signal_name(error.number)}.", file=sys.stderr)
+        if not is_later():
+            print(f"metarun: interrupted by {signal_name(error.number)}.", file=sys.stderr)
         return 128 + error.number
     if isinstance(error, Stopped):
         return 128 + error.number

@@ -25,7 +25,7 @@ def run(name: str, command: Callable[[list[str]], int], words: list[str], told: 
         return command(words) if place.rank == 0 else 0
     if is_sweep(words):
         if place.rank > 0:
-            return 2
+            return 0  # a launcher ends the first process, which tells the user, as soon as another one fails
         raise UserError(
             f"a sweep runs many trainings, and {place.size} processes divide one; start the sweep without torchrun, or leave out -m."
         )
@@ -34,7 +34,13 @@ def run(name: str, command: Callable[[list[str]], int], words: list[str], told: 
 
 def is_left_to_first(name: str) -> bool:
     """Return whether this process leaves a command to the first process, since nothing in its work can be divided."""
-    return name not in DIVIDED and (place := launched()) is not None and place.rank > 0
+    return name not in DIVIDED and is_later()
+
+
+def is_later() -> bool:
+    """Return whether this process is one of several, but not the first one."""
+    place = launched()
+    return place is not None and place.rank > 0
 
 
 def inspects(words: Sequence[str]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from metarun.cli import processes
 from metarun.cli.processes import run
 from metarun.errors import UserError
+from metarun.records.checkpoint import LAST, load
 
 
 @pytest.fixture
@@ -65,4 +69,18 @@ def test_a_sweep_in_several_processes_is_refused_once(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="a sweep runs many trainings, and 2 processes divide one"):
         called("train", words)
     as_rank(monkeypatch, 1)
-    assert called("train", words) == (2, [])
+    assert called("train", words) == (0, [])
+
+
+def test_torchrun_starts_a_training_whose_loss_is_not_finite_and_all_processes_end_with_one_sentence(tmp_path: Path) -> None:
+    """With an inner rate of 1e9, the loss of the first task is infinite; the second process has another task."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    task = ["algo=maml", "task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "algo.inner_lr=1e9", "algo.inner_steps=5"]
+    sizes = ["steps=3", "tasks_per_step=2", "device.task_chunk=1", "device.compile=false", "device=cpu", "logger=jsonl"]
+    words = ["-m", "metarun", "train", *task, *sizes, "hydra.run.dir=run"]
+    ended = subprocess.run([*launcher, *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 1
+    assert ended.stderr.count("metarun: the loss of step 1 is not finite (training task 0") == 1
+    assert ended.stderr.count("divided among 2 processes") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert load(tmp_path / "run" / "checkpoints" / LAST).step == 0
