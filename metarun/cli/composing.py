@@ -20,6 +20,9 @@ from metarun.files.run_folder import AUTO, has_checkpoints
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
+NO_PARAMETERS = ("logger", "trust", "resume", "reproduce")
+"""Keys and groups that change no result, so no logger shows them as hyperparameters."""
+
 
 def hydra_files(resume: Any, folder: Any) -> str | None:
     """Return the name of the folder for the config that Hydra writes; None where a run goes on, so that the run keeps the config it has."""
@@ -40,7 +43,8 @@ def train_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence
     """
     if cfg.get("resume") not in (None, AUTO):
         return resume_config(cfg, chosen, overrides)
-    return {**plain(cfg, chosen), "typed": {key: value for key, value in typed_keys(overrides).items() if key not in fixed}}
+    typed = {key: value for key, value in typed_keys(overrides).items() if key not in fixed and key.split(".")[0] not in NO_PARAMETERS}
+    return {**plain(cfg, chosen), "typed": typed}
 
 
 def eval_config(cfg: DictConfig, chosen: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

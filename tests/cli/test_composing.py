@@ -27,8 +27,8 @@ def test_typed_keys_are_the_overrides_with_their_values():
 
 
 def test_a_training_learns_what_was_typed_without_what_all_jobs_of_a_sweep_have_alike():
-    cfg, typed = OmegaConf.create({"steps": 9}), ["algo=maml", "steps=9", "+trust=[a]"]
-    assert train_config(cfg, CHOSEN, typed)["typed"] == {"algo": "maml", "steps": 9, "trust": ["a"]}
+    cfg, typed = OmegaConf.create({"steps": 9}), ["algo=maml", "steps=9", "+trust=[a]", "logger=wandb", "logger.wandb.project=x"]
+    assert train_config(cfg, CHOSEN, typed)["typed"] == {"algo": "maml", "steps": 9}
     assert train_config(cfg, CHOSEN, typed, fixed=["steps", "trust"])["typed"] == {"algo": "maml"}
 
 

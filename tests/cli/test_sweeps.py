@@ -47,6 +47,22 @@ def test_each_job_prints_the_error_that_a_sweeper_minimises(command_line: Comman
     assert "minimises" not in command_line("train").out
 
 
+@pytest.mark.parametrize(
+    ("words", "varied"),
+    [
+        ("algo=maml,protonet seed=0,1 steps=9", [{"algo": algo, "seed": seed} for algo in ("maml", "protonet") for seed in (0, 1)]),
+        ("experiment=smoke,quickstart", [{"experiment": "smoke"}, {"experiment": "quickstart"}]),
+        ("experiment=smoke trust=[a] seed=0,1", [{"seed": 0}, {"seed": 1}]),
+        ("logger=[tensorboard,wandb] seed=0,1", [{"seed": 0}, {"seed": 1}]),
+    ],
+)
+def test_a_job_of_a_sweep_learns_the_keys_that_the_sweep_varies(
+    words: str, varied: list[dict[str, Any]], command_line: CommandLine, calls: Calls
+) -> None:
+    assert command_line("train", "-m", *words.split(), FIXED).code == 0
+    assert [config["typed"] for config, _ in calls.train] == varied
+
+
 def test_an_evaluation_returns_an_error_too(command_line: CommandLine, calls: Calls) -> None:
     """The stand-in reports an accuracy of 0.9."""
     calls.answer = lambda config: 0.9

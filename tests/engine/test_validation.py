@@ -16,7 +16,7 @@ import metarun.engine.validation as module
 from metarun.compute.plan import Plan
 from metarun.compute.running import Runner
 from metarun.engine.selection import Selection
-from metarun.engine.validation import Validation, judged, values_to_log
+from metarun.engine.validation import Validation, judged, loss_of, values_to_log
 from metarun.objectives import REGRESSION, Objective
 from metarun.types import Episode, Examples, Params, State
 
@@ -147,3 +147,21 @@ def test_every_validation_of_a_regression_fits_the_variance_once_and_only_the_se
         assert report.variance == pytest.approx(10 / 3)
         assert (report.nll is not None) is scored
         assert len(fits) == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "loss"),
+    [
+        ({"metric": "accuracy", "mean": 0.75, "nll": 0.6}, 0.6),
+        ({"metric": "accuracy", "mean": 0.75, "nll": None}, None),
+        ({"metric": "mse", "mean": 2.0, "nll": None}, 2.0),
+        ({"metric": "mse", "mean": 2.0, "nll": 1.5}, 2.0),
+        ({"metric": "mse", "mean": 2.0, "nll": 1.5, "own_nll": 1.25}, 1.25),
+    ],
+)
+def test_the_validation_loss_is_what_the_training_minimises(figures: dict[str, Any], loss: float | None) -> None:
+    """Cross entropy; squared error, whatever variance a selection fits; or the likelihood of a method that returns a distribution."""
+    _, report = validation(Offset(ERRORS), "mean").run({}, {"scale": torch.tensor(1.0)})
+    changed = dataclasses.replace(report, **figures)
+    assert loss_of(changed) == loss
+    assert values_to_log(Selection.of("mean", REGRESSION), changed).get("val/loss") == loss
