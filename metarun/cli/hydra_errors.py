@@ -22,9 +22,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from metarun.cli.groups import SEVERAL
 from metarun.cli.sources import NO_MIXTURE, ONLY
 from metarun.cli.words import about_word
 from metarun.errors import UserError, first_line, nearest
+from metarun.wiring.option_files import options as shipped_options
 from metarun.wiring.suggestions import for_key, for_option
 
 JOB_NOTE = "The run folder is "
@@ -90,11 +92,14 @@ def explain_one(error: BaseException, typed: str | None = None) -> str | None:
 def missing_option(error: MissingConfigException) -> str:
     """Return the sentence about an option, or a root config, that has no file."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if not group or error.options is None:
+    known = error.options
+    if known is None and group in SEVERAL:  # Hydra does not list the options where a list of them was typed
+        known = shipped_options(group)
+    if not group or known is None:
         return one_line(str(error).split("Config search path")[0])
     parent = re.match(r"In '([^']+)'", str(error))
     where = f"{parent[1]}.yaml: " if parent and parent[1] not in ("train", "eval", "predict", "hydra/config") else ""
-    options = [name for name in error.options if not name.endswith("_")]
+    options = [name for name in known if not name.endswith("_")]
     close = nearest(option, options) if group.startswith("hydra/") else for_option(group, option, options)
     extra = "cluster" if (error.missing_cfg_file or "").rpartition("/")[2].startswith("submitit") else "sweep"
     advice = f" Plugins come with pip install 'metarun[{extra}]'." if group in ("hydra/launcher", "hydra/sweeper") else ""

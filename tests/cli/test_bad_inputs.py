@@ -52,6 +52,9 @@ def belongings(tmp_path: Path) -> Path:
 ROWS = [
     # names
     ("train algo=mamll", "algo has no option 'mamll'. Did you mean 'maml'?"),
+    ("train logger=[tensorboard,wandbb]", "logger has no option 'wandbb'. Did you mean 'wandb'?"),
+    ("train logger=wandb logger.wandb.mode=ofline", "Did you mean 'offline'?"),
+    ("train patience=3 eval_every=0", "patience=3 counts validations"),
     ("train task=few_shot", "task has no option 'few_shot'."),
     ("train experiment=smoek", "experiment has no option 'smoek'."),
     ("train task.shotss=3", "There is no key 'task.shotss'. Did you mean 'task.shots'?"),
@@ -181,7 +184,7 @@ RUN_ROWS = [
     ("train resume=run steps=5 algo.inner_stesp=3", "Did you mean 'algo.inner_steps'?"),
     ("train resume=run steps=-5", "steps=-5"),
     ("train resume=run steps=5 logger.tensorbord=true", "there is no key 'logger.tensorbord'"),
-    ("train resume=run steps=5 patience=0", "patience=0 should be at least 1"),
+    ("train resume=run steps=5 patience=0", "patience=0 should be a whole number from 1"),
     ("train resume=run steps=5 patience=2 eval_every=0", "patience=2 counts validations"),
     ("train resume=run/checkpoints/cut.pt steps=5", "cut.pt"),
 ]
