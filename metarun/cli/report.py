@@ -5,17 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
 
-if TYPE_CHECKING:
-    from metarun.commands.comparing.runs import Run
-
 KEYS = ("out", "split", "score", "look", "samples", "figures", "form", "only", "names", "base", "curve", "trust")
-EVALUATION = ("episodes", "seed", "inner_steps", "norm", "best")
+EVALUATION = ("episodes", "seed", "best", "inner_steps", "norm", "overlap", "algo", "task", "backbone", "device")
 """Keys of `metarun eval` that go on to it, beside those with a dot, such as task.shots."""
 USAGE = "usage: metarun report RUN… | SWEEP [out=report.html] [split=test] [figures=DIR] [key=value …]"
 HELP = f"""{USAGE}
@@ -38,6 +35,10 @@ curves, predictions, what differs between the configs, and the commands to repea
   base       the model to which differences are taken (the first one)
   curve      a value of metrics.jsonl to draw, such as train/gradient_norm
   trust      packages besides metarun that the checkpoints' configs may name, with commas between them
+
+examples:
+  metarun report outputs/multirun/2026-01-31_12-00-00 out=sweep.html
+  metarun report RUN RUN task.shots=5 episodes=1000 figures=pictures
 """
 
 
@@ -47,26 +48,16 @@ def main(arguments: list[str]) -> int:
         print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     request = request_of(arguments)
+    from metarun.cli.compare import evaluator
+    from metarun.commands.comparing.runs import find_runs
     from metarun.commands.reporting.report import Request, report
 
-    trust = request["trust"]
-
-    def evaluate(run: Run, overrides: Sequence[str]) -> Path:
-        return evaluated(run, overrides, trust)
-
+    evaluate = evaluator(",".join(request["trust"]) or None, len(find_runs(request["paths"])))
     page, *pictures = report(Request(**request), evaluate)
     print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     if pictures:
         print(f"pictures: {', '.join(map(str, pictures))}")
     return 0
-
-
-def evaluated(run: Run, overrides: Sequence[str], trust: Sequence[str]) -> Path:
-    """Evaluate a run, and return the folder of the evaluation."""
-    from metarun.cli.interface import evaluate
-
-    words = [*overrides, *([f"trust=[{','.join(trust)}]"] if trust else [])]
-    return Path(evaluate(run.folder, words)["folder"])
 
 
 def request_of(arguments: Sequence[str]) -> dict[str, Any]:
@@ -86,6 +77,8 @@ def request_of(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{key}= has no value.\n{USAGE}")
         else:
             given[key] = value
+    if flags := [path for path in paths if path.startswith("-")]:
+        raise UserError(f"metarun report knows no '{flags[0]}'.\n{USAGE}")
     if not paths:
         raise UserError(f"metarun report needs a run, a sweep or an evaluation.\n{USAGE}")
     command = shlex.join(["metarun", "report", *arguments])

@@ -36,6 +36,7 @@ def test_a_folder_with_an_equals_sign_is_a_run(tmp_path: Path):
     [
         ([], "metarun report needs a run"),
         (["out=a"], "metarun report needs a run"),
+        (["run", "-x"], "metarun report knows no '-x'"),
         (["run", "out=a", "out=b"], "out= may occur once"),
         (["run", "out="], "out= has no value"),
         (["run", "ot=a"], "metarun report knows no 'ot=a'. Did you mean 'out'"),
@@ -63,6 +64,7 @@ def test_the_written_files_are_printed(monkeypatch: pytest.MonkeyPatch, capsys: 
     page = tmp_path / "r.html"
     page.write_bytes(b"x" * 1_200_000)
     asked: list[Any] = []
+    monkeypatch.setattr("metarun.commands.comparing.runs.find_runs", lambda paths: paths)
     monkeypatch.setattr(
         "metarun.commands.reporting.report.report", lambda request, evaluate: asked.append(request) or [page, Path("a.png")]
     )
