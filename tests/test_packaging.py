@@ -105,7 +105,7 @@ def test_smoke_run_and_its_evaluation_work_from_an_empty_folder(command: Path, e
     folder = last.parents[1]
     assert (folder / "metrics.jsonl").read_text(encoding="utf-8").strip()
     run(str(command), "eval", f"checkpoint={folder}", "episodes=10", cwd=empty)
-    (report,) = empty.glob("outputs/eval/*/report.json")
+    (report,) = empty.glob("outputs/*/*/eval/*/report.json")
     facts = json.loads(report.read_text(encoding="utf-8"))
     assert facts["episodes"] == 10
     assert 0.0 <= facts["mean"] <= 1.0

@@ -17,6 +17,7 @@ from metarun.commands.comparing.formatting import Table, as_csv, as_json, markdo
 from metarun.commands.comparing.runs import Run, find_runs
 from metarun.commands.comparing.validation import validation_tables
 from metarun.errors import UserError, nearest, printable
+from metarun.files.commands import packages_of, program
 from metarun.files.paths import expanded, shell_words
 from metarun.files.writing import write_text
 
@@ -95,8 +96,15 @@ def main(arguments: list[str]) -> int:
         return 0
     print(rendered(tables, asked.format, terminal_width()), flush=True)
     if asked.format == "text" and asked.split is None and any(run.validation is not None for run in runs):
-        print(f"\nscore them on the same test tasks with: metarun compare {shell_words(asked.paths)} split=test", flush=True)
+        print(f"\n{how_to_score(asked.paths, runs)}", flush=True)
     return 0
+
+
+def how_to_score(paths: Sequence[str], runs: Sequence[Run]) -> str:
+    """Return the line with the command that scores the runs at these paths on the same test tasks."""
+    packages = list(dict.fromkeys(package for run in runs for package in packages_of(run.config)))
+    words = [shell_words(paths), "split=test", *([f"trust={','.join(packages)}"] if packages else [])]
+    return f"score them on the same test tasks with: {program()} compare {' '.join(words)}"
 
 
 def parse(arguments: Sequence[str]) -> Asked:

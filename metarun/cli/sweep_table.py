@@ -7,11 +7,10 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from metarun.cli.compare import Asked, compared, rendered, terminal_width
+from metarun.cli.compare import Asked, compared, how_to_score, rendered, terminal_width
 from metarun.commands.comparing.formatting import Table
 from metarun.commands.comparing.runs import find_runs
 from metarun.errors import UserError
-from metarun.files.paths import shell_words
 from metarun.files.writing import write_text
 
 log = logging.getLogger("metarun")
@@ -32,7 +31,7 @@ def finish(sweep: Path | None) -> None:
             written = [name for name in FILES if _write(sweep / name, rendered(tables, FILES[name]))]
             print(f"\nin {sweep}: {' and '.join(written)}" if written else "", flush=True)
             if tables[0].key == "validation":
-                print(f"score them on the same test tasks with: metarun compare {shell_words([str(sweep)])} split=test", flush=True)
+                print(how_to_score([str(sweep)], find_runs([sweep])), flush=True)
     except Exception:  # the runs are done, and a table is only a view of them
         log.debug("the table of the sweep failed", exc_info=True)
 

@@ -143,10 +143,16 @@ def test_a_folder_with_a_sign_of_a_key_in_its_name_is_a_path(tmp_path: Path):
     assert (asked.paths, asked.split, asked.words, asked.trust) == ((str(folder),), "test", ("+task.shots=5",), "mine")
 
 
+def test_the_command_that_scores_the_runs_trusts_what_their_configs_name(tmp_path: Path):
+    run = Run(tmp_path, {"backbone": {"_target_": "mine.Network"}, "algo": {"_target_": "metarun.algorithms.maml.maml"}})
+    assert compare.how_to_score(["a b", "c"], [run, run]).endswith(" compare 'a b' c split=test trust=mine")
+
+
 def test_help_needs_no_runs(command_line: CommandLine):
     answer = command_line("compare", "--help")
-    assert (answer.code, answer.out) == (0, compare.HELP)
-    assert all(f"\n  {key}" in compare.HELP for key in compare.KEYS)
+    assert answer.code == 0
+    assert all(f"\n  {key}" in answer.out for key in compare.KEYS)
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
 
 
 def test_a_run_is_evaluated_into_its_own_folder_and_stdout_stays_free(

@@ -47,7 +47,7 @@ def test_a_run_is_trained_resumed_scored_and_loaded_from_python_and_the_process_
     assert (run["steps"], folder.parent) == (2, here / "outputs/sinusoid-maml")
     report = metarun.evaluate(folder, ["episodes=3"], task={"shots": 4}, seed=1)
     assert (report["episodes"], report["shots"], report["seed"], report["trained_on"]) == (3, 4, 1, "sinusoid")
-    (written,) = (here / "outputs/eval").glob("*/report.json")
+    (written,) = (folder / "eval").glob("*/report.json")
     assert report == {**json.loads(written.read_text()), "folder": str(written.parent.absolute())}
     again = metarun.train(resume=folder, steps=3)
     assert (again["steps"], again["folder"]) == (3, str(folder))
