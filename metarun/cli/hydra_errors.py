@@ -32,6 +32,12 @@ from metarun.wiring.suggestions import for_key, for_option
 JOB_NOTE = "The run folder is "
 """Start of the note on an exception that a job raised. The note marks a bug of metarun, which is not bad input."""
 
+LOST = {
+    "UncompletedJobError": "The logs below .submitit in the sweep's folder say why; the same command with resume=auto finishes the sweep.",
+    "FailedJobError": "The logs below .submitit in the sweep's folder say why; the same command with resume=auto finishes the sweep.",
+    "TerminatedWorkerError": "The same command with resume=auto and the sweep's folder finishes the sweep.",
+}
+"""The errors of launchers about a job that was killed, or that the system ended for want of memory, with the remedy."""
 HAVING = {"task/source": "task=stream", "algo/update": "algo=gbml"}
 """The option of a group that has the group below it."""
 
@@ -76,6 +82,8 @@ def explain_one(error: BaseException, typed: str | None = None) -> str | None:
             return sentence
         case OmegaConfBaseException():
             return f"{error.full_key}: {one_line(first_line(error))}" if error.full_key else one_line(first_line(error))
+        case Exception() if type(error).__name__ in LOST:
+            return f"A job of the sweep ended without a result: {one_line(str(error))} {LOST[type(error).__name__]}"
         case RecursionError():
             return "The values or the defaults of the config files refer to one another in a circle; give one of them a value of its own."
         case yaml.YAMLError():

@@ -74,3 +74,13 @@ def test_a_message_becomes_one_line(text: str, line: str) -> None:
 def test_a_group_below_another_one_names_the_option_that_has_it(group: str, advice: str) -> None:
     sentence = not_composed(f"Could not override '{group}'. No match in the defaults list.")
     assert sentence == f"'{group}' is not a group of this command.{advice}"
+
+
+def test_a_job_that_was_killed_is_no_bug_and_has_a_remedy() -> None:
+    class UncompletedJobError(Exception):
+        """As submitit's."""
+
+    sentence = explain(UncompletedJobError("Job 999_0 (task: 0) with path a.pkl\nhas not produced any output (state: FAILED)"))
+    assert sentence is not None
+    assert "without a result: Job 999_0 (task: 0) with path a.pkl has not produced any output (state: FAILED). The logs below" in sentence
+    assert sentence.endswith("the same command with resume=auto finishes the sweep.")

@@ -71,8 +71,8 @@ def test_a_training_that_slurm_warns_saves_and_exits_with_138_and_nohup_holds(tm
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGUSR1
     assert "metarun: SIGUSR1: the run finishes its step and saves" in said
-    assert re.search(r"stopped at step \d+ of 100000 and saved; go on with: metarun train resume=\S*run$", said, re.MULTILINE)
+    assert re.search(r"stopped at step [\d,]+ of 100,000 and saved; go on with: .*train resume=\S*run$", said, re.MULTILINE)
     assert "Traceback" not in said
-    saved = re.search(r"stopped at step (\d+)", said)
+    saved = re.search(r"stopped at step ([\d,]+)", said)
     assert saved is not None
-    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == int(saved[1])
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == int(saved[1].replace(",", ""))

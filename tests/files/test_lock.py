@@ -71,7 +71,7 @@ def test_a_job_that_slurm_queued_again_takes_the_lock_of_its_earlier_start_on_an
     for job, restarts in (("8", "1"), ("7", "0")):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        with pytest.raises(UserError, match=rf"process 77 on elsewhere.*if it is, delete .*{NAME}"):
+        with pytest.raises(UserError, match=rf"process 77 on elsewhere.*if it has ended, delete .*{NAME}"):
             FolderLock(tmp_path).__enter__()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with FolderLock(tmp_path):
