@@ -140,7 +140,7 @@ def _named(run: Run, keys: Iterable[str]) -> str:
 
 def _part(run: Run, key: str) -> str:
     value = value_of(run, key)
-    if not value:
+    if not value or (key == "experiment" and value == "null"):
         return ""
     if key in _PATHS or names_path(key):
         value = _run_name(value)

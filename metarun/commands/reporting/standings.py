@@ -55,7 +55,7 @@ def _standing(group: str, entries: Sequence[Entry]) -> Standing:
         diverged=_sum(scored, "diverged"),
         not_finite=_sum(scored, "not_finite"),
         validation=statistics.fmean(validations) if complete else None,
-        validation_metric=select.split(" over ")[0] or first.metric,
+        validation_metric=select.replace(" over the validation tasks", "") or first.metric,
         validation_higher=first.metric == "accuracy" and "nll" not in select and "negative" not in select,
         covers_new=bool(population.get("covers_new", True)),
         population=f"{population.get('count')} {population.get('kind')}" if population else "",

@@ -47,3 +47,10 @@ def test_an_entry_without_a_score_has_a_standing_without_episodes() -> None:
 
 def test_a_stream_counts_trajectories() -> None:
     assert standings_of([entry(stream={"parts": 10})])[0].unit == "trajectory"
+
+
+def test_validations_after_different_inner_steps_are_of_different_kinds() -> None:
+    after = {"metric": "mse", "select": "median mse over the validation tasks after 1 inner step", "best": {"score": 0.1}}
+    found = standings_of([regression("a", mean=0.9, training=after), regression("b", mean=0.5)])
+    assert {each.validation_metric for each in found} == {"median mse after 1 inner step", "median mse"}
+    assert [each.name for each in found] == ["b", "a"]
