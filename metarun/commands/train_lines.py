@@ -46,7 +46,7 @@ def idle_line(settings: Settings) -> list[str]:
     if chunks >= processes:
         return []
     made = f"the {counted(settings.tasks_per_step, 'task')} of a step make {counted(chunks, 'chunk')} of {settings.plan.chunk}"
-    return [f"metarun: {made}, so {processes - chunks} of {processes} processes have no task; lower device.task_chunk, or start fewer"]
+    return [f"metarun: {made}, so {processes} processes are too many; lower device.task_chunk, or start {chunks}"]
 
 
 def describe(plan: Plan, device: str) -> str:

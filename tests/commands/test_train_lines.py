@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from metarun.commands.train_lines import describe, next_commands, told
+from metarun.commands.train_lines import describe, divided, idle_line, next_commands, told
 from metarun.compute.plan import Plan
 from metarun.engine.selection import Selection
+from metarun.engine.training import Settings
 from metarun.objectives import CLASSIFICATION, REGRESSION
+from metarun.processes.ranks import OneProcess
 
 
 def test_an_accuracy_is_a_percentage_with_its_interval() -> None:
@@ -42,3 +45,24 @@ def test_the_next_commands_can_be_pasted(folder: str) -> None:
 def test_a_plan_is_said_in_words() -> None:
     assert describe(Plan(chunk=1, workers=2, threads=1, compile=True), "cpu") == "1 task at once on 2 workers with 1 thread, compiled"
     assert describe(Plan(chunk=8, kernels="c"), "cuda:0") == "8 tasks at once on cuda:0, with C kernels"
+
+
+class Four(OneProcess):
+    """Four processes."""
+
+    size = 4
+
+
+def test_processes_that_have_no_task_are_named_with_the_remedy() -> None:
+    """Five tasks in chunks of two are three chunks, too few for four processes."""
+    divided_settings = Settings(tasks_per_step=5, plan=Plan(2), ranks=Four())
+    assert idle_line(divided_settings) == [
+        "metarun: the 5 tasks of a step make 3 chunks of 2, so 4 processes are too many; lower device.task_chunk, or start 3"
+    ]
+    assert not idle_line(replace(divided_settings, plan=Plan(1)))
+    assert not idle_line(Settings(tasks_per_step=1))
+
+
+def test_the_number_of_processes_is_told_where_there_are_several() -> None:
+    assert divided(1) == ""
+    assert divided(3) == ", divided among 3 processes"

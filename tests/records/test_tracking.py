@@ -14,7 +14,7 @@ import torch
 
 from metarun.errors import UserError
 from metarun.records.loggers.logger import RunStart
-from metarun.records.tracking import TIME_KEYS, Tracker, parse_entry
+from metarun.records.tracking import TIME_KEYS, Silent, Tracker, parse_entry
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -220,3 +220,13 @@ def test_the_names_of_earlier_versions_are_read_as_todays() -> None:
     entry = parse_entry(b'{"step": 5, "train/tasks": 80, "tasks_per_second": 3.5, "waiting": 0.1, "train/loss": 2}\n')
     speed = {"speed/tasks_averaged": 80, "speed/tasks_per_second": 3.5, "speed/share_of_time_waiting_for_episodes": 0.1}
     assert entry == {"step": 5, "train/loss": 2, **speed}
+
+
+def test_the_tracker_of_a_process_that_computes_for_another_one_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Silent() as tracker:
+        tracker.log(1, {"train/loss": 1.0})
+        tracker.result(1, {"best/accuracy": 1.0})
+        tracker.sync()
+        assert not tracker.draws_figures
+    assert not list(tmp_path.iterdir())
