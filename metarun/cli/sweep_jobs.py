@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +18,12 @@ COUNT = "METARUN_JOBS"
 def note_jobs(config: DictConfig) -> None:
     """Note the number of jobs of a sweep in the environment. config: the sweep's, with Hydra's own keys."""
     count = count_of(list(config.hydra.overrides.task), OmegaConf.to_container(config.hydra.sweeper, resolve=True))
+    if "optuna" in str(config.hydra.sweeper.get("_target_")).lower():
+        with contextlib.suppress(ImportError):  # Hydra says what is missing
+            import optuna
+
+            optuna.logging.disable_default_handler()  # it prints lines with the time and a level
+            optuna.logging.enable_propagation()
     os.environ.pop(COUNT, None)
     if count is not None:
         os.environ[COUNT] = str(count)

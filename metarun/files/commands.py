@@ -14,18 +14,18 @@ PROGRAM = "METARUN_PROGRAM"
 """The environment variable that holds the first words of the command line; the processes of a sweep's launcher inherit it."""
 
 
-def command(name: str, *words: str, config: Mapping[str, Any] | None = None) -> str:
+def command(name: str, *words: str, config: Any = None) -> str:
     """Return a command line of metarun for a POSIX shell.
 
-    words: of the command, each as `metarun.files.paths.word` gives it or plain, such as best=3. config: of the run that the command reads;
-    the packages that it names besides metarun come into `trust=`.
+    words: of the command, each as `metarun.files.paths.word` gives it or plain, such as best=3. config: of the run that the command reads,
+    or a list of configs; the packages that it names besides metarun come into `trust=`.
     """
-    trust = packages_of(config) if config is not None else []
+    trust = packages_of(config)
     return " ".join([program(), name, *words, *([shlex.quote(f"trust=[{','.join(trust)}]")] if trust else [])])
 
 
 def packages_of(config: Any) -> list[str]:
-    """Return the packages that a config names in its `_target_`s, besides metarun. The config may be a stranger's."""
+    """Return the packages that a config, or a list of configs, names in its `_target_`s, besides metarun. The config may be a stranger's."""
     found = dict[str, None]()
     for target in _targets(config):
         root = target.split(".")[0]

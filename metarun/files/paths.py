@@ -80,7 +80,7 @@ def word(key: str, *paths: str | Path) -> str:
 
 def shell_words(paths: Iterable[str]) -> str:
     """Return paths as words of a POSIX shell."""
-    return " ".join(shlex.quote(_explicit(path)) if not path.startswith("~/") else path for path in paths)
+    return " ".join(f"~/{shlex.quote(path[2:])}" if path[:2] == "~/" != path else shlex.quote(_explicit(path)) for path in paths)
 
 
 def _explicit(path: str) -> str:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from metarun.cli.arguments import split
 from metarun.cli.paths import as_typed, typed_paths
 from metarun.files.commands import PROGRAM, command, note_program, packages_of, program
-from metarun.files.paths import word
+from metarun.files.paths import shell_words, word
 
 NAMES = (
     "runs/a b",
@@ -94,3 +94,15 @@ def test_a_process_of_a_sweep_starts_commands_as_the_user_did(monkeypatch: pytes
     assert os.environ[PROGRAM] == "/no/such/bin/python9 -m metarun"
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "joblib.externals.loky"])
     assert program() == "/no/such/bin/python9 -m metarun"
+
+
+def test_folders_of_the_home_keep_their_tilde_and_their_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/nobody")
+    words = shell_words(["~/a b", "c d", "it's"])
+    seen = subprocess.run(["sh", "-c", f"printf '%s\\0' {words}"], capture_output=True, check=True).stdout.decode().split("\0")[:-1]
+    assert seen == ["/nobody/a b", "c d", "it's"]
+
+
+def test_several_configs_need_the_trust_of_all() -> None:
+    configs = [{"algo": {"_target_": "mine.A"}}, {"backbone": {"_target_": "other.B"}}]
+    assert command("compare", "runs/1", config=configs) == "metarun compare runs/1 'trust=[mine,other]'"
