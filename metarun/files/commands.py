@@ -25,7 +25,7 @@ def command(name: str, *words: str, config: Any = None) -> str:
 
 
 def packages_of(config: Any) -> list[str]:
-    """Return the packages that a config, or a list of configs, names in its `_target_`s, besides metarun. The config may be a stranger's."""
+    """Return the packages that a config, or a list of configs, names in its `_target_`s, besides metarun. It may be a stranger's."""
     found = dict[str, None]()
     for target in _targets(config):
         root = target.split(".")[0]
