@@ -28,6 +28,7 @@ from metarun.cli.stops import (
     mark,
     stop_of,
 )
+from metarun.engine import training as engine
 from metarun.engine.interrupt import STOPS
 from metarun.errors import Stopped
 
@@ -180,3 +181,31 @@ def test_a_stopped_job_ends_the_sweep_with_its_code_and_the_same_command_finishe
     folder = Path("sweep").absolute()
     said = f"metarun: SIGUSR1 ended the sweep; finish it with: metarun train -m seed=0,1,2 resume=auto hydra.sweep.dir={folder}"
     assert answer.err.endswith(f"{said}\n")
+
+
+def test_ctrl_c_in_the_first_of_three_jobs_ends_the_sweep_and_resume_auto_finishes_all(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With true trainings. The finished sweep has the results of one that was never stopped."""
+    small = ["task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "steps=4", "tasks_per_step=2", "eval_episodes=2", "logger=jsonl"]
+    words = ["train", "-m", *small, "device.threads=1", "seed=0,1,2"]
+    step = engine.Loop.step
+
+    def interrupted(loop: engine.Loop) -> None:
+        if loop.position.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(loop)
+
+    monkeypatch.setattr(engine.Loop, "step", interrupted)
+    stopped = command_line(*words, "hydra.sweep.dir=sweep")
+    monkeypatch.setattr(engine.Loop, "step", step)
+    assert stopped.code == 130
+    assert "SIGINT ended the sweep; finish it with:" in stopped.err
+    assert [folder.name for folder in Path("sweep").glob("*_seed-*")] == ["0_seed-0"]
+    assert command_line(*words, "hydra.sweep.dir=sweep", "resume=auto").code == 0
+    assert command_line(*words, "hydra.sweep.dir=whole").code == 0
+    done = command_line(*words, "hydra.sweep.dir=sweep", "resume=auto")
+    assert done.out.count("metarun: nothing to do in") == 3
+    for seed in range(3):
+        job = f"{seed}_seed-{seed}/report.json"
+        assert (Path("sweep") / job).read_text() == (Path("whole") / job).read_text()
