@@ -16,7 +16,7 @@ from torch import Tensor
 from metarun import draws
 from metarun.commands.labels import plain_labels
 from metarun.commands.overrides import check_data
-from metarun.commands.recommending import Recommendation, added_to, recommended
+from metarun.commands.predicting.recommending import Recommendation, added_to, recommended
 from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.memory import allocating

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from metarun.commands.keys import check_prediction_keys
 from metarun.commands.model import Model, load
-from metarun.commands.predict_images import predict_images
-from metarun.commands.predict_ratings import predict_ratings
-from metarun.commands.predict_table import predict_table
+from metarun.commands.predicting.images import predict_images
+from metarun.commands.predicting.ratings import predict_ratings
+from metarun.commands.predicting.table import predict_table
 from metarun.commands.report_files import write_json
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded

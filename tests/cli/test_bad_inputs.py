@@ -81,7 +81,7 @@ ROWS = [
     ("train maml", "'maml' is not of the form key=value."),
     ("train seed=1,2", "add -m to run each of them"),
     ("train task.ways=((", "'task.ways=((' cannot be read"),
-    ("train -m seed=0 resume=photos", "leave out -m"),
+    ("train -m seed=0 resume=photos", "resume=auto"),
     ("train --cfg job -m", "Only one of"),
     # files
     ("train --config-dir nowhere", "--config-dir:"),

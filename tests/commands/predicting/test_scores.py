@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metarun.commands.prediction_scores import scored, told
+from metarun.commands.predicting.scores import scored, told
 from metarun.engine.rejection import wilson
 from metarun.records.contact_sheet import Query
 

@@ -11,7 +11,7 @@ import pytest
 from small_runs import predict
 
 from metarun.commands.model import load
-from metarun.commands.predict_table import Predicted, scores
+from metarun.commands.predicting.table import Predicted, scores
 from metarun.errors import UserError
 from metarun.tasks.tables.table_rows import TableRows
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_ratings import FILMS
 
-from metarun.commands.recommending import Recommendation, added_to, ranked, recommended
+from metarun.commands.predicting.recommending import Recommendation, added_to, ranked, recommended
 from metarun.errors import UserError
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarun.commands.abstaining import abstention
 from metarun.commands.model import Model, Predictor, stands_alone
-from metarun.commands.prediction_scores import REJECTED, scored, told
+from metarun.commands.predicting.scores import REJECTED, scored, told
 from metarun.errors import UserError
 from metarun.files.writing import write_text
 from metarun.records.contact_sheet import Query, Sheet, choose

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from metarun.commands.model import Model
-from metarun.commands.recommending import Recommendation, ranked, recommended
+from metarun.commands.predicting.recommending import Recommendation, ranked, recommended
 from metarun.engine.averages import interval
 from metarun.errors import UserError, counted, printable
 from metarun.files.writing import write_text

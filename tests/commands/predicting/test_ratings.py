@@ -13,8 +13,8 @@ from small_runs import predict
 
 import metarun
 from metarun.commands.model import load
-from metarun.commands.predict_ratings import Given, read_ratings, scores
-from metarun.commands.recommending import Recommendation
+from metarun.commands.predicting.ratings import Given, read_ratings, scores
+from metarun.commands.predicting.recommending import Recommendation
 from metarun.errors import UserError
 
 KNOWN = "item,rating\nitem 3,5\nitem 17,1\nitem 20,4\n"
