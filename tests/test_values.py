@@ -61,7 +61,15 @@ def test_plain_data_is_no_object(plain: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(11043.2, "11040"), (9.9999e3, "10000"), (0.0173, "0.0173"), (-98765.0, "-98760"), (3.0e-7, "3e-07"), (0.0, "0"), (math.inf, "inf")],
+    [
+        (11043.2, "11,040"),
+        (9.9999e3, "10,000"),
+        (0.0173, "0.0173"),
+        (-98765.0, "-98,760"),
+        (3.0e-7, "3e-07"),
+        (0.0, "0"),
+        (math.inf, "inf"),
+    ],
 )
-def test_a_number_is_shown_with_four_digits_and_without_an_exponent(value: float, shown: str):
+def test_a_number_is_shown_with_four_digits_with_separators_and_without_an_exponent(value: float, shown: str):
     assert plain(value) == shown

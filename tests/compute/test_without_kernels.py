@@ -94,7 +94,7 @@ def test_a_run_trains_where_the_folder_of_the_kernels_is_deleted_and_refuses_to_
     )
     assert trained[0] == 0, trained[1]
     assert (installation / "run" / "checkpoints" / "last.pt").exists()
-    assert "not used: this installation has none" in trained[1]
+    assert "not used: this installation has none" in (installation / "run" / "metarun.log").read_text()
     assert refused[0] == 2
     (line,) = refused[1].strip().splitlines()
     assert "this installation has none; use device.kernels=torch" in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import time
 import traceback
@@ -50,6 +51,7 @@ def train_or_resume(name: str, folder: Path) -> None:
     if (folder / "checkpoints/last.pt").exists():
         train({"resume": str(folder), "overrides": {"trust": ["small"]}, "groups": {}}, folder)
     else:
+        shutil.rmtree(folder, ignore_errors=True)  # a kill before the first checkpoint leaves its metrics alone
         train(config(name), folder)
 
 

@@ -28,6 +28,7 @@ from PIL import Image
 
 from metarun.errors import UserError
 from metarun.tasks.folder import class_split, folder
+from metarun.tasks.pictures.class_folders import class_folders
 from metarun.tasks.pictures.image_files import find_images
 
 KINDS = [
@@ -279,7 +280,8 @@ def check(root: Path, shades: dict[str, int], files: int) -> None:
     assert all(line.isprintable() for line in sentence.split("\n"))
     if sentence:
         return
-    names = find_images(root).names
+    found = find_images(root)
+    names = found.names
     assert len(names) == len(set(names)) <= files
     if root.is_dir():
         real = {os.path.realpath(root / name) for name in names}
@@ -287,7 +289,7 @@ def check(root: Path, shades: dict[str, int], files: int) -> None:
         assert all(Path(path).is_relative_to(root.parent.resolve()) for path in real)
     images = source.pools["train"].images
     assert images.dtype == torch.uint8
-    known = [index for index, name in enumerate(names) if name in shades]
+    known = [index for index, name in enumerate(class_folders(found).files.names) if name in shades]  # without loose images
     content = {bytes(images[index].numpy().tobytes()) for index in known}
     assert len(content) == len(known)
     used = [row for pool in source.pools.values() for row in pool.rows.tolist()]
