@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from metarun.cli.help.comments import header_of
-from metarun.cli.help.text import fitted, page_width
+from metarun.cli.help.text import fitted, page_width, wrapped
 from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded
 from metarun.wiring.suggestions import for_option
@@ -42,8 +43,10 @@ def main(arguments: list[str]) -> int:
         return 0
     words, folders = parse(arguments)
     roots: list[Traversable] = [files("metarun.configs"), *folders]
+    columns = page_width() if sys.stdout.isatty() else None  # for another program: an option a line
     blocks = [
-        section(group, options(group, roots)) if name is None else detail(group, name, folders) for group, name in asked(words, roots)
+        section(group, options(group, roots), columns) if name is None else detail(group, name, folders)
+        for group, name in asked(words, roots)
     ]
     # In one call: a reader who closes the pipe early raises BrokenPipeError here and nowhere else.
     print("\n\n".join(blocks), flush=True)
@@ -131,8 +134,10 @@ def options(group: str, roots: list[Traversable]) -> dict[str, str]:
     return dict(sorted(descriptions.items()))
 
 
-def section(title: str, rows: dict[str, str]) -> str:
-    """Return one group as text, descriptions aligned."""
+def section(title: str, rows: dict[str, str], columns: int | None = None) -> str:
+    """Return one group as text, descriptions aligned. columns: the width of the text; None: each option on one line."""
     width = max((len(name) for name in rows), default=0)
     lines = [f"  {name:{width}}  {text}".rstrip() for name, text in rows.items()]
+    if columns is not None:
+        lines = [wrapped(line[width + 4 :], columns, line[: width + 4], " " * (width + 4)) for line in lines]
     return "\n".join([f"{GROUPS[title]} ({title}=...)", *lines])

@@ -15,7 +15,8 @@ from metarun.cli.signals import Signalled, handle_signals
 from metarun.cli.streams import exit_code, make_steady
 from metarun.errors import Stopped, UserError, signal_name
 
-USAGE = """usage: metarun {train,eval,compare,predict,report,export,list,reproduce} [key=value]
+USAGE = """usage: metarun {train,eval,compare,predict,report,export,list,reproduce}
+               [key=value ...]
        metarun --help | --version"""
 
 HELP = f"""{USAGE}

@@ -32,7 +32,8 @@ curves, predictions, what differs between the configs, and the commands to repea
   form       png or svg, of these files (png)
   only       which of these files to write, with commas between them, such as only=steps,scores
   names      names for the runs, with commas between them; runs with one name are seeds of one model
-  base       the model to which differences are taken (the first one)
+  base       the model to which differences are taken (the one with the best
+             validation score)
   curve      a value of metrics.jsonl to draw, such as train/gradient_norm
   trust      packages besides metarun that the checkpoints' configs may name, with commas between them
 

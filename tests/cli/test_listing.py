@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from metarun.cli.listing import GROUPS, asked, parse
+from metarun.cli.listing import GROUPS, asked, parse, section
 from metarun.errors import UserError
 from metarun.wiring.option_files import shipped
 
@@ -42,6 +42,12 @@ def test_descriptions_are_aligned(command_line: CommandLine) -> None:
     rows = command_line("list", "algo").out.splitlines()[1:]
     width = max(len(row.split()[0]) for row in rows)
     assert all(row[2 + width : 4 + width] == "  " and row[4 + width] != " " for row in rows)
+
+
+def test_a_long_description_goes_on_in_its_column_on_a_terminal() -> None:
+    rows = {"maml": "MAML: an initialisation", "protonet": ""}
+    assert section("algo", rows, 30).splitlines()[1:] == ["  maml      MAML: an", " " * 12 + "initialisation", "  protonet"]
+    assert section("algo", rows).splitlines()[1:] == ["  maml      MAML: an initialisation", "  protonet"]
 
 
 def test_a_users_own_options_are_listed_too(command_line: CommandLine) -> None:

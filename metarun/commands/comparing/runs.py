@@ -136,12 +136,15 @@ def _at(path: Path) -> list[Run]:
     if path.is_file() and path.suffix == ".csv" and not (path.parent / REPORT).is_file():
         scores = score_file(path)
         return [Run(path, scores.config, evaluation=scores)]
-    if path.is_file():
+    file = path.is_file()
+    if file:
         path = path.parent
     if path.name == CHECKPOINTS:
         path = path.parent
     if (run := read_run(path)) is not None:
         return [run]
+    if file:  # a file beside runs names none of them
+        return []
     below = _joined(_below(path, _DEPTH))
     return [run for run in below if run.evaluation is None] or below
 

@@ -102,7 +102,12 @@ def _gallery(request: Request) -> Gallery:
     if request.figures is None:
         return Gallery()
     folder = expanded(request.figures)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"figures={request.figures}: a file is in the way; choose another folder.") from None
+    except OSError as error:
+        raise UserError(f"figures={request.figures}: the folder cannot be made ({error.strerror}); choose another one.") from None
     return Gallery(folder, request.form, request.only)
 
 

@@ -127,6 +127,13 @@ def test_a_path_without_runs_is_refused_in_one_sentence(tmp_path: Path):
         find_runs([tmp_path / "empty"])
 
 
+def test_a_file_beside_runs_names_none_of_them(tmp_path: Path):
+    write_run(tmp_path / "run")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"^'.*notes\.txt' holds no run: "):
+        find_runs([tmp_path / "notes.txt"])
+
+
 def test_the_folder_of_another_program_that_uses_hydra_is_no_run(tmp_path: Path):
     write_typed(tmp_path / "job", ["a=1"])
     (tmp_path / "job/.hydra/hydra.yaml").write_text("hydra: {job: {name: other, config_name: train}}\n")

@@ -93,12 +93,15 @@ def test_a_file_that_is_no_report_is_left_alone(tmp_path: Path) -> None:
 
 def test_bad_places_and_names_are_refused(tmp_path: Path) -> None:
     paths = runs(tmp_path)
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
     for request, sentence in (
         (Request(paths, out=str(tmp_path / "no" / "r.html")), "there is no folder"),
         (Request(paths, out=str(tmp_path)), "is a folder"),
         (Request(paths, out=str(tmp_path / "r.html"), titles=["one"]), "1 names, and there are 2 runs"),
         (Request(paths, out=str(tmp_path / "r.html"), look=0, samples=(), base="protone"), "Did you mean|did you mean|protonet"),
         (Request(paths, out=str(tmp_path / "r.html"), look=0, samples=(), only=["none"]), "has the pictures scores"),
+        (Request(paths, out=str(tmp_path / "r.html"), figures=str(tmp_path / "mine")), "figures=.*mine: a file is in the way"),
+        (Request(paths, out=str(tmp_path / "r.html"), figures=str(tmp_path / "mine" / "f")), "figures=.*f: a file is in the way"),
         (Request([str(tmp_path / "nothing")], out=str(tmp_path / "r.html")), "no file or folder"),
     ):
         with pytest.raises(UserError, match=sentence):
