@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small import composed
-from small_runs import IMAGES, SINUSOID, evaluate, image_config
+from small_runs import IMAGES, evaluate, image_config
 from torch.utils._pytree import tree_map_only
 
 from metarun.commands.train import train
@@ -24,20 +23,19 @@ from metarun.records.checkpoint import LAST, load
 from metarun.records.tracking import TIME_KEYS, parse_entry
 
 DIVIDED = ("maml", "reptile", "protonet", "pmaml", "memory", "finetune")
+IN_THREE = ("maml", "protonet", "memory")
+"""Those that three processes divide: second derivatives, recorded programs, and a state."""
 TASKS = 5
 """Tasks of a step, in chunks of 2, so that 2 and 3 processes get unequal shares."""
 
 
 def config_of(name: str, *overrides: str) -> dict[str, Any]:
-    """Return the config of a short training. name: of the algorithm. Only that of MAML is long enough for recorded programs."""
-    length = ("steps=3", "eval_episodes=7") if name == "maml" else ("steps=2", "eval_episodes=5")
+    """Return the config of a short training. name: of the algorithm. Only that of ProtoNet is long enough for recorded programs."""
+    length = ("steps=3", "eval_episodes=7") if name == "protonet" else ("steps=2", "eval_episodes=5")
     sizes = (*length, "eval_every=2", "log_every=1", f"tasks_per_step={TASKS}", "device.task_chunk=2")
-    short = [
-        f"algo.{key}=2"
-        for key in ("inner_steps", "test_inner_steps", "samples", "passes")
-        if key in composed(f"algo={name}", *SINUSOID)["algo"]
-    ]
-    config = image_config(f"algo={name}", *sizes, *short, *overrides)
+    config = image_config(f"algo={name}", *sizes, *overrides)
+    for key in {"inner_steps", "test_inner_steps", "samples", "train_samples", "passes"} & config["algo"].keys():
+        config["algo"][key] = 1 if key.endswith("inner_steps") else 2
     labels = config["algo"].get("recipe", {}).get("train_labels")
     return {**config, "task": {**IMAGES, "train_labels": labels}} if labels else config
 

@@ -48,6 +48,19 @@ class SmallConv(nn.Module):
         return torch.tanh(self.second_norm(self.second(x))).flatten(1)
 
 
+class OneConv(nn.Module):
+    """One convolution with a batch norm, for tests that take time with each operation; images (B, 1, 8, 8) to 12 values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, stride=4, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.out_features = 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.norm(self.conv(x))).flatten(1)
+
+
 @dataclass(frozen=True)
 class Lines:
     """Regression tasks y = W x with W of its own for each episode: x (B, 4), y (B, 2)."""
@@ -178,6 +191,14 @@ def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) ->
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.5)
         return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
+
+
+def one_conv_network(outputs: int | None = 3, seed: int = 0) -> Network:
+    """Return a network of one convolution, with a head where `outputs` are given."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = OneConv()
+        return Network(backbone if outputs is None else Classifier(backbone, outputs))
 
 
 def dense_network(outputs: int | None = 2, seed: int = 0) -> Network:

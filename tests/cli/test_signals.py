@@ -58,8 +58,9 @@ def test_signals_that_are_ignored_or_have_a_handler_are_left_alone() -> None:
 
 def test_a_training_that_slurm_warns_saves_and_exits_with_138_and_nohup_holds(tmp_path: Path) -> None:
     """A true process, under a shell that ignores SIGHUP, as `nohup` does."""
-    words = ["train", "task=sinusoid", "backbone=mlp", "steps=100000", "eval_every=0", "save_every=0", "log_every=5", "logger=jsonl"]
-    command = shlex.join([sys.executable, "-m", "metarun", *words, "device.threads=1", "hydra.run.dir=run"])
+    words = ["train", "task=sinusoid", "backbone=mlp", "steps=100000", "eval_every=0", "save_every=0", "log_every=1", "logger=jsonl"]
+    device = ["device=cpu", "device.threads=1", "device.compile=false", "device.kernels=torch"]
+    command = shlex.join([sys.executable, "-m", "metarun", *words, *device, "algo.inner_steps=1", "hydra.run.dir=run"])
     with subprocess.Popen(["sh", "-c", f"trap '' HUP; exec {command}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         metrics = tmp_path / "run/metrics.jsonl"
         while process.poll() is None and not (metrics.is_file() and metrics.stat().st_size):

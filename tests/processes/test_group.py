@@ -10,19 +10,21 @@ from typing import Any
 import many_processes
 import pytest
 import torch
-from many_processes import DIVIDED
+from many_processes import DIVIDED, IN_THREE
 
 from metarun.processes.group import Form, talking
 from metarun.processes.ranks import ONE, PeerLostError
 
 SIZES = (2, 3)
+NAMES = {2: DIVIDED, 3: IN_THREE}
+"""The trainings of so many processes."""
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """Return the results of each process, by the number of processes."""
     folder = tmp_path_factory.mktemp("processes")
-    started = {size: many_processes.start(size, folder / str(size), *DIVIDED) for size in SIZES}
+    started = {size: many_processes.start(size, folder / str(size), *NAMES[size]) for size in SIZES}
     found = {1: [{"joined": many_processes.joined(ONE), **many_processes.results(list(DIVIDED), folder / "1")}]}
     for size, processes in started.items():
         assert [process.wait(300) for process in processes] == [0] * size
@@ -30,8 +32,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
     return found
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", DIVIDED)
+@pytest.mark.parametrize(("name", "size"), [(name, size) for size in SIZES for name in NAMES[size]])
 def test_a_training_on_several_processes_is_that_on_one_bit_for_bit(outcomes: dict[int, list[Any]], name: str, size: int) -> None:
     """Five tasks in chunks of two: two processes get 4 and 1 of them, three get 2, 2 and 1."""
     expected = outcomes[1][0][name]
