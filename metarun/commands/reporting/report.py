@@ -72,6 +72,7 @@ def report(request: Request, evaluate: Evaluate | None) -> list[Path]:
     runs = find_runs(request.paths)
     if request.titles and len(request.titles) != len(runs):
         raise UserError(f"names= has {len(request.titles)} names, and there are {len(runs)} runs.")
+    _check_curve(request.curve, runs)
     evaluations, remarks = evaluations_of(runs, request, evaluate)
     entries = ordered(entries_of(runs, evaluations, request.titles))
     material = Material(entries, standings_of(entries), remarks=remarks)
@@ -96,6 +97,14 @@ def _place(out: str) -> Path:
             if MARK.encode() not in content.read(4096):
                 raise UserError(f"out={out}: the file is there already, and it is no report of metarun; choose another name.")
     return file
+
+
+def _check_curve(key: str, runs: Sequence[Run]) -> None:
+    """Raise UserError where no run has logged a number under the key of `curve=`."""
+    logged = sorted({name for run in runs for line in run.metrics() for name in line} - {"step", "time"}) if key else []
+    if key and key not in logged:
+        has = f"metrics.jsonl has {', '.join(logged)}" if logged else "name the folder of a run, which has metrics.jsonl"
+        raise UserError(f"curve={key}: no run has logged this value; {has}.{nearest(key, logged)}")
 
 
 def _gallery(request: Request) -> Gallery:

@@ -16,7 +16,7 @@ from metarun.commands.reporting.verdict import Gap, Standing, outcome, widest
 
 
 def scores_section(entries: Sequence[Entry], standings: Sequence[Standing], gallery: Gallery) -> Section | None:
-    """Return the scores: a chart of the models, and a table of the runs."""
+    """Return the scores: a chart of the models, a table of the models where one has several seeds, and a table of the runs."""
     scored = [entry for entry in entries if entry.scored]
     marks = [_mark(standing, groups_of(scored).get(standing.name, [])) for standing in standings if standing.episodes]
     metric = scored[0].metric if scored else "score"
@@ -24,7 +24,23 @@ def scores_section(entries: Sequence[Entry], standings: Sequence[Standing], gall
     baselines = {standing.baseline for standing in standings if standing.episodes}
     baseline = baselines.pop() if len(baselines) == 1 else None
     chart = gallery.picture("scores", lambda: marks_chart(marks, metric, baseline=baseline), _caption(standings, baseline)) if one else None
-    return section("scores", "Scores", chart if len(marks) > 1 else None, scores_table(entries))
+    return section("scores", "Scores", chart if len(marks) > 1 else None, models_table(standings), scores_table(entries))
+
+
+def models_table(standings: Sequence[Standing]) -> Table | None:
+    """Return the table of the models, with means over seeds; None where each model has one seed, so that the table of the runs says all."""
+    scored = [standing for standing in standings if standing.episodes]
+    if all(standing.seeds == 1 for standing in scored):
+        return None
+    metrics = {standing.metric for standing in scored}
+    title = NAMES.get(scored[0].metric, scored[0].metric) if len(metrics) == 1 else "score"
+    rows = [
+        [Cell(code(each.name)), score_cell(each.mean, each.half, each.metric), number_cell(each.seeds), number_cell(each.episodes)]
+        for each in scored
+    ]
+    single = any(standing.seeds == 1 for standing in scored)
+    caption = "Means over seeds, with 95 % intervals over seeds" + (", or over tasks for a single seed." if single else ".")
+    return Table(["model", title, "seeds", "tasks"], rows, caption)
 
 
 def _mark(standing: Standing, entries: Sequence[Entry]) -> Mark:

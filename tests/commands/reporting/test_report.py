@@ -102,6 +102,7 @@ def test_bad_places_and_names_are_refused(tmp_path: Path) -> None:
         (Request(paths, out=str(tmp_path / "r.html"), look=0, samples=(), only=["none"]), "has the pictures scores"),
         (Request(paths, out=str(tmp_path / "r.html"), figures=str(tmp_path / "mine")), "figures=.*mine: a file is in the way"),
         (Request(paths, out=str(tmp_path / "r.html"), figures=str(tmp_path / "mine" / "f")), "figures=.*f: a file is in the way"),
+        (Request(paths, out=str(tmp_path / "r.html"), curve="val/acuracy"), "no run has logged this.*Did you mean 'val/accuracy'"),
         (Request([str(tmp_path / "nothing")], out=str(tmp_path / "r.html")), "no file or folder"),
     ):
         with pytest.raises(UserError, match=sentence):

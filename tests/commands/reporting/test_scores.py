@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from report_entries import entry, regression
 
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.page import Table
-from metarun.commands.reporting.scores import differences_section, scores_section, scores_table
+from metarun.commands.reporting.scores import differences_section, models_table, scores_section, scores_table
 from metarun.commands.reporting.standings import standings_of
 from metarun.commands.reporting.verdict import Gap
 
@@ -46,6 +48,19 @@ def test_conditions_that_differ_have_a_column() -> None:
 
 def test_a_mean_that_is_not_finite_is_a_dash() -> None:
     assert cells(scores_table([regression(mean=None), regression("b")]))[0]["mean squared error"] == "–"
+
+
+def test_models_with_several_seeds_have_a_table_of_their_own() -> None:
+    one = standings_of([entry()])[0]
+    assert models_table([one]) is None
+    several = replace(one, name="a", mean=0.456, half=0.12, seeds=3)
+    found = models_table([several, one])
+    assert [list(row.values()) for row in cells(found)] == [["`a`", "46 % ± 12", "3", "4"], ["`maml`", "90.0 % ± 1.0", "1", "4"]]
+    assert found is not None
+    assert "a single seed" in found.caption
+    only = models_table([several])
+    assert only is not None
+    assert only.caption == "Means over seeds, with 95 % intervals over seeds."
 
 
 def test_one_model_has_no_chart() -> None:
