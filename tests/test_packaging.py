@@ -112,7 +112,7 @@ def test_smoke_run_and_its_evaluation_work_from_an_empty_folder(command: Path, e
 
 
 def test_multirun_leaves_a_folder_for_each_combination(command: Path, empty: Path) -> None:
-    run(str(command), "train", "-m", "algo=maml,protonet", "seed=0,1", "experiment=smoke", cwd=empty)
+    run(str(command), "train", "-m", "algo=maml,protonet", "seed=0,1", "experiment=smoke", "steps=1", "eval_episodes=2", cwd=empty)
     folders = {file.parents[1] for file in empty.glob("outputs/multirun/*/*/checkpoints/last.pt")}
     assert len(folders) == 4
 

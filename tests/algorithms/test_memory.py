@@ -315,10 +315,10 @@ def test_two_families_that_look_alike_are_told_apart_by_a_stored_task_only(tmp_p
     errors = {}
     for retrieval in ("attention", "off"):
         learner = replace(algorithm, retrieval=retrieval)
-        end = run_engine(tmp_path / retrieval, learner, Twins(), steps=600, tasks_per_step=4, optimizer=adam, log_every=100).position
+        end = run_engine(tmp_path / retrieval, learner, Twins(), steps=400, tasks_per_step=2, optimizer=adam, log_every=100).position
         for at_test in {retrieval, "off", "random"} if retrieval == "attention" else {"off"}:
             tested = replace(learner, retrieval=at_test)
-            report = evaluate(tested, end.params, end.state, Double(Twins(now=4 * 600 - 1)), split="test", episodes=60)
+            report = evaluate(tested, end.params, end.state, Double(Twins(now=2 * 400 - 1)), split="test", episodes=60)
             errors[retrieval, at_test] = report.mean
     assert errors["attention", "attention"] < 0.03
     assert errors["off", "off"] > 0.3

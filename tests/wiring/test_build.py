@@ -116,10 +116,10 @@ def test_settings_are_the_top_level_keys_and_the_chosen_chunk():
     ("algo", "shared"),
     [
         ("algo=protonet", True),
-        ("algo=finetune", True),
-        ("algo=finetune algo.adapt_all=true", False),
+        ("algo=finetune algo.test_inner_steps=2", True),
+        ("algo=finetune algo.test_inner_steps=2 algo.adapt_all=true", False),
         ("algo=maml", False),
-        ("algo=scratch", False),
+        ("algo=scratch algo.max_inner_steps=2", False),
     ],
 )
 def test_work_says_whether_tasks_share_the_backbones_weights(algo: str, shared: bool):
