@@ -13,6 +13,7 @@ from small import Lines, algorithm_of, conv_network, few_shot, kinds_of, one_con
 from torch import Tensor
 
 from metarun import testing
+from metarun.algorithms.mann import Mann
 from metarun.compute.programs.recording import Recorded
 from metarun.engine.evaluation import score_episode
 from metarun.engine.training import gradients_of
@@ -34,7 +35,7 @@ SHORT = {"classification": few_shot(shots=1, queries=1), "regression": Lines(sho
 
 def examples_for(algorithm: Algorithm, kind: str = "classification") -> TaskSource:
     """Return the source of the checks: few examples where each one is a step."""
-    return (SHORT if isinstance(algorithm, WithStream) else SOURCES)[kind]
+    return (SHORT if isinstance(algorithm, WithStream | Mann) else SOURCES)[kind]
 
 
 def test_the_folder_was_found():
