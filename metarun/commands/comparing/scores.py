@@ -11,7 +11,7 @@ from metarun.commands.comparing.runs import HIGHER_IS_BETTER
 from metarun.commands.comparing.scoring import Scored, episodes_of
 from metarun.commands.comparing.settings import Base, Difference, Setting, base_of, difference, settings_of_scores
 from metarun.commands.comparing.validation import heading_of
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, nearest, printable
 
 CONDITIONS = {"norm": "norm", "inner_steps": "inner steps"}
 """Entries of a report that have a column where the rows differ in them."""
@@ -29,7 +29,8 @@ def score_tables(scored: Sequence[Scored], *, base: str | None = None, every_see
     bases = [base_of(group, base) for group in groups]
     if base is not None and not any(bases):
         known = [each.name for group in groups for each in group]
-        raise UserError(f"base={base} names none of the runs; give the path of a run, or a name of the table: {', '.join(known)}.")
+        ways = f"give the path of a run, or a name of the table: {', '.join(known)}."
+        raise UserError(f"base={base} names none of the runs; {ways}{nearest(base, known)}")
     tables: list[Table] = []
     for group, chosen in zip(groups, bases, strict=True):
         tables.append(_table(group, chosen or base_of(group), every_seed, together))

@@ -70,6 +70,8 @@ def test_a_base_that_is_no_run_is_refused_with_the_names(tmp_path: Path):
     write(tmp_path, "maml", [0.5, 0.5])
     with pytest.raises(UserError, match=r"base=x names none of the runs; .*: maml\."):
         score_tables(found(tmp_path, 2), base="x")
+    with pytest.raises(UserError, match=r"base=mamll names none .* maml\. Did you mean 'maml'\?$"):
+        score_tables(found(tmp_path, 2), base="mamll")
 
 
 def test_other_episodes_have_tables_of_their_own_unless_the_user_says_that_they_are_the_same(tmp_path: Path):
