@@ -38,7 +38,8 @@ VALUES = {
 }
 """The keys of the command, with their values where they are few; the first one is the default."""
 KEYS = tuple(VALUES)
-_OF_EVALUATION = ("episodes", "seed", "best", "inner_steps", "by_step", "norm", "overlap", "algo", "task", "backbone", "device")
+EVALUATION = ("episodes", "seed", "best", "inner_steps", "by_step", "norm", "overlap", "algo", "task", "backbone", "device")
+"""Keys of `metarun eval` that go on to it, beside those with a dot, such as task.shots."""
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json"}
 USAGE = "usage: metarun compare RUN… | SWEEP [split=test] [base=RUN] [seeds=all] [format=markdown|csv|json] [out=FILE] [key=value …]"
 HELP = f"""{USAGE}
@@ -122,10 +123,10 @@ def parse(arguments: Sequence[str]) -> Asked:
             if key in given:
                 raise UserError(f"{key}= may occur once.\n{USAGE}")
             given[key] = _checked(key, value)
-        elif key.split(".")[0].split("/")[0] in _OF_EVALUATION:
+        elif key.split(".")[0].split("/")[0] in EVALUATION:
             words.append(word)
         else:
-            raise UserError(f"metarun compare knows no '{key}='.{nearest(key, (*KEYS, *_OF_EVALUATION))}\n{USAGE}")
+            raise UserError(f"metarun compare knows no '{key}='.{nearest(key, (*KEYS, *EVALUATION))}\n{USAGE}")
     if not paths:
         raise UserError(f"metarun compare needs runs: the folders of runs, or that of a sweep.\n{USAGE}")
     if words and "split" not in given:

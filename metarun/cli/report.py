@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metarun.cli.compare import EVALUATION, evaluator
 from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
 
 KEYS = ("out", "split", "score", "look", "samples", "figures", "form", "only", "names", "base", "curve", "trust")
-EVALUATION = ("episodes", "seed", "best", "inner_steps", "norm", "overlap", "algo", "task", "backbone", "device")
-"""Keys of `metarun eval` that go on to it, beside those with a dot, such as task.shots."""
 USAGE = "usage: metarun report RUN… | SWEEP [out=report.html] [split=test] [figures=DIR] [key=value …]"
 HELP = f"""{USAGE}
 
@@ -49,7 +48,6 @@ def main(arguments: list[str]) -> int:
         print(fitted(HELP, page_width()), end="", flush=True)
         return 0
     request = request_of(arguments)
-    from metarun.cli.compare import evaluator
     from metarun.commands.comparing.runs import find_runs
     from metarun.commands.reporting.report import Request, report
 

@@ -23,6 +23,7 @@ from typing import Any
 from metarun.cli.signals import handle_signals, raise_signalled
 from metarun.engine.interrupt import STOPS, is_ignored, say_at_once
 from metarun.errors import Stopped, signal_name
+from metarun.files.commands import program
 from metarun.files.lock import owner_here
 from metarun.files.paths import word
 
@@ -172,6 +173,6 @@ def how_to_go_on(command: str, arguments: Sequence[str], sweep: Path, number: in
     if command != "train":
         return f"{said}; its results so far are in {sweep}"
     kept = [each for each in arguments if not each.lstrip("+").startswith(("resume=", "hydra.sweep.dir="))]
-    again = shlex.join(["metarun", command, *kept, "resume=auto"])
+    again = f"{program()} {shlex.join([command, *kept, 'resume=auto'])}"
     queue = "; its jobs stay in the queue (squeue lists them, scancel ends them)" if launcher == IN_QUEUE else ""
     return f"{said}{queue}; finish it with: {again} {word('hydra.sweep.dir', sweep)}"
