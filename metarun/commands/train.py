@@ -159,6 +159,7 @@ def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interru
             raise
         saver.flush()
         if end.step < settings.steps and not ended_early(end, settings):
+            progress.close()  # its last values stand above the message
             progress.say(stopped_at(end.step, settings.steps, folder, parts.config))
             raise Stopped(interrupt.number or signal.SIGINT)
         overlaps = _write_results(run, end, tracker, showing) if ranks.first else []

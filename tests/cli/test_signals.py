@@ -74,6 +74,7 @@ def test_a_training_that_slurm_warns_saves_and_exits_with_138_and_nohup_holds(tm
     assert "metarun: SIGUSR1: the run finishes its step and saves" in said
     assert re.search(r"stopped at step [\d,]+ of 100,000 and saved; go on with: .*train resume=\S*run$", said, re.MULTILINE)
     assert "Traceback" not in said
+    assert "stopped at step" in said.splitlines()[-1], "the last values stand above"
     saved = re.search(r"stopped at step ([\d,]+)", said)
     assert saved is not None
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == int(saved[1].replace(",", ""))

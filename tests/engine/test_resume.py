@@ -251,6 +251,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     monkeypatch.setattr(engine.Loop, "step", step)
     said = capsys.readouterr().err
     assert f"stopped at step 7 of {STEPS} and saved; go on with: metarun train resume={tmp_path / 'run'}" in said
+    assert "stopped at step 7" in said.splitlines()[-1], "the last values stand above"
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pt").step == 7
     train_or_resume(name, tmp_path / "run")
     assert_same_run(tmp_path / "run", reference)
