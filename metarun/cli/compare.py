@@ -180,6 +180,7 @@ def compared(runs: Sequence[Run], asked: Asked) -> tuple[list[Table], list[list[
     if asked.split is None:
         found = [Scored(run, run.evaluation) for run in runs]
     else:
+        check_words(asked.words)
         found = scored(runs, asked.split, asked.words, evaluator(asked.trust, len(runs)))
     tables = score_tables(found, base=asked.base, every_seed=asked.every_seed, together=asked.together)
     return tables, grouped(found, together=asked.together) if _draws(asked) else []
@@ -199,6 +200,14 @@ def draw(groups: Sequence[Sequence[Setting]], asked: Asked) -> None:
         draw_steps(groups, asked.figure)
     if asked.families is not None:
         draw_families(groups, asked.families)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise UserError for overrides that `metarun eval` refuses for every run, before the first run is evaluated."""
+    if words:
+        from metarun.cli.interface import check_evaluation
+
+        check_evaluation(words)
 
 
 def evaluator(trust: str | None, count: int) -> Evaluate:

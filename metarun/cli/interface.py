@@ -72,6 +72,14 @@ def evaluate(run: Any, overrides: Overrides = (), /, **keys: Any) -> dict[str, A
         return {**_report(folder), "folder": str(folder)}
 
 
+def check_evaluation(words: Sequence[str]) -> None:
+    """Raise UserError for overrides of `metarun eval` that it refuses for every run."""
+    from metarun.commands.keys import check_evaluation_keys
+
+    cfg, chosen, typed, _ = _composed("eval", ["checkpoint=any", *words])
+    check_evaluation_keys(eval_config(cfg, chosen, typed))
+
+
 def _report(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return content

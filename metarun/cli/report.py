@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metarun.cli.compare import EVALUATION, evaluator
+from metarun.cli.compare import EVALUATION, check_words, evaluator
 from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
     from metarun.commands.comparing.runs import find_runs
     from metarun.commands.reporting.report import Request, report
 
+    check_words(request["overrides"])
     evaluate = evaluator(",".join(request["trust"]) or None, len(find_runs(request["paths"])))
     page, *pictures = report(Request(**request), evaluate)
     print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")

@@ -131,6 +131,17 @@ def test_a_mistake_is_one_sentence_and_exit_2(command_line: CommandLine, words: 
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("word", ["episodes=ten", "norm=bath", "task=omniglott", "best=0"])
+def test_a_key_that_every_evaluation_refuses_is_refused_before_the_first_one(
+    command_line: CommandLine, sweep: Path, evaluates: list[list[str]], word: str
+):
+    answer = command_line("compare", sweep, "split=test", word)
+    assert (answer.code, answer.out, evaluates) == (2, "", [])
+    assert answer.err.startswith("metarun: ")
+    assert word.partition("=")[0] in answer.err
+    assert "no run could be scored" not in answer.err
+
+
 def test_keys_that_need_scores_are_refused_without_a_split(command_line: CommandLine, sweep: Path):
     for word in ("base=maml", "figure=a.png", "families=a.png"):
         assert "give split=test too" in command_line("compare", sweep, word).err
