@@ -58,7 +58,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def number(value: Any) -> float | None:
     """Return a finite number; None for anything else, such as the null of a value that was not finite."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    try:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

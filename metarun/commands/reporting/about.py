@@ -9,8 +9,9 @@ from importlib import metadata
 from typing import Any
 
 import metarun
-from metarun.commands.reporting.entries import Entry, mapping, sequence
-from metarun.commands.reporting.numbers import known, plain, score_cell
+from metarun.commands.comparing.reading import mapping, number
+from metarun.commands.reporting.entries import Entry, sequence
+from metarun.commands.reporting.numbers import plain, score_cell
 from metarun.commands.reporting.page import Block, Cell, Command, Listing, Prose, Section, Table, code, section, shown
 
 _MOST_KEYS, _MOST_TASKS, _MOST_RUNS = 60, 12, 24
@@ -87,17 +88,17 @@ def warnings_of(entry: Entry) -> Iterator[str]:
     yield from _diverged(entry)
     for overlap in [report.get("overlap"), *sequence(entry.training.get("overlap"))]:
         if each := mapping(overlap):
-            count, kind = plain(known(each.get("count"))), shown(each.get("kind") or "classes")
+            count, kind = plain(number(each.get("count"))), shown(each.get("kind") or "classes")
             yield f"{name}: {count} scored {kind} are also training {kind}, so the score is not one of new {kind}."
     pretraining = mapping(report.get("pretraining"))
     for key, word in (("contained", "contains the data set"), ("sharing", "shares images with")):
         for other in sequence(pretraining.get(key)):
             yield f"{name}: the pretraining set of its weights {word} {shown(other)}."
-    if (named := mapping(pretraining.get("named"))) and known(named.get("count")):
-        yield f"{name}: the pretraining had {plain(known(named.get('count')))} of the scored classes."
+    if (named := mapping(pretraining.get("named"))) and number(named.get("count")):
+        yield f"{name}: the pretraining had {plain(number(named.get('count')))} of the scored classes."
     population = mapping(report.get("population"))
     if population and not population.get("covers_new", True):
-        count, kind = plain(known(population.get("count"))), shown(population.get("kind"))
+        count, kind = plain(number(population.get("count"))), shown(population.get("kind"))
         yield f"{name}: every task has the same {count} {kind}; no interval covers new ones."
     if report.get("task") != report.get("trained_on"):
         yield f"{name} was trained on {code(report.get('trained_on'))} and scored on {code(report.get('task'))}."
@@ -105,7 +106,7 @@ def warnings_of(entry: Entry) -> Iterator[str]:
 
 def _diverged(entry: Entry) -> Iterator[str]:
     """Yield how many tasks diverged, and the numbers of the worst ones."""
-    count = int(known(entry.report.get("diverged")) or 0)
+    count = int(number(entry.report.get("diverged")) or 0)
     if not count:
         return
     lost = [number for number, score in enumerate(entry.scores) if score is None]
@@ -114,7 +115,7 @@ def _diverged(entry: Entry) -> Iterator[str]:
     )
     numbers = (lost + ([] if entry.metric == "accuracy" else worst))[: min(count, _MOST_TASKS)]
     which = f"; the worst are the episodes {', '.join(map(str, sorted(numbers)))}" if numbers else ""
-    yield f"{code(entry.name)}: {count} of {plain(known(entry.report.get('episodes')))} tasks diverged{which}."
+    yield f"{code(entry.name)}: {count} of {plain(number(entry.report.get('episodes')))} tasks diverged{which}."
 
 
 def versions_section(written: Mapping[str, Mapping[str, Any]]) -> Section | None:

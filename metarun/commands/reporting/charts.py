@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from metarun.commands.comparing.reading import number
 from metarun.commands.reporting.drawing import (
     ACCENT,
     INK,
@@ -18,7 +19,7 @@ from metarun.commands.reporting.drawing import (
     plain_log,
     whole_numbers,
 )
-from metarun.commands.reporting.numbers import NAMES, known, plain, scale_of
+from metarun.commands.reporting.numbers import NAMES, plain, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +123,7 @@ def lines_chart(
 
 
 def _finite(line: Line) -> Line:
-    kept = [place for place, value in enumerate(line.y) if known(value) is not None]
+    kept = [place for place, value in enumerate(line.y) if number(value) is not None]
     halves = [line.halves[place] for place in kept] if line.halves else ()
     return line._replace(x=[line.x[place] for place in kept], y=[line.y[place] for place in kept], halves=halves)
 

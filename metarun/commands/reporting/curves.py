@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarun.commands.comparing.reading import number
 from metarun.commands.reporting.charts import MOST_LINES, Line, axis_title, lines_chart, steps_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.entries import Entry, numbers_of, sequence
-from metarun.commands.reporting.numbers import known, scale_of
+from metarun.commands.reporting.numbers import scale_of
 from metarun.commands.reporting.page import Picture, Prose, Section, section
 
 MOST_POINTS = 200
@@ -73,7 +74,7 @@ def curves(entries: Sequence[Entry], key: str) -> list[Line]:
 
 def history(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     """Return pairs of outer step and finite logged number."""
-    found = [(known(line.get("step")), known(line.get(key))) for line in lines]
+    found = [(number(line.get("step")), number(line.get(key))) for line in lines]
     return [(step, value) for step, value in found if step is not None and value is not None]
 
 
@@ -101,7 +102,7 @@ def _steps_picture(gallery: Gallery, file: str, lines: Sequence[Line], metric: s
 def _steps(entry: Entry, key: str) -> tuple[list[float], list[float]]:
     """Return the numbers of inner steps and the scores after them, without scores that are not finite."""
     values = numbers_of(entry.report.get(key))
-    steps = [known(step) for step in sequence(entry.report.get("steps"))]
+    steps = [number(step) for step in sequence(entry.report.get("steps"))]
     if len(steps) != len(values):  # an evaluation of an earlier version has no steps
         steps = [float(place) for place in range(len(values))]
     pairs = [(step, value) for step, value in zip(steps, values, strict=True) if step is not None and value is not None]

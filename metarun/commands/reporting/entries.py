@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metarun.commands.reporting.numbers import known
+from metarun.commands.comparing.reading import mapping, number
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Entry:
     @property
     def mean(self) -> float | None:
         """The mean score; None where it is not finite or where there is none."""
-        return known(self.report.get("mean"))
+        return number(self.report.get("mean"))
 
     @property
     def half(self) -> float | None:
         """Half the interval of the mean."""
-        return known(self.report.get("ci95"))
+        return number(self.report.get("ci95"))
 
     @property
     def best(self) -> Mapping[str, Any]:
@@ -71,11 +71,6 @@ class Entry:
         return str(options.get("algo") or "")
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping out of a file; {} for every other value."""
-    return value if isinstance(value, Mapping) else {}
-
-
 def sequence(value: Any) -> Sequence[Any]:
     """Return a list out of a file; () for every other value."""
     return value if isinstance(value, (list, tuple)) else ()
@@ -83,7 +78,7 @@ def sequence(value: Any) -> Sequence[Any]:
 
 def numbers_of(value: Any) -> list[float | None]:
     """Return the numbers of a list out of a file; None in the place of one that is missing or not finite."""
-    return [known(each) for each in sequence(value)]
+    return [number(each) for each in sequence(value)]
 
 
 def groups_of(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

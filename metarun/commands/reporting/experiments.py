@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from metarun.commands.reporting.entries import mapping, sequence
+from metarun.commands.comparing.reading import mapping
+from metarun.commands.reporting.entries import sequence
 
 _NAME = re.compile(r"[\w-]+")
 

@@ -6,10 +6,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.reporting.charts import Line, axis_title, lines_chart
 from metarun.commands.reporting.drawing import Gallery
-from metarun.commands.reporting.entries import Entry, groups_of, mapping, numbers_of
-from metarun.commands.reporting.numbers import known, number_cell, plain, scale_of, score_cell, with_half
+from metarun.commands.reporting.entries import Entry, groups_of, numbers_of
+from metarun.commands.reporting.numbers import number_cell, plain, scale_of, score_cell, with_half
 from metarun.commands.reporting.page import Block, Cell, Section, Table, code, section, shown
 from metarun.commands.reporting.panels import families_chart, matrix_chart
 from metarun.commands.reporting.standings import over_seeds
@@ -35,12 +36,12 @@ def families_section(entries: Sequence[Entry], gallery: Gallery) -> Section | No
 def _family(entries: Sequence[Entry], name: str) -> tuple[float | None, float | None]:
     """Return mean and half the interval of a family: over the seeds where there are several runs."""
     figures = [mapping(mapping(entry.report["by_family"]).get(name)) for entry in entries]
-    means = [known(each.get("mean")) for each in figures]
-    return over_seeds(means) if len(figures) > 1 else (means[0], known(figures[0].get("ci95")))
+    means = [number(each.get("mean")) for each in figures]
+    return over_seeds(means) if len(figures) > 1 else (means[0], number(figures[0].get("ci95")))
 
 
 def _baselines_by_family(entry: Entry, names: Sequence[str], metric: str) -> list[list[Cell]]:
-    values = [known(mapping(entry.report["by_family"].get(name)).get("baseline")) for name in names]
+    values = [number(mapping(entry.report["by_family"].get(name)).get("baseline")) for name in names]
     if all(value is None for value in values):
         return []
     return [[Cell("mean of the support targets"), *(score_cell(value, None, metric) for value in values)]]
@@ -57,10 +58,10 @@ def targets_section(entries: Sequence[Entry]) -> Section | None:
     for entry in entries:
         for target, errors in mapping(entry.report.get("by_target")).items():
             each = mapping(errors)
-            low, high = known(each.get("rmse_low")), known(each.get("rmse_high"))
+            low, high = number(each.get("rmse_low")), number(each.get("rmse_high"))
             between = "–" if low is None or high is None else f"{plain(low)} to {plain(high)}"
-            rmse, half = known(each.get("rmse")), known(each.get("mae_ci95"))
-            error = Cell(f"{plain(known(each.get('mae')))}" + (f" ± {float(f'{half:.2g}'):g}" if half else ""), known(each.get("mae")))
+            rmse, half = number(each.get("rmse")), number(each.get("mae_ci95"))
+            error = Cell(f"{plain(number(each.get('mae')))}" + (f" ± {float(f'{half:.2g}'):g}" if half else ""), number(each.get("mae")))
             rows.append([Cell(code(entry.name)), Cell(shown(target)), Cell(plain(rmse), rmse), Cell(between), error])
     if not rows:
         return None
@@ -96,14 +97,14 @@ _SHOTS_CAPTION = "Mean absolute error by the number of known ratings. Bands: 95 
 
 def shots_chart(entries: Sequence[Entry]) -> Any:
     """Draw the mean absolute error over the number of known ratings; None where all evaluations have one number."""
-    by_shots = sorted(((known(entry.report.get("shots")) or 0.0, entry) for entry in entries), key=lambda pair: pair[0])
+    by_shots = sorted(((number(entry.report.get("shots")) or 0.0, entry) for entry in entries), key=lambda pair: pair[0])
     counts = [count for count, _ in by_shots]
     if len(set(counts)) < 2 or len(set(counts)) < len(counts):
         return None
     lines = []
     for key in ("model", "item_user_bias", "support_mean"):
         figures = [_figure(entry, key, "mae") for _, entry in by_shots]
-        values, halves = [known(each.get("mean")) for each in figures], [known(each.get("ci95")) for each in figures]
+        values, halves = [number(each.get("mean")) for each in figures], [number(each.get("ci95")) for each in figures]
         if None not in values:
             lines.append(Line(BASELINES[key], counts, [value or 0.0 for value in values], halves=halves))
     figure = lines_chart(lines, "known ratings of the user", "mean absolute error")
@@ -122,7 +123,7 @@ def ratings_tables(entry: Entry, named: bool) -> list[Table]:
     """Return the table of errors and of the order of a user's queries, and the table of the rankings of all items."""
     scores = [str(name) for name in mapping(mapping(entry.report.get("ratings")).get("model"))]
     short = [name for name in scores if name in ("mae", "rmse") or name.startswith("ndcg")]
-    users = plain(known(mapping(entry.report.get("ratings")).get("users")))
+    users = plain(number(mapping(entry.report.get("ratings")).get("users")))
     who = f"{code(entry.name)}: means" if named else "Means"
     over = f"{who} over {users} users with 95 % intervals."
     made = [
@@ -153,19 +154,19 @@ def ratings_sentences(entries: Sequence[Entry]) -> list[str]:
     for entry in entries[:5]:
         ratings = mapping(entry.report.get("ratings"))
         minus = mapping(mapping(ratings.get("minus_item_user_bias")).get("mae"))
-        mean, half = known(minus.get("mean")), known(minus.get("ci95"))
+        mean, half = number(minus.get("mean")), number(minus.get("ci95"))
         if mean is None or half is None:
             continue
         size = with_half(abs(mean), half, "mae")
         told = f"is better than item + user bias by {size}" if mean < -half else f"is worse than item + user bias by {size}"
         if abs(mean) <= half:
             told = f"and item + user bias are not separated (a difference of {size})"
-        said.append(f"{code(entry.name)} {told} in mean absolute error, over {plain(known(ratings.get('users')))} users.")
+        said.append(f"{code(entry.name)} {told} in mean absolute error, over {plain(number(ratings.get('users')))} users.")
     return said
 
 
 def _plain_score(value: Any, half: Any, signed: bool = False) -> Cell:
-    mean, interval = known(value), known(half)
+    mean, interval = number(value), number(half)
     if mean is None:
         return Cell("–")
     sign = "+" if signed else ""
@@ -236,7 +237,7 @@ def read_matrix(folder: Any) -> tuple[list[int], list[list[float | None]]] | Non
             return None
         lines = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
         rows = [int(line[0]) for line in lines[1:]]
-        matrix = [[known(float(each)) if each else None for each in line[1:]] for line in lines[1:]]
+        matrix = [[number(float(each)) if each else None for each in line[1:]] for line in lines[1:]]
     except (OSError, ValueError, IndexError, csv.Error):
         return None
     widths = {len(row) for row in matrix}

@@ -13,7 +13,7 @@ from metarun.commands.reporting.charts import reliability_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.episodes import curves_chart
 from metarun.commands.reporting.looking import Look, Shown
-from metarun.commands.reporting.numbers import number, number_cell
+from metarun.commands.reporting.numbers import fixed, number_cell
 from metarun.commands.reporting.page import Block, Cell, Prose, Section, Table, Tile, TileRow, Tiles, code, section, shown
 from metarun.commands.reporting.panels import confusion_chart, scatter_chart
 
@@ -99,7 +99,7 @@ def _hardest_table(looks: Mapping[str, Look]) -> Table:
 
 
 def _percent(share: float | None) -> Cell:
-    return Cell("–") if share is None else Cell(f"{number(100 * share, 1)} %", share)
+    return Cell("–") if share is None else Cell(f"{fixed(100 * share, 1)} %", share)
 
 
 def _pairs_table(name: str, look: Look) -> Table | None:

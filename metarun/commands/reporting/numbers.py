@@ -5,21 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from metarun.commands.comparing.reading import number
 from metarun.commands.reporting.page import Cell
 
 MINUS = "−"
 NAMES = {"accuracy": "accuracy", "mse": "mean squared error", "nll": "negative log-likelihood", "mae": "mean absolute error"}
 """Metrics in words."""
-
-
-def known(value: Any) -> float | None:
-    """Return a number out of a JSON file; None for everything else, and for a number that is not finite."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
 
 
 def higher_is_better(metric: str) -> bool:
@@ -42,7 +33,7 @@ def digits_of(half: float | None, value: float | None, percent: bool) -> int:
     return min(most, max(0, 1 - math.floor(math.log10(half))))
 
 
-def number(value: float | None, decimals: int, signed: bool = False) -> str:
+def fixed(value: float | None, decimals: int, signed: bool = False) -> str:
     """Return a number with a true minus sign; "–" for a missing one."""
     if value is None:
         return "–"
@@ -66,8 +57,8 @@ def with_half(value: float | None, half: float | None, metric: str, signed: bool
     if not percent and 0.0 < max(abs(value), half or 0.0) < 1e-4:
         return f"{plain(float(f'{value:.2g}'))}" + (f" ± {plain(float(f'{half:.2g}'))}" if half is not None else "")
     decimals = digits_of(half, factor * value, percent)
-    text = number(factor * value, decimals, signed) + (" %" if percent else "")
-    return text + (f" ± {number(half, decimals)}" if half is not None else "")
+    text = fixed(factor * value, decimals, signed) + (" %" if percent else "")
+    return text + (f" ± {fixed(half, decimals)}" if half is not None else "")
 
 
 def difference(value: float, half: float | None, metric: str) -> str:
@@ -78,13 +69,13 @@ def difference(value: float, half: float | None, metric: str) -> str:
 
 def score_cell(value: Any, half: Any, metric: str, strong: bool = False) -> Cell:
     """Return the cell of a score with its interval; empty where there is none."""
-    mean = known(value)
-    return Cell(with_half(mean, known(half), metric) if mean is not None else "–", mean, strong)
+    mean = number(value)
+    return Cell(with_half(mean, number(half), metric) if mean is not None else "–", mean, strong)
 
 
 def number_cell(value: Any, form: str = "{:,}") -> Cell:
     """Return the cell of a number."""
-    found = known(value)
+    found = number(value)
     return Cell("–" if found is None else form.format(value).replace("-", MINUS), found)
 
 

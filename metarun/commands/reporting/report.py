@@ -9,15 +9,16 @@ from typing import Any
 
 import metarun
 from metarun.commands.comparing.evaluations import Evaluation
+from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.comparing.runs import Run, find_runs
 from metarun.commands.comparing.scoring import Evaluate, scored
 from metarun.commands.reporting import about, curves, kinds, looks, scores
 from metarun.commands.reporting.drawing import Gallery
-from metarun.commands.reporting.entries import Entry, groups_of, mapping
+from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.gather import entries_of, gaps_of, stored_evaluations
 from metarun.commands.reporting.html import MARK, rendered
 from metarun.commands.reporting.looking import Look, Looker
-from metarun.commands.reporting.numbers import known, number
+from metarun.commands.reporting.numbers import fixed
 from metarun.commands.reporting.page import Page, Section, code
 from metarun.commands.reporting.standings import ordered, standings_of
 from metarun.commands.reporting.verdict import Standing, verdict
@@ -160,7 +161,7 @@ def _look(material: Material, request: Request) -> None:
     """Look at the episodes of the first models: at one run of each."""
     scored_groups = {name: [entry for entry in each if entry.scored] for name, each in groups_of(material.entries).items()}
     for name, entries in [(name, each) for name, each in scored_groups.items() if each][: looks.MOST_MODELS]:
-        episodes = min(request.look, int(known(entries[0].report.get("episodes")) or 0))
+        episodes = min(request.look, int(number(entries[0].report.get("episodes")) or 0))
         try:
             material.looks[name] = Looker(entries[0].report, request.trust).look(episodes, request.samples)
         except UserError as error:
@@ -217,10 +218,10 @@ def _titles(entries: Sequence[Entry]) -> tuple[dict[str, str], str]:
 
 
 def _figures(report: Mapping[str, Any]) -> str:
-    nll, covers = known(report.get("nll")), known(report.get("coverage90"))
+    nll, covers = number(report.get("nll")), number(report.get("coverage90"))
     if nll is None or covers is None:
         return ""
-    return f"nll {number(nll, 2)}, covers {100 * covers:.0f} %"
+    return f"nll {fixed(nll, 2)}, covers {100 * covers:.0f} %"
 
 
 def _stated(entries: Sequence[Entry]) -> dict[str, Mapping[str, Any]]:
@@ -248,13 +249,13 @@ def _facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         facts.append(("Training seeds", ", ".join(map(str, seeds)) if len(seeds) < 6 else str(len(seeds))))
     if scored_entries:
         report = scored_entries[0].report
-        facts.append(("Scored on", f"{known(report.get('episodes')) or 0:,.0f} {report.get('split')} tasks"))
+        facts.append(("Scored on", f"{number(report.get('episodes')) or 0:,.0f} {report.get('split')} tasks"))
         facts += _sizes(report)
     return facts
 
 
 def _sizes(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    ways, shots = known(report.get("ways")), known(report.get("shots"))
+    ways, shots = number(report.get("ways")), number(report.get("shots"))
     if ways is not None and shots is not None:
         return [("Tasks", f"{ways:g}-way {shots:g}-shot")]
     return [("Tasks", f"{shots:g} known examples")] if shots is not None else []

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.reporting.charts import Mark, marks_chart
 from metarun.commands.reporting.drawing import Gallery
-from metarun.commands.reporting.entries import Entry, groups_of, mapping
-from metarun.commands.reporting.numbers import NAMES, duration, known, number_cell, plain, scale_of, score_cell, with_half
+from metarun.commands.reporting.entries import Entry, groups_of
+from metarun.commands.reporting.numbers import NAMES, duration, number_cell, plain, scale_of, score_cell, with_half
 from metarun.commands.reporting.page import Cell, Section, Table, code, section, shown
 from metarun.commands.reporting.standings import baseline_of
 from metarun.commands.reporting.verdict import Gap, Standing, outcome, widest
@@ -101,7 +102,7 @@ def _varies(entries: Sequence[Entry], key: str) -> bool:
 
 def _condition(key: str, entry: Entry) -> Cell:
     value = entry.report.get(key) if entry.scored else None
-    return Cell("–" if value is None else shown(value), known(value))
+    return Cell("–" if value is None else shown(value), number(value))
 
 
 def _table_caption(entries: Sequence[Entry]) -> str:
@@ -118,7 +119,7 @@ def _table_caption(entries: Sequence[Entry]) -> str:
 def _median(entry: Entry) -> Cell:
     if entry.metric == "accuracy":
         return Cell("–")
-    value = known(entry.report.get("median"))
+    value = number(entry.report.get("median"))
     return Cell(plain(value), value)
 
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarun.commands.reporting.entries import Entry, groups_of, mapping
-from metarun.commands.reporting.numbers import known
+from metarun.commands.comparing.reading import mapping, number
+from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.verdict import Standing, leader_of, ranked
 
 CONDITIONS = ("task", "ways", "min_ways", "shots", "min_shots", "queries", "split", "seed", "episodes")
@@ -38,7 +38,7 @@ def _standing(group: str, entries: Sequence[Entry]) -> Standing:
     mean, half = over_seeds([entry.mean for entry in scored]) if len(scored) > 1 else (first.mean, first.half)
     population, report = mapping(first.report.get("population")), first.report
     baseline, baseline_name = baseline_of(report)
-    validations = [value for entry in entries if (value := known(entry.best.get("score"))) is not None]
+    validations = [value for entry in entries if (value := number(entry.best.get("score"))) is not None]
     select = str(first.training.get("select") or "")
     complete = len(validations) == len(entries)
     return Standing(
@@ -46,10 +46,10 @@ def _standing(group: str, entries: Sequence[Entry]) -> Standing:
         metric=first.metric,
         mean=mean,
         half=half,
-        episodes=int(known(report.get("episodes")) or 0),
+        episodes=int(number(report.get("episodes")) or 0),
         split=str(report.get("split") or "test"),
         seeds=max(1, len(scored)),
-        median=known(report.get("median")) if len(scored) == 1 else None,
+        median=number(report.get("median")) if len(scored) == 1 else None,
         baseline=baseline,
         baseline_name=baseline_name,
         diverged=_sum(scored, "diverged"),
@@ -65,7 +65,7 @@ def _standing(group: str, entries: Sequence[Entry]) -> Standing:
 
 
 def _sum(entries: Sequence[Entry], key: str) -> int:
-    return sum(int(known(entry.report.get(key)) or 0) for entry in entries)
+    return sum(int(number(entry.report.get(key)) or 0) for entry in entries)
 
 
 def over_seeds(means: Sequence[float | None]) -> tuple[float | None, float | None]:
@@ -83,8 +83,8 @@ def over_seeds(means: Sequence[float | None]) -> tuple[float | None, float | Non
 def baseline_of(report: Mapping[str, Any]) -> tuple[float | None, str]:
     """Return the score that needs no learning, with its name: chance for a fixed number of ways, or the mean of the support targets."""
     if report.get("metric") != "accuracy":
-        return known(report.get("baseline")), "Predicting the mean of the support targets"
-    ways = known(report.get("ways"))
+        return number(report.get("baseline")), "Predicting the mean of the support targets"
+    ways = number(report.get("ways"))
     if not ways or report.get("min_ways") is not None or report.get("stream"):
         return None, ""
     return 1.0 / ways, "Guessing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,8 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "report.json").write_text(json.dumps({"a": "b" * 100}))
     monkeypatch.setattr(reading, "LARGEST", 50)
     assert reading.json_of(tmp_path / "report.json") == {}
+
+
+@pytest.mark.parametrize("value", [None, True, "1", math.nan, math.inf, [1], 10**400])
+def test_only_a_finite_number_is_one(value: object):
+    assert reading.number(value) is None

@@ -6,7 +6,8 @@ import math
 
 from report_entries import entry
 
-from metarun.commands.reporting.entries import Entry, groups_of, mapping, numbers_of, sequence
+from metarun.commands.comparing.reading import mapping
+from metarun.commands.reporting.entries import Entry, groups_of, numbers_of, sequence
 
 
 def test_an_entry_tells_its_score() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from metarun.commands.reporting.numbers import difference, duration, known, number_cell, plain, score_cell, with_half
+from metarun.commands.reporting.numbers import difference, duration, number_cell, plain, score_cell, with_half
 
 
 @pytest.mark.parametrize(
@@ -29,11 +27,6 @@ def test_a_score_ends_at_the_second_digit_of_its_interval(value: float, half: fl
 def test_a_difference_of_accuracies_is_in_points() -> None:
     assert difference(-0.031, 0.008, "accuracy") == "3.10 ± 0.80 points"
     assert difference(-0.2, 0.05, "mse") == "0.200 ± 0.050"
-
-
-@pytest.mark.parametrize("value", [None, True, "1", math.nan, math.inf, [1], 10**400])
-def test_only_a_finite_number_is_known(value: object) -> None:
-    assert known(value) is None
 
 
 def test_a_missing_number_is_a_dash() -> None:
