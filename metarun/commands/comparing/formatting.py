@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,10 @@ def _digits(width: float) -> int:
 
 
 def text(tables: Sequence[Table], width: int | None = None) -> str:
-    """Return the tables as aligned text. width: columns of the terminal; minor columns that do not fit are left out, and named."""
+    """Return the tables as aligned text.
+
+    width: columns of the terminal. The sentences are wrapped; minor columns that do not fit are left out, and named.
+    """
     return "\n\n".join(_text(table, width) for table in tables)
 
 
@@ -91,7 +95,15 @@ def _text(table: Table, width: int | None) -> str:
     ]
     notes = [note for note in table.notes if not note.startswith(tuple(f"{name}:" for name in left_out))]
     more = [f"Left out for want of room: {', '.join(left_out)} (format=markdown has them)."] if left_out else []
-    return "\n".join([table.title, "", *lines, *([""] if table.notes or more else []), *notes, *more])
+    title, *below = (_wrapped(sentence, width) for sentence in (table.title, *notes, *more))
+    return "\n".join([title, "", *lines, *([""] if below else []), *below])
+
+
+def _wrapped(sentence: str, width: int | None) -> str:
+    """Return a sentence in lines of at most `width` columns; a longer word, such as a path, stays whole."""
+    if width is None or len(sentence) <= width:
+        return sentence
+    return "\n".join(textwrap.wrap(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _width(table: Table, kept: Sequence[int]) -> int:

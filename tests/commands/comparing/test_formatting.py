@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -66,8 +67,17 @@ def test_text_is_aligned_and_columns_without_content_are_left_out():
 def test_a_narrow_terminal_leaves_minor_columns_out_and_says_so():
     lines = text([TABLE], 30).splitlines()
     assert lines[2] == "run   accuracy"
-    assert lines[-1] == "Left out for want of room: steps (format=markdown has them)."
+    assert lines[-3:] == ["Left out for want of room:", "  steps (format=markdown has", "  them)."]
     assert "Left out" not in text([TABLE], 36)
+
+
+def test_the_sentences_fit_into_the_terminal_and_a_path_stays_whole():
+    path = f"/data/{'x' * 30}"
+    table = dataclasses.replace(TABLE, title="glyphs: accuracy of the validation tasks", notes=(f"maml is in {path} with its files.",))
+    lines = text([table], 36).splitlines()
+    assert lines[:2] == ["glyphs: accuracy of the validation", "  tasks"]
+    assert lines[-3:] == ["maml is in", f"  {path}", "  with its files."]
+    assert text([table]).splitlines()[-1] == table.notes[0]
 
 
 def test_markdown_is_a_table_and_escapes_its_own_sign():
