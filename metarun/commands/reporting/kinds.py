@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from metarun.commands.comparing.reading import mapping, number
+from metarun.commands.comparing.reading import content_of, mapping, number
 from metarun.commands.reporting.charts import Line, axis_title, lines_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.entries import Entry, groups_of, numbers_of
@@ -229,16 +230,16 @@ def _matrix(entry: Entry, gallery: Gallery, place: int, count: int) -> Block | N
     return gallery.picture(name, lambda: matrix_chart(matrix, rows, entry.metric, part), caption)
 
 
-def read_matrix(folder: Any) -> tuple[list[int], list[list[float | None]]] | None:
+def read_matrix(folder: Path) -> tuple[list[int], list[list[float | None]]] | None:
     """Return the numbers of parts and the matrix that an evaluation wrote; None where there is no such file, or one of another form."""
-    file = folder / "stream_matrix.csv"
+    content = content_of(folder / "stream_matrix.csv")
+    if len(content) > _MOST_MATRIX:
+        return None
     try:
-        if file.stat().st_size > _MOST_MATRIX:
-            return None
-        lines = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
+        lines = list(csv.reader(content.decode("utf-8").splitlines()))
         rows = [int(line[0]) for line in lines[1:]]
         matrix = [[number(float(each)) if each else None for each in line[1:]] for line in lines[1:]]
-    except (OSError, ValueError, IndexError, csv.Error):
+    except (ValueError, IndexError, csv.Error):
         return None
     widths = {len(row) for row in matrix}
     return (rows, matrix) if len(widths) == 1 and min(widths) > 0 else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metarun.commands.comparing.differences import interval
 from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.verdict import Standing, leader_of, ranked
@@ -73,11 +73,7 @@ def over_seeds(means: Sequence[float | None]) -> tuple[float | None, float | Non
     finite = [mean for mean in means if mean is not None]
     if not finite or len(finite) < len(means):
         return None, None
-    if len(finite) < 2:
-        return finite[0], None
-    from metarun.engine.averages import t_quantile
-
-    return statistics.fmean(finite), t_quantile(len(finite) - 1) * statistics.stdev(finite) / math.sqrt(len(finite))
+    return interval(finite)
 
 
 def baseline_of(report: Mapping[str, Any]) -> tuple[float | None, str]:

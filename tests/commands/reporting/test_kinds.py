@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,8 @@ def test_a_matrix_of_another_form_is_no_matrix(tmp_path: Path) -> None:
         assert read_matrix(tmp_path) is None
     file.write_text("after,1\n1,nan\n", encoding="utf-8")
     assert read_matrix(tmp_path) == ([1], [[None]])
+
+
+def test_a_pipe_is_no_matrix(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stream_matrix.csv")
+    assert read_matrix(tmp_path) is None
