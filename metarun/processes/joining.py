@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others. A process that ends is noticed at once; this is for a machine or a network that goes silent."""
 PATIENCE = 6.0
-"""Seconds that a failed process waits for the first one, which may have a checkpoint to write, and until the user knows."""
+"""Seconds that a failed process waits for the others: the first one may have a checkpoint to write, and one tells the user."""
 _CPUS = Path("/sys/devices/system/cpu")
 
 
@@ -54,13 +54,14 @@ def run_together(place: Place, command: Callable[[], int], told: Callable[[BaseE
         else:
             group.close()
             return code
-    return _end(group, failure, told)
+    return _end(group, failure, told, serves=place.serves)
 
 
-def _end(group: Group, failure: BaseException, told: Callable[[BaseException], int]) -> int:
+def _end(group: Group, failure: BaseException, told: Callable[[BaseException], int], *, serves: bool) -> int:
     """End this process after a failure: close the connections, so that the others fail too, and let one process tell the user.
 
     A launcher ends the other processes when one has ended. So all wait until the first one has saved and the user knows.
+    serves: whether this process runs the store, by which the others learn that the user knows. It then ends last.
     """
     _ignore_signals()
     speaks = group.fails_first()
@@ -74,6 +75,9 @@ def _end(group: Group, failure: BaseException, told: Callable[[BaseException], i
     if group.first:
         group.note("saved")
     group.await_notes([*([] if group.first else ["saved"]), *([] if speaks else ["told"])], PATIENCE)
+    group.note(f"ended/{group.rank}")
+    if serves:
+        group.await_notes([f"ended/{rank}" for rank in range(1, group.size)], PATIENCE)
     return code
 
 
@@ -93,10 +97,9 @@ def connect(place: Place) -> Group:
 
     from metarun.processes.group import Group, await_entries, talking
 
-    hosts = place.rank == 0 and not place.hosted
     try:
         store: Any = dist.TCPStore(  # type: ignore[attr-defined]
-            place.address, place.port, None, hosts, timeout=TIMEOUT, wait_for_workers=False
+            place.address, place.port, None, place.serves, timeout=TIMEOUT, wait_for_workers=False
         )
     except RuntimeError as error:
         where = f"MASTER_ADDR={place.address} and MASTER_PORT={place.port}"

@@ -29,6 +29,11 @@ class Place:
     hosted: bool = False
     attempt: int = 0
 
+    @property
+    def serves(self) -> bool:
+        """Whether this process runs the store."""
+        return self.rank == 0 and not self.hosted
+
 
 def launched(environment: Mapping[str, str] = os.environ) -> Place | None:
     """Return the place of this process; None where it runs alone.

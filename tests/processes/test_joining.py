@@ -18,7 +18,7 @@ class Others:
     """A group of which no other process is there. calls: what this process did."""
 
     def __init__(self, rank: int, *, earlier: bool) -> None:
-        self.rank, self.first, self.earlier = rank, rank == 0, earlier
+        self.rank, self.size, self.first, self.earlier = rank, 2, rank == 0, earlier
         self.calls: list[str] = []
 
     def fails_first(self) -> bool:
@@ -45,7 +45,7 @@ def same_handler() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def ended(monkeypatch: pytest.MonkeyPatch, group: Others, error: Exception | None) -> tuple[int, list[str]]:
+def ended(monkeypatch: pytest.MonkeyPatch, group: Others, error: Exception | None, *, hosted: bool = True) -> tuple[int, list[str]]:
     """Run a command that raises an error, or none, as one of two processes; return its exit code and what the process did."""
 
     def told(failure: BaseException) -> int:
@@ -59,27 +59,35 @@ def ended(monkeypatch: pytest.MonkeyPatch, group: Others, error: Exception | Non
         return 0
 
     monkeypatch.setattr(joining, "connect", lambda place: group)
-    return run_together(Place(group.rank, 2, group.rank, 2, "host", 1), command, told), group.calls
+    return run_together(Place(group.rank, 2, group.rank, 2, "host", 1, hosted), command, told), group.calls
 
 
 def test_the_first_process_to_fail_tells_the_user_after_it_has_closed_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     code, calls = ended(monkeypatch, Others(0, earlier=False), UserError("no such data."))
     assert code == 2
-    assert calls == ["close", "tell no such data.", "note told", "note saved"]
+    assert calls == ["close", "tell no such data.", "note told", "note saved", "note ended/0"]
+
+
+def test_a_process_that_serves_the_store_ends_last_so_that_the_others_learn_that_the_user_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = ended(monkeypatch, Others(0, earlier=False), UserError("no such data."), hosted=False)[1]
+    assert calls == ["close", "tell no such data.", "note told", "note saved", "note ended/0", "await ended/1"]
+    assert ended(monkeypatch, Others(1, earlier=True), UserError("no such data."), hosted=False)[1][-2:] == ["await told", "note ended/1"]
 
 
 def test_a_process_that_fails_after_another_one_is_silent_and_waits_until_the_user_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     code, calls = ended(monkeypatch, Others(1, earlier=True), UserError("no such data."))
     assert code == 1
-    assert calls == ["close", "await saved", "await told"]
+    assert calls == ["close", "await saved", "await told", "note ended/1"]
 
 
 def test_a_first_process_that_fails_later_notes_that_it_has_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ended(monkeypatch, Others(0, earlier=True), UserError("no such data."))[1] == ["close", "note saved", "await told"]
+    calls = ended(monkeypatch, Others(0, earlier=True), UserError("no such data."))[1]
+    assert calls == ["close", "note saved", "await told", "note ended/0"]
 
 
 def test_an_error_of_another_process_alone_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ended(monkeypatch, Others(1, earlier=False), ValueError("a bug"))[1] == ["close", "tell a bug", "note told", "await saved"]
+    calls = ended(monkeypatch, Others(1, earlier=False), ValueError("a bug"))[1]
+    assert calls == ["close", "tell a bug", "note told", "await saved", "note ended/1"]
 
 
 @pytest.mark.parametrize(("rank", "shown"), [(0, "from the command\n"), (1, "")])
