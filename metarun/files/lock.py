@@ -17,6 +17,7 @@ import platform
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,34 +108,38 @@ class FolderLock:
 def has_owner(folder: Path) -> bool:
     """Return whether a process that is alive writes into a folder. Nothing is locked or written, so a run may start meanwhile."""
     try:
-        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _reading(folder) as descriptor:
+            owner, silent = _owner(descriptor), time.time() - os.fstat(descriptor).st_mtime
     except OSError:
         return False
-    try:
-        owner, silent = _owner(descriptor), time.time() - os.fstat(descriptor).st_mtime
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
     return _runs(owner) if owner.get("system") == _system() else bool(owner) and silent < SILENCE
 
 
 def owner_here(folder: Path) -> int | None:
     """Return the id of the process of this machine that writes into a folder; None where there is none."""
     try:
-        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _reading(folder) as descriptor:
+            owner = _owner(descriptor)
+            held = _lock(descriptor, fcntl.LOCK_SH) is not True  # NFS takes LOCK_EX only for writing; closing the file frees the lock again
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb"):
-        owner = _owner(descriptor)
-        held = _lock(descriptor) is not True  # closing the file frees the lock again
     return owner["pid"] if held and owner.get("system") == _system() and _runs(owner) else None
 
 
-def _lock(descriptor: int) -> bool | None:
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of the lock file of a folder, to read; raises OSError where there is none."""
+    descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Lock a file; return False where another process has locked it, and None where the file system knows no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -112,6 +112,25 @@ def test_the_owner_on_this_computer_is_known_by_its_number(tmp_path: Path) -> No
         assert owner_here(tmp_path) is None, "the owner is on another computer"
 
 
+def test_the_owner_on_this_computer_is_known_on_nfs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS refuses an exclusive lock of a file that is open for reading only."""
+    take = fcntl.flock
+
+    def on_nfs(descriptor: int, kind: int) -> None:
+        if kind & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        take(descriptor, kind)
+
+    path = a_lock_of_another_process(tmp_path, system=lock._system(), pid=os.getppid())
+    monkeypatch.setattr(fcntl, "flock", on_nfs)
+    with path.open("r+b") as held:
+        fcntl.flock(held.fileno(), fcntl.LOCK_EX)
+        assert owner_here(tmp_path) == os.getppid()
+    path.unlink()
+    path.mkdir()
+    assert owner_here(tmp_path) is None
+
+
 def test_the_owner_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.01)
     with FolderLock(tmp_path):
