@@ -25,7 +25,7 @@ from metarun.cli.groups import check_options
 from metarun.cli.hydra_errors import JOB_NOTE, explain, is_hydras
 from metarun.cli.stops import check_going_on, hear_signals, how_to_go_on, leave, stop_of
 from metarun.cli.streams import make_steady
-from metarun.cli.sweep_jobs import heading
+from metarun.cli.sweep_jobs import heading, told
 from metarun.cli.sweep_table import finish
 from metarun.cli.sweeps import fail, failures_of, fixed_in_sweep, in_sweep, name_failures, sweep_folder
 from metarun.cli.workers import ending_with_command, in_other_process, is_queued, is_worker, note_command
@@ -75,8 +75,8 @@ def job(function: Callable[[DictConfig, Path], float]) -> Callable[[DictConfig],
             exception.add_note(f"{JOB_NOTE}{folder}")
             log.error("the job failed", exc_info=exception, extra=UNTOLD)
             raise Crash(exception) from exception
-        if in_sweep():
-            print(f"the error of this job, which a sweeper minimises: {error:.4g}")
+        if in_sweep() and (line := told(error)) is not None:
+            print(line)
         return error
 
     return run_job

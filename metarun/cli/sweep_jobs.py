@@ -34,12 +34,24 @@ def count_of(overrides: Sequence[str], sweeper: object) -> int | None:
     node = sweeper if isinstance(sweeper, dict) else {}
     if isinstance(node.get("n_trials"), int):
         return int(node["n_trials"])
-    if not str(node.get("_target_", "")).endswith("BasicSweeper"):
+    if not is_grid(node.get("_target_")):
         return None
     typed = {override.partition("=")[0]: override for override in overrides}
     given = {key: f"{key}={value}" for key, value in (node.get("params") or {}).items()}
     parsed = OverridesParser.create().parse_overrides(list({**given, **typed}.values()))
     return math.prod(sum(1 for _ in override.sweep_string_iterator()) for override in parsed if override.is_sweep_override())
+
+
+def is_grid(sweeper: object) -> bool:
+    """Return whether a sweeper, named by its class, runs all combinations and reads no result."""
+    return str(sweeper).endswith("BasicSweeper")
+
+
+def told(error: float) -> str | None:
+    """Return the line below a job about the error that the sweeper minimises; None where the sweeper reads no result."""
+    if is_grid(HydraConfig.get().sweeper.get("_target_")):
+        return None
+    return f"the error of this job, which a sweeper minimises: {error:.4g}"
 
 
 def heading() -> str:

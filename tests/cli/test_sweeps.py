@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from metarun.cli import sweep_jobs
 from metarun.cli.folders import SweepFolder
 from metarun.cli.sweeps import FAILED, Failure, failures_of, name_failures
 from metarun.errors import UserError
@@ -37,6 +38,13 @@ def raising(error: Exception) -> Any:
     return answer
 
 
+@pytest.fixture
+def minimising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hydra's own sweeper count as one that reads the results of the jobs, as Optuna's does."""
+    monkeypatch.setattr(sweep_jobs, "is_grid", lambda sweeper: False)
+
+
+@pytest.mark.usefixtures("minimising")
 def test_each_job_prints_the_error_that_a_sweeper_minimises(command_line: CommandLine, calls: Calls) -> None:
     calls.answer = lambda config: 0.25 + config["seed"]
     answer = command_line("train", "-m", "seed=0,1", FIXED)
@@ -45,6 +53,12 @@ def test_each_job_prints_the_error_that_a_sweeper_minimises(command_line: Comman
     assert [line.split(": ")[1] for line in said] == ["0.25", "1.25"]
     assert not (Path("sweep") / FAILED).exists()
     assert "minimises" not in command_line("train").out
+
+
+def test_a_sweep_over_all_combinations_prints_no_error(command_line: CommandLine, calls: Calls) -> None:
+    answer = command_line("train", "-m", "seed=0,1", FIXED)
+    assert (answer.code, len(calls.train)) == (0, 2)
+    assert "minimises" not in answer.out
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,7 @@ def test_a_job_of_a_sweep_learns_the_keys_that_the_sweep_varies(
     assert [config["typed"] for config, _ in calls.train] == varied
 
 
+@pytest.mark.usefixtures("minimising")
 def test_an_evaluation_returns_an_error_too(command_line: CommandLine, calls: Calls) -> None:
     """The stand-in reports an accuracy of 0.9."""
     calls.answer = lambda config: 0.9
@@ -151,6 +166,7 @@ def test_optuna_ends_its_study_with_the_trial_that_is_best_by_validation(tmp_pat
     optuna = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
     done = metarun("train", "-m", *optuna, *SMALL, "algo.inner_lr=choice(0.001,1.0e9,0.3)", FIXED, folder=tmp_path)
     assert done.returncode == 2, done.stderr
+    assert done.stdout.count("which a sweeper minimises") == 2
     reports = [json.loads(file.read_text()) for file in sorted((tmp_path / "sweep").glob("*/report.json"))]
     errors = {report["best"]["score"] for report in reports}
     result = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
