@@ -25,11 +25,16 @@ INK, MUTED, RULE, PAPER, ACCENT = "#1c2430", "#667080", "#dfe3e8", "#fffffe", "#
 SERIES = (ACCENT, "#d1600a", "#12876b", "#a8478f", "#8a6d00", "#2f95c4", "#5b5b6e")
 """Colours of lines: after Okabe and Ito, so that colour-blind readers can tell them apart, a little darker for thin lines on white."""
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", **{color: f"c{place}" for place, color in enumerate(SERIES)}}
-"""Colour of a figure -> the name of its CSS variable in `templates/style.css`."""
+"""Colour of a figure -> the name of its CSS variable in `templates/page.css`."""
 WIDTH = 4.7
 """Width of a picture in inches: at this width, its letters are as large as the page's on a telephone."""
 LARGEST = 1.65
 """Pixels of a point of a picture at most, so that the letters of all pictures have one size."""
+PICTURES = (
+    *("scores", "differences", "steps", "steps_median", "families", "ratings", "stream", "stream_matrix", "presentations"),
+    *("reliability", "confusion", "predictions", "predicted"),
+)
+"""The names of the pictures, beside those of curves, such as curve_val_accuracy. Several streams have stream_matrix_1 and so on."""
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -87,6 +92,11 @@ def blank(height: float, width: float = WIDTH) -> Figure:
 def label(text: Any, most: int = 30) -> str:
     """Return a name for a figure: short, without control characters, and without matplotlib's signs of mathematics."""
     return shown(text, most).replace("$", r"\$")
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a report may have a picture of this name."""
+    return name in PICTURES or re.fullmatch(r"curve_.+|stream_matrix_\d+", name) is not None
 
 
 class Gallery:

@@ -25,16 +25,23 @@ def entries_of(runs: Sequence[Run], evaluations: Sequence[Evaluation | None], ti
     """Return an entry for each run with its evaluation. titles: the user's names for the runs; runs with one name
     are seeds of one model.
     """
-    named = _titled(runs, titles) if titles else _short(names(runs), runs)
-    groups = dict(enumerate(titles or named))
-    for setting in () if titles else settings(runs):
-        name = setting.name if len(setting.name) <= LONGEST else _together([runs[place].folder.name for place in setting.places])
-        groups |= dict.fromkeys(setting.places, name) if len(setting.places) > 1 else {}
+    named, groups = names_of(runs, titles)
     keys = config_differences(runs)
     return [
         _entry(run, evaluation, named[place], groups[place], keys)
         for place, (run, evaluation) in enumerate(zip(runs, evaluations, strict=True))
     ]
+
+
+def names_of(runs: Sequence[Run], titles: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return the name of each run, and the name of its model. titles: as in `entries_of`."""
+    named = _titled(runs, titles) if titles else _short(names(runs), runs)
+    groups = list(titles or named)
+    for setting in () if titles else settings(runs):
+        name = setting.name if len(setting.name) <= LONGEST else _together([runs[place].folder.name for place in setting.places])
+        for place in setting.places if len(setting.places) > 1 else ():
+            groups[place] = name
+    return named, groups
 
 
 def _short(named: Sequence[str], runs: Sequence[Run]) -> list[str]:

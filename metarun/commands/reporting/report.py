@@ -13,9 +13,9 @@ from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.comparing.runs import Run, find_runs
 from metarun.commands.comparing.scoring import Evaluate, scored
 from metarun.commands.reporting import about, curves, kinds, looks, scores
-from metarun.commands.reporting.drawing import Gallery
+from metarun.commands.reporting.drawing import PICTURES, Gallery, is_picture
 from metarun.commands.reporting.entries import Entry, groups_of
-from metarun.commands.reporting.gather import entries_of, gaps_of, stored_evaluations
+from metarun.commands.reporting.gather import entries_of, gaps_of, names_of, stored_evaluations
 from metarun.commands.reporting.html import MARK, rendered
 from metarun.commands.reporting.looking import Look, Looker
 from metarun.commands.reporting.numbers import fixed
@@ -71,9 +71,7 @@ def report(request: Request, evaluate: Evaluate | None) -> list[Path]:
     """
     out, gallery = _place(request.out), _gallery(request)
     runs = find_runs(request.paths)
-    if request.titles and len(request.titles) != len(runs):
-        raise UserError(f"names= has {len(request.titles)} names, and there are {len(runs)} runs.")
-    _check_curve(request.curve, runs)
+    _check(request, runs)
     evaluations, remarks = evaluations_of(runs, request, evaluate)
     entries = ordered(entries_of(runs, evaluations, request.titles))
     material = Material(entries, standings_of(entries), remarks=remarks)
@@ -98,6 +96,20 @@ def _place(out: str) -> Path:
             if MARK.encode() not in content.read(4096):
                 raise UserError(f"out={out}: the file is there already, and it is no report of metarun; choose another name.")
     return file
+
+
+def _check(request: Request, runs: Sequence[Run]) -> None:
+    """Raise UserError for a word that fits no report of these runs, before the work begins."""
+    if request.titles and len(request.titles) != len(runs):
+        raise UserError(f"names= has {len(request.titles)} names, and there are {len(runs)} runs.")
+    _check_curve(request.curve, runs)
+    if unknown := [name for name in request.only if not is_picture(name)]:
+        has = f"a report has the pictures {', '.join(PICTURES)}, and curve_… for each curve"
+        raise UserError(f"only={','.join(unknown)}: {has}.{nearest(unknown[0], PICTURES)}")
+    models = list(dict.fromkeys(names_of(runs, request.titles)[1])) if request.base else []
+    if request.base not in ("", *models):
+        has = f"it has {', '.join(models)}"
+        raise UserError(f"base={request.base} names no model of this report; {has}.{nearest(request.base, models)}")
 
 
 def _check_curve(key: str, runs: Sequence[Run]) -> None:
@@ -171,7 +183,7 @@ def _look(material: Material, request: Request) -> None:
 def page_of(material: Material, request: Request, gallery: Gallery) -> Page:
     """Return the page. Sections without data are absent."""
     entries, standings = material.entries, material.standings
-    base = _base(request.base, standings)
+    base = request.base or (standings[0].name if standings else "")
     gaps = gaps_of(entries, standings, base)
     scored_entries = [entry for entry in entries if entry.scored]
     metric = scored_entries[0].metric if scored_entries else "score"
@@ -200,14 +212,6 @@ def page_of(material: Material, request: Request, gallery: Gallery) -> Page:
     said[1:1] = kinds.ratings_sentences(entries)
     footer = f"Written by metarun {metarun.__version__}. The page holds all it shows; it loads nothing."
     return Page(_title(entries), said, _facts(entries), [each for each in found if each is not None], footer)
-
-
-def _base(name: str, standings: Sequence[Standing]) -> str:
-    """Return the model of the paired differences: the user's, or the first one."""
-    names = [standing.name for standing in standings]
-    if name and name not in names:
-        raise UserError(f"base={name} names no model of this report; it has {', '.join(names)}.{nearest(name, names)}")
-    return name or (names[0] if names else "")
 
 
 def _titles(entries: Sequence[Entry]) -> tuple[dict[str, str], str]:

@@ -7,11 +7,13 @@ import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_folders import write_evaluation, write_run
 
 from metarun.commands.comparing.runs import Run
+from metarun.commands.reporting.drawing import PICTURES, is_picture
 from metarun.commands.reporting.report import Request, report
 from metarun.errors import UserError
 
@@ -108,6 +110,31 @@ def test_bad_places_and_names_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=sentence):
             report(request, None)
     assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"only": ["steps", "stps"]}, "only=stps: a report has the pictures scores, .*Did you mean 'steps'"),
+        ({"base": "mamll"}, "base=mamll names no model .*it has maml, protonet.*Did you mean 'maml'"),
+    ],
+)
+def test_a_name_that_no_report_has_is_refused_before_a_run_is_scored(tmp_path: Path, words: dict[str, Any], sentence: str) -> None:
+    paths = [str(write_run(tmp_path / name, typed=[f"algo={name}"], algo=name)) for name in ("maml", "protonet")]
+
+    def evaluate(run: Run, _: Sequence[str]) -> Path:
+        raise AssertionError(f"{run.folder} was scored")
+
+    with pytest.raises(UserError, match=sentence):
+        report(Request(paths, out=str(tmp_path / "r.html"), **words), evaluate)
+
+
+def test_the_documented_names_of_pictures_are_those_of_the_program() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "report.md").read_text(encoding="utf-8").partition("## Pictures")[2]
+    named = re.findall(r"`(\w+)`", text.partition("`scores`,")[2].partition(". `only=")[0])
+    assert sorted(["scores", *named]) == sorted([*PICTURES, "curve_val_accuracy"])
+    assert all(map(is_picture, [*PICTURES, "curve_val_accuracy", "stream_matrix_2"]))
+    assert not is_picture("stps")
 
 
 def test_pictures_are_written_as_files(tmp_path: Path) -> None:
