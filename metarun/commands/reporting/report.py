@@ -148,19 +148,25 @@ def evaluations_of(runs: Sequence[Run], request: Request, evaluate: Evaluate | N
 
     def counted(run: Run, words: Sequence[str]) -> Path:
         assert evaluate is not None
+        folder = evaluate(run, words)
         made.append(run.folder.name)
-        return evaluate(run, words)
+        return folder
 
     found = scored(runs, request.split, request.overrides, counted if request.score and evaluate is not None else None)
-    remarks = (
-        [f"This report scored {len(made)} of {len(runs)} runs on the split {request.split}, since they had no such evaluation."]
-        if made
-        else []
-    )
+    remarks = [_made(len(made), len(runs), request.split)] if made else []
     remarks += [
         f"{code(each.run.folder)} has no score: {printable(each.reason)}." for each in found if each.evaluation is None and each.reason
     ]
     return [each.evaluation for each in found], remarks
+
+
+def _made(count: int, runs: int, split: str) -> str:
+    """Return the sentence on the runs that this report has scored."""
+    if runs == 1:
+        return f"This report has scored the run on the split {split}, since the run had no evaluation with these settings."
+    of = f"all {runs} runs" if count == runs else f"{count} of the {runs} runs"
+    which = "it" if count == 1 else "they"
+    return f"This report has scored {of} on the split {split}, since {which} had no evaluation with these settings."
 
 
 def _untested(runs: Sequence[Run], evaluations: Sequence[Evaluation | None], split: str) -> list[str]:

@@ -14,7 +14,7 @@ from run_folders import write_evaluation, write_run
 
 from metarun.commands.comparing.runs import Run
 from metarun.commands.reporting.drawing import PICTURES, is_picture
-from metarun.commands.reporting.report import Request, report
+from metarun.commands.reporting.report import Request, _made, report
 from metarun.errors import UserError
 
 
@@ -68,9 +68,16 @@ def test_a_run_is_scored_where_it_has_no_evaluation(tmp_path: Path) -> None:
     out = str(tmp_path / "r.html")
     (page,) = report(Request(paths, out=out, look=0, samples=()), evaluate)
     assert asked == [("a", ["split=test"])]
-    assert "This report scored 1 of 1 runs on the split test" in page.read_text()
+    assert "This report has scored the run on the split test, since the run had no evaluation with these settings." in page.read_text()
     report(Request(paths, out=out, look=0, samples=()), evaluate)
     assert len(asked) == 1, "the stored evaluation is taken"
+
+
+@pytest.mark.parametrize(
+    ("count", "runs", "words"), [(2, 2, "all 2 runs on the split val, since they"), (1, 3, "1 of the 3 runs on the split val, since it")]
+)
+def test_the_remark_on_new_scores_counts_the_runs(count: int, runs: int, words: str) -> None:
+    assert _made(count, runs, "val") == f"This report has scored {words} had no evaluation with these settings."
 
 
 def test_with_score_false_nothing_is_scored(tmp_path: Path) -> None:
