@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metarun.cli.compare import EVALUATION, check_words, evaluator
+from metarun.cli.compare import EVALUATION, VALUES, check_words, evaluator
 from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
@@ -22,7 +22,7 @@ curves, predictions, what differs between the configs, and the commands to repea
   RUN        a run folder, the folder of a sweep, the folder of an evaluation, or its report.json; several are compared
 
   out        the HTML file (report.html); a report of metarun is replaced, another file is not
-  split      the split whose scores it shows: test or val (test)
+  split      the split whose scores it shows: test, val or train (test)
   score      true: score the runs that have no evaluation, as metarun eval does; false: show what there is (true)
   episodes   and seed, inner_steps, norm, best, task.shots and the like: settings of the evaluations, as in metarun eval
   look       how many tasks give the reliability, the confused classes and the scatter of predictions (100); 0 for none
@@ -99,7 +99,7 @@ def _values(given: dict[str, str]) -> dict[str, Any]:
     values["look"] = _number("look", given.get("look", "100"))
     values["samples"] = [_number("samples", each) for each in _list(given.get("samples", "0,1,2"))]
     if "split" in values:
-        _choice("split", values["split"], ("val", "test"))
+        _choice("split", values["split"], VALUES["split"])
     return values
 
 

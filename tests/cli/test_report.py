@@ -26,6 +26,11 @@ def test_settings_of_an_evaluation_go_on_to_it():
     ]
 
 
+@pytest.mark.parametrize("split", ["test", "val", "train"])
+def test_each_split_can_be_shown(split: str):
+    assert request_of(["run", f"split={split}"])["split"] == split
+
+
 def test_a_folder_with_an_equals_sign_is_a_run(tmp_path: Path):
     (tmp_path / "seed=1").mkdir()
     assert request_of([str(tmp_path / "seed=1")])["paths"] == [str(tmp_path / "seed=1")]
@@ -43,7 +48,7 @@ def test_a_folder_with_an_equals_sign_is_a_run(tmp_path: Path):
         (["run", "look=many"], "look=many must be whole numbers"),
         (["run", "samples=-1"], "samples=-1 must be whole numbers"),
         (["run", "form=gif"], "form=gif: it is one of png, svg"),
-        (["run", "split=train"], "split=train: it is one of val, test"),
+        (["run", "split=trian"], "split=trian: it is one of test, val, train. Did you mean 'train'"),
         (["run", "score=no"], "score=no: it is one of true, false"),
         (["run", "out=[a,b]"], r"out=\[a,b\] must be one path"),
     ],

@@ -96,6 +96,8 @@ def warnings_of(entry: Entry) -> Iterator[str]:
             yield f"{name}: the pretraining set of its weights {word} {shown(other)}."
     if (named := mapping(pretraining.get("named"))) and number(named.get("count")):
         yield f"{name}: the pretraining had {plain(number(named.get('count')))} of the scored classes."
+    if report.get("split") == "train":
+        yield f"{name}: the scored tasks are of the training split, so the score is not one of new tasks."
     population = mapping(report.get("population"))
     if population and not population.get("covers_new", True):
         count, kind = plain(number(population.get("count"))), shown(population.get("kind"))

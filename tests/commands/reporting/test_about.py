@@ -52,6 +52,7 @@ def test_leaks_and_unfinished_runs_are_warnings() -> None:
         part in sentence for part, sentence in zip(("stopped", "3 scored classes", "contains the data set cub"), found, strict=True)
     ] == [True] * 3
     assert list(warnings_of(entry())) == []
+    assert ["training split" in sentence for sentence in warnings_of(entry(split="train"))] == [True]
     (transfer,) = warnings_of(entry(task="omniglot", trained_on="glyphs"))
     assert "trained on `glyphs`" in transfer
 
