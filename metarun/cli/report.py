@@ -11,6 +11,7 @@ from metarun.cli.compare import EVALUATION, VALUES, check_words, evaluator
 from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
 from metarun.errors import UserError, nearest
+from metarun.files.commands import program
 
 KEYS = ("out", "split", "score", "look", "samples", "figures", "form", "only", "names", "base", "curve", "trust")
 USAGE = "usage: metarun report RUN… | SWEEP [out=report.html] [split=test] [figures=DIR] [key=value …]"
@@ -81,7 +82,7 @@ def request_of(arguments: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"metarun report knows no '{flags[0]}'.\n{USAGE}")
     if not paths:
         raise UserError(f"metarun report needs a run, a sweep or an evaluation.\n{USAGE}")
-    command = shlex.join(["metarun", "report", *arguments])
+    command = f"{program()} {shlex.join(['report', *arguments])}"
     return {"paths": [part for path in paths for part in typed_paths(path)], "overrides": overrides, "command": command, **_values(given)}
 
 

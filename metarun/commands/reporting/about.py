@@ -10,9 +10,13 @@ from typing import Any
 
 import metarun
 from metarun.commands.comparing.reading import mapping, number
+from metarun.commands.comparing.runs import STOPPED
 from metarun.commands.reporting.entries import Entry, sequence
 from metarun.commands.reporting.numbers import plain, score_cell
 from metarun.commands.reporting.page import Block, Cell, Command, Listing, Prose, Section, Table, code, section, shown
+from metarun.commands.stopping import resuming
+from metarun.files.commands import program
+from metarun.files.run_folder import has_checkpoints
 
 _MOST_KEYS, _MOST_TASKS, _MOST_RUNS = 60, 12, 24
 _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib")
@@ -138,19 +142,25 @@ def _versions() -> Iterator[str]:
 
 
 def commands_section(entries: Sequence[Entry], report: str, trust: Sequence[str] = ()) -> Section | None:
-    """Return the commands that repeat the runs, their evaluations and this page; they can be pasted into a shell."""
+    """Return the commands that repeat the runs or go on with them, and those of their evaluations and of this page, for a shell."""
     blocks: list[Block | None] = []
     trained = [entry for entry in entries if entry.folder is not None]
     for entry in trained[:_MOST_RUNS]:
-        train = shlex.join(["metarun", "train", *entry.typed])
-        blocks.append(Command(train, f"{code(entry.name)}, in {code(entry.folder)}"))
+        blocks.append(Command(_training(entry), f"{code(entry.name)}, in {code(entry.folder)}"))
     trusted = [f"trust=[{','.join(trust)}]"] if trust else []
     scored = [entry for entry in entries if entry.scored and entry.report.get("checkpoint")]
-    evaluations = [shlex.join(["metarun", "eval", *_evaluated(entry.report), *trusted]) for entry in scored[:_MOST_RUNS]]
+    evaluations = [f"{program()} {shlex.join(['eval', *_evaluated(entry.report), *trusted])}" for entry in scored[:_MOST_RUNS]]
     if evaluations:
         blocks.append(Command("\n".join(dict.fromkeys(evaluations)), "The evaluations:"))
     blocks.append(Command(report, "This report:"))
     return section("commands", "Commands", *blocks)
+
+
+def _training(entry: Entry) -> str:
+    """Return the command that repeats the training of a run; for a stopped run, the command that goes on with it."""
+    if entry.status == STOPPED and entry.folder is not None and has_checkpoints(entry.folder):
+        return resuming(entry.folder, entry.config)
+    return f"{program()} {shlex.join(['train', *entry.typed])}"
 
 
 def _evaluated(report: Mapping[str, Any]) -> list[str]:

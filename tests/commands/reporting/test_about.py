@@ -74,6 +74,17 @@ def test_commands_can_be_pasted_into_a_shell() -> None:
     assert texts[2] == "metarun report 'my runs'"
 
 
+def test_a_stopped_run_has_the_command_that_goes_on_with_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    stopped = entry(folder=tmp_path, status="stopped", typed=["algo=maml"], config={"algo": {"_target_": "mine.Algo"}})
+    for name, words in (("none.txt", ["algo=maml"]), ("last.pt", [f"resume={tmp_path}", "trust=[mine]"])):
+        (tmp_path / "checkpoints" / name).touch()
+        section = commands_section([stopped], "metarun report")
+        assert section is not None
+        first = next(block for block in section.blocks if isinstance(block, Command))
+        assert shlex.split(first.text) == ["metarun", "train", *words]
+
+
 def test_versions_name_the_report_and_the_checkpoints() -> None:
     found = rows(versions_section({"maml": {"metarun": "0.1.0", "torch": "2.13", "device": None}}))
     assert found[0][1].startswith("metarun ")
