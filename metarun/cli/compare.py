@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metarun.cli.help.text import fitted, page_width
-from metarun.cli.paths import typed_paths
+from metarun.cli.plain_words import note, one_path, printed_help
 from metarun.commands.comparing.formatting import Table, as_csv, as_json, markdown, text
 from metarun.commands.comparing.runs import Run, find_runs
 from metarun.commands.comparing.validation import validation_tables
@@ -84,8 +83,7 @@ class Asked:
 
 def main(arguments: list[str]) -> int:
     """Compare as the words say, and return the exit code."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(fitted(HELP, page_width()), end="", flush=True)
+    if printed_help(arguments, HELP):
         return 0
     asked = parse(arguments)
     runs = find_runs(asked.paths)
@@ -120,9 +118,8 @@ def parse(arguments: Sequence[str]) -> Asked:
                 raise UserError(f"metarun compare knows no '{word}'.\n{USAGE}")
             paths.append(word)
         elif key in KEYS:
-            if key in given:
-                raise UserError(f"{key}= may occur once.\n{USAGE}")
-            given[key] = _checked(key, value)
+            note(given, key, value, USAGE)
+            _check_choice(key, value)
         elif key.split(".")[0].split("/")[0] in EVALUATION:
             words.append(word)
         else:
@@ -147,17 +144,14 @@ def parse(arguments: Sequence[str]) -> Asked:
     )
 
 
-def _checked(key: str, value: str) -> str:
-    if not value:
-        raise UserError(f"{key}= has no value.\n{USAGE}")
+def _check_choice(key: str, value: str) -> None:
     known = VALUES[key]
     if known and value not in known:
         raise UserError(f"{key}={value} is unknown; give {key}={' or '.join(known)}.{nearest(value, known)}")
-    return value
 
 
 def _new_file(key: str, value: str) -> Path:
-    file = expanded(typed_paths(value)[0])
+    file = expanded(one_path(key, value, USAGE))
     if not file.parent.is_dir():
         raise UserError(f"{key}={value}: there is no folder {file.parent}; make it first.")
     if os.path.lexists(file):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from metarun.cli.help.text import fitted, page_width
-from metarun.cli.paths import typed_paths
+from metarun.cli.plain_words import names_in, note, one_path, printed_help
 from metarun.errors import UserError, nearest
 
 KEYS = ("checkpoint", "out", "trust")
@@ -21,14 +20,12 @@ inputs are prepared, how the network normalises, and with which algorithm, class
 
 def main(arguments: list[str]) -> int:
     """Export as the words say, and return the exit code."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(fitted(HELP, page_width()), end="", flush=True)
+    if printed_help(arguments, HELP):
         return 0
     given = parse(arguments)
     from metarun.commands.export import DESCRIPTION, WEIGHTS, export
 
-    trust = [name.strip() for name in given.get("trust", "").strip("[]").split(",") if name.strip()]
-    about = export(given["checkpoint"], given["out"], trust)
+    about = export(given["checkpoint"], given["out"], names_in(given.get("trust", "")))
     mode = about["backbone"]["mode"]
     print(f"wrote {WEIGHTS} and {DESCRIPTION} to {given['out']}")
     if mode != "eval":
@@ -43,19 +40,10 @@ def parse(arguments: list[str]) -> dict[str, str]:
         key, equals, value = word.lstrip("+").partition("=")
         if not equals or key not in KEYS:
             raise UserError(f"metarun export knows no '{word}'.{nearest(key, KEYS)}\n{USAGE}")
-        if key in given:
-            raise UserError(f"{key}= may occur once.\n{USAGE}")
-        if not value:
-            raise UserError(f"{key}= has no value.\n{USAGE}")
-        given[key] = value if key == "trust" else _path(key, value)
+        note(given, key, value, USAGE)
+        if key != "trust":
+            given[key] = one_path(key, value, USAGE, "; export several runs one by one")
     for key in ("checkpoint", "out"):
         if key not in given:
             raise UserError(f"metarun export needs {key}=.\n{USAGE}")
     return given
-
-
-def _path(key: str, value: str) -> str:
-    paths = typed_paths(value)
-    if len(paths) != 1 or not paths[0]:
-        raise UserError(f"{key}={value} must be one path; export several runs one by one.\n{USAGE}")
-    return paths[0]

@@ -8,7 +8,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from metarun.cli.help.comments import header_of
-from metarun.cli.help.text import fitted, page_width, wrapped
+from metarun.cli.help.text import page_width, wrapped
+from metarun.cli.plain_words import printed_help
 from metarun.errors import UserError, nearest
 from metarun.files.paths import expanded
 from metarun.wiring.suggestions import for_option
@@ -38,8 +39,7 @@ List the options of all groups, or of those that you name: {", ".join(GROUPS)}.
 
 def main(arguments: list[str]) -> int:
     """Print the groups and the options named in `arguments`, or all groups; `--config-dir DIR` adds a user's own."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(fitted(HELP, page_width()), end="", flush=True)
+    if printed_help(arguments, HELP):
         return 0
     words, folders = parse(arguments)
     roots: list[Traversable] = [files("metarun.configs"), *folders]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from metarun.cli.compare import EVALUATION, VALUES, check_words, evaluator
-from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
+from metarun.cli.plain_words import names_in, note, one_path, printed_help
 from metarun.errors import UserError, nearest
 from metarun.files.commands import program
 
@@ -45,8 +45,7 @@ examples:
 
 def main(arguments: list[str]) -> int:
     """Write the report as the words say, and return the exit code."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(fitted(HELP, page_width()), end="", flush=True)
+    if printed_help(arguments, HELP):
         return 0
     request = request_of(arguments)
     from metarun.commands.comparing.runs import find_runs
@@ -72,12 +71,8 @@ def request_of(arguments: Sequence[str]) -> dict[str, Any]:
             overrides.append(word)
         elif key not in KEYS:
             raise UserError(f"metarun report knows no '{word}'.{nearest(key, (*KEYS, *EVALUATION))}\n{USAGE}")
-        elif key in given:
-            raise UserError(f"{key}= may occur once.\n{USAGE}")
-        elif not value and key != "samples":
-            raise UserError(f"{key}= has no value.\n{USAGE}")
         else:
-            given[key] = value
+            note(given, key, value, USAGE, may_be_empty=("samples",))
     if flags := [path for path in paths if path.startswith("-")]:
         raise UserError(f"metarun report knows no '{flags[0]}'.\n{USAGE}")
     if not paths:
@@ -93,19 +88,15 @@ def _is_path(word: str) -> bool:
 
 def _values(given: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {key: given[key] for key in ("split", "base", "curve") if key in given}
-    values |= {key: _path(key, given[key]) for key in ("out", "figures") if key in given}
+    values |= {key: one_path(key, given[key], USAGE) for key in ("out", "figures") if key in given}
     values |= {"form": _choice("form", given.get("form", "png"), ("png", "svg"))}
-    values |= {"titles": _list(given.get("names", "")), "only": _list(given.get("only", "")), "trust": _list(given.get("trust", ""))}
+    values |= {field: names_in(given.get(key, "")) for field, key in (("titles", "names"), ("only", "only"), ("trust", "trust"))}
     values["score"] = _choice("score", given.get("score", "true"), ("true", "false")) == "true"
     values["look"] = _number("look", given.get("look", "100"))
-    values["samples"] = [_number("samples", each) for each in _list(given.get("samples", "0,1,2"))]
+    values["samples"] = [_number("samples", each) for each in names_in(given.get("samples", "0,1,2"))]
     if "split" in values:
         _choice("split", values["split"], VALUES["split"])
     return values
-
-
-def _list(value: str) -> list[str]:
-    return [name.strip() for name in value.strip("[]").split(",") if name.strip()]
 
 
 def _number(key: str, value: str) -> int:
@@ -118,10 +109,3 @@ def _choice(key: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise UserError(f"{key}={value}: it is one of {', '.join(known)}.{nearest(value, known)}")
     return value
-
-
-def _path(key: str, value: str) -> str:
-    paths = typed_paths(value)
-    if len(paths) != 1 or not paths[0]:
-        raise UserError(f"{key}={value} must be one path.\n{USAGE}")
-    return paths[0]

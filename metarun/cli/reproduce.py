@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from metarun.cli.arguments import split
-from metarun.cli.help.text import fitted, page_width
 from metarun.cli.paths import typed_paths
+from metarun.cli.plain_words import printed_help
 from metarun.commands.keys import Claim, claim_of
 from metarun.errors import Stopped, UserError, printable
 from metarun.files.commands import command
@@ -60,8 +60,7 @@ class Asked(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Run the command; return 1 if the score is worse than the published one by more than the tolerance, or too many tasks diverged."""
-    if not arguments or any(word in ("-h", "--help") for word in arguments):
-        print(fitted(HELP, page_width()), end="", flush=True)
+    if printed_help(arguments or ["--help"], HELP):
         return 0
     asked = parse(arguments)
     config = config_of(asked.name, asked.flags)

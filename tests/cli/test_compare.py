@@ -121,6 +121,8 @@ def test_evaluations_are_compared_without_a_split_and_drawn(command_line: Comman
         ([".", "base="], "base= has no value"),
         ([".", "--quick"], "knows no '--quick'"),
         ([".", "out=none/a.md"], "there is no folder none"),
+        ([".", "out=[]"], "out=[] must be one path"),
+        ([".", "out=[a.md,b.md]"], "out=[a.md,b.md] must be one path"),
         ([".", "figure=a.txt"], "should end in .png, .svg or .pdf"),
     ],
 )
