@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import pytest
 import torch
+from figures import png, texts
 
 from metarun.records.episode_picture import episode_figure, shown_names
-
-
-def texts(figure: Any) -> list[str]:
-    (axes,) = figure.axes
-    return [text.get_text() for text in axes.texts if text.get_text()]
-
-
-def png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
 
 
 def episode(ways: int, shots: int, queries: int, channels: int = 1) -> dict[str, torch.Tensor]:

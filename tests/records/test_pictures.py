@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import torch
+from figures import png, texts
 
 from metarun.records.pictures import (
     adaptation_figure,
     curve_figure,
     families_figure,
 )
-
-
-def texts(figure: Any) -> list[str]:
-    (axes,) = figure.axes
-    return [text.get_text() for text in axes.texts if text.get_text()]
-
-
-def png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
 
 
 def test_a_curve_is_drawn_from_left_to_right_before_and_after_each_step() -> None:
