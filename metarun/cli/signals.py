@@ -6,7 +6,8 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-from metarun.engine.interrupt import STOPS, is_ignored
+from metarun.compute.stops import STOPS
+from metarun.engine.interrupt import is_ignored
 
 
 class Signalled(KeyboardInterrupt):

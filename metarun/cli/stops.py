@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from metarun.cli.signals import handle_signals, raise_signalled
-from metarun.engine.interrupt import STOPS, is_ignored, say_at_once
+from metarun.compute.stops import STOPS
+from metarun.engine.interrupt import is_ignored, say_at_once
 from metarun.errors import Stopped, signal_name
 from metarun.files.commands import program
 from metarun.files.lock import owner_here

@@ -1,4 +1,4 @@
-"""Signals that arrive while torch's compiler works: Ctrl-C reaches the C++ compiler too, whose end is then no failure of the compiler."""
+"""The signals that ask a program to stop. Ctrl-C reaches torch's C++ compiler too, whose end is then no failure of the compiler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Ctrl-C, the end of a job, the end of a terminal, and the signals that Slurm and submitit send before the end of a job."""
 
 
 class CompilingStopped(KeyboardInterrupt):

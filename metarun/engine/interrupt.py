@@ -11,10 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from metarun.compute.stops import STOPS
 from metarun.processes.ranks import Ranks
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Ctrl-C, the end of a job, the end of a terminal, and the signals that Slurm and submitit send before the end of a job."""
 
 
 def is_ignored(number: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from metarun.cli.signals import Signalled, handle_signals
-from metarun.engine.interrupt import STOPS
+from metarun.compute.stops import STOPS
 from metarun.records import checkpoint
 
 

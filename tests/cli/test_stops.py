@@ -28,8 +28,8 @@ from metarun.cli.stops import (
     mark,
     stop_of,
 )
+from metarun.compute.stops import STOPS
 from metarun.engine import training as engine
-from metarun.engine.interrupt import STOPS
 from metarun.errors import Stopped
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 from small import Lines, dense_network, run_engine
 
 from metarun.algorithms.maml import Maml
-from metarun.engine.interrupt import STOPS, Interrupt
+from metarun.compute.stops import STOPS
+from metarun.engine.interrupt import Interrupt
 from metarun.objectives import REGRESSION
 from metarun.processes.ranks import OneProcess
 from metarun.types import State
