@@ -40,6 +40,6 @@ def noting_stops(*, at_once: bool) -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(noted)
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:  # a handler of before may have set another one
-                signal.signal(number, handler)
+        for noticed, handler in before.items():
+            if signal.getsignal(noticed) is note:  # a handler of before may have set another one
+                signal.signal(noticed, handler)
