@@ -1,10 +1,12 @@
-"""Trainings and evaluations that several processes divide: `python many_processes.py RANK SIZE PORT FOLDER [NAME ...]` is one process.
+"""Trainings and evaluations that several processes divide: `python many_processes.py RANK SIZE PORT FOLDER` is one process.
 
-Each process writes the results of the trainings into FOLDER/RANK.pt. `start` starts all of them.
+Each process reads the configs of the trainings from FOLDER/configs.json, and writes their results into FOLDER/RANK.pt. `start` starts all
+of them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from metarun.records.tracking import TIME_KEYS, parse_entry
 DIVIDED = ("maml", "reptile", "protonet", "pmaml", "memory", "finetune")
 IN_THREE = ("maml", "protonet", "memory")
 """Those that three processes divide: second derivatives, recorded programs, and a state."""
+CONFIGS = "configs.json"
 TASKS = 5
 """Tasks of a step, in chunks of 2, so that 2 and 3 processes get unequal shares."""
 
@@ -40,9 +43,9 @@ def config_of(name: str, *overrides: str) -> dict[str, Any]:
     return {**config, "task": {**IMAGES, "train_labels": labels}} if labels else config
 
 
-def results(names: list[str], folder: Path) -> dict[str, Any]:
-    """Train and evaluate each algorithm in this process, as one of `here()`; return their metrics, weights and scores by name."""
-    return {name: result(config_of(name), folder / name) for name in names}
+def results(configs: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train and evaluate by each config in this process, as one of `here()`; return their metrics, weights and scores by name."""
+    return {name: result(config, folder / name) for name, config in configs.items()}
 
 
 def result(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -91,23 +94,25 @@ def in_order(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return total
 
 
-def start(size: int, folder: Path, *names: str) -> list[subprocess.Popen[bytes]]:
-    """Start the processes."""
+def start(size: int, folder: Path, configs: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
+    """Start the processes. configs: by name, composed once for all of them."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIGS).write_text(json.dumps(configs), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return [subprocess.Popen([*command, str(rank), str(size), port, str(folder), *names], env=environment) for rank in range(size)]
+    return [subprocess.Popen([*command, str(rank), str(size), port, str(folder)], env=environment) for rank in range(size)]
 
 
-def main(rank: int, size: int, port: int, folder: Path, names: list[str]) -> int:
+def main(rank: int, size: int, port: int, folder: Path) -> int:
     from metarun.processes.joining import run_together
     from metarun.processes.launch import Place
 
     def work() -> int:
-        torch.save({"joined": joined(here()), **results(names, folder)}, folder / f"{rank}.pt")
+        configs = json.loads((folder / CONFIGS).read_text(encoding="utf-8"))
+        torch.save({"joined": joined(here()), **results(configs, folder)}, folder / f"{rank}.pt")
         return 0
 
     def told(error: BaseException) -> int:
@@ -118,4 +123,4 @@ def main(rank: int, size: int, port: int, folder: Path, names: list[str]) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:4]), Path(sys.argv[4]), sys.argv[5:] or list(DIVIDED)))
+    sys.exit(main(*map(int, sys.argv[1:4]), Path(sys.argv[4])))

@@ -24,8 +24,9 @@ NAMES = {2: DIVIDED, 3: IN_THREE}
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """Return the results of each process, by the number of processes."""
     folder = tmp_path_factory.mktemp("processes")
-    started = {size: many_processes.start(size, folder / str(size), *NAMES[size]) for size in SIZES}
-    found = {1: [{"joined": many_processes.joined(ONE), **many_processes.results(list(DIVIDED), folder / "1")}]}
+    configs = {name: many_processes.config_of(name) for name in DIVIDED}
+    started = {size: many_processes.start(size, folder / str(size), {name: configs[name] for name in NAMES[size]}) for size in SIZES}
+    found = {1: [{"joined": many_processes.joined(ONE), **many_processes.results(configs, folder / "1")}]}
     for size, processes in started.items():
         assert [process.wait(300) for process in processes] == [0] * size
         found[size] = [torch.load(folder / str(size) / f"{rank}.pt", weights_only=False) for rank in range(size)]
