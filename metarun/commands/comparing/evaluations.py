@@ -169,7 +169,10 @@ def typed_words(words: Any) -> dict[str, Any]:
 
 def read_scores(path: Path) -> Scores:
     """Return the scores in a file that `metarun eval` has written; UserError for another file."""
-    rows = list(csv.reader(io.StringIO(content_of(path).decode("utf-8", "replace"))))
+    try:
+        rows = list(csv.reader(io.StringIO(content_of(path).decode("utf-8", "replace"))))
+    except csv.Error as error:
+        raise UserError(f"'{path}' cannot be read as CSV ({error}).") from error
     head = rows[0] if rows else []
     metrics = [name for name in ("accuracy", "mse") if name in head] or head[1:2]
     if len(rows) < 2 or head[:1] != ["episode"] or not metrics:
@@ -180,7 +183,7 @@ def read_scores(path: Path) -> Scores:
         families = {} if family is None else {int(row[0]): row[family] for row in rows[1:]}
     except (ValueError, IndexError) as error:
         raise UserError(f"'{path}' has a line that is not an episode and its score.") from error
-    return Scores(metrics[0], {episode: score if not math.isnan(score) else math.inf for episode, score in scores.items()}, families)
+    return Scores(metrics[0], {episode: math.inf if number(score) is None else score for episode, score in scores.items()}, families)
 
 
 def _folders(folder: Path) -> list[Path]:

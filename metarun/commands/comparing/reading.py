@@ -15,6 +15,9 @@ from metarun.files.writing import open_to_read
 LARGEST = 64 << 20
 """Most bytes of a file that is read; a report of the largest data sets has about 1 MB, and the metrics of a long run some 10 MB."""
 
+LARGEST_NUMBER = 1e300
+"""A larger number counts as not finite, since sums of such numbers overflow."""
+
 
 def content_of(path: Path) -> bytes:
     """Return the content of a file; b"" where it is missing, too large, a link or no regular file, or cannot be read."""
@@ -57,11 +60,8 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number; None for anything else, such as the null of a value that was not finite."""
-    try:
-        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
+    """Return a number below `LARGEST_NUMBER`; None for anything else, such as the null of a value that was not finite."""
+    return float(value) if type(value) in (int, float) and abs(value) < LARGEST_NUMBER else None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

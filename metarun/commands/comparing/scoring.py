@@ -83,7 +83,7 @@ def episodes_of(evaluation: Evaluation) -> tuple[Any, ...]:
     report = evaluation.report
     task = {key: text_of(value) for key, value in leaves({"task": evaluation.config.get("task") or {}}).items()}
     kept = tuple(sorted((key, text) for key, text in task.items() if _changes_episodes(key, evaluation.split)))
-    return (evaluation.metric, evaluation.split, report.get("seed"), report.get("episodes"), kept)
+    return (evaluation.metric, evaluation.split, text_of(report.get("seed")), text_of(report.get("episodes")), kept)
 
 
 def _changes_episodes(key: str, split: str) -> bool:

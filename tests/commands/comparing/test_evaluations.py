@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from run_folders import write_evaluation, write_run, write_typed
 
-from metarun.commands.comparing.evaluations import asked_settings, changing, evaluations_below, read_evaluation, read_scores
+from metarun.commands.comparing.evaluations import asked_settings, changing, evaluations_below, read_evaluation, read_scores, score_file
 from metarun.errors import UserError
 
 
@@ -70,8 +70,21 @@ def test_a_score_that_is_not_a_number_is_not_finite(tmp_path: Path):
     assert scores.families == {0: "a", 1: "b"}
 
 
+def test_scores_whose_sum_overflows_are_not_finite(tmp_path: Path):
+    (tmp_path / "a_0.csv").write_text("episode,mse\n0,1.7e308\n1,1.7e308\n2,-inf\n3,0.5\n")
+    assert read_scores(tmp_path / "a_0.csv").by_episode == {0: math.inf, 1: math.inf, 2: math.inf, 3: 0.5}
+    assert score_file(tmp_path / "a_0.csv").mean is None
+
+
 @pytest.mark.parametrize(
-    ("content", "sentence"), [("", "holds no scores"), ("step,loss\n1,2\n", "no scores"), ("episode,mse\n0,x\n", "has a line")]
+    ("content", "sentence"),
+    [
+        ("", "holds no scores"),
+        ("step,loss\n1,2\n", "no scores"),
+        ("episode,mse\n0,x\n", "has a line"),
+        (f"episode,mse\n0,{'1' * 200_000}\n", "cannot be read as CSV"),
+    ],
+    ids=["empty", "other", "word", "long"],
 )
 def test_another_file_is_refused(tmp_path: Path, content: str, sentence: str):
     (tmp_path / "episodes.csv").write_text(content)

@@ -78,6 +78,6 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.
     assert reading.json_of(tmp_path / "report.json") == {}
 
 
-@pytest.mark.parametrize("value", [None, True, "1", math.nan, math.inf, [1], 10**400])
+@pytest.mark.parametrize("value", [None, True, "1", math.nan, math.inf, [1], 10**400, -1.7e308])
 def test_only_a_finite_number_is_one(value: object):
     assert reading.number(value) is None

@@ -123,6 +123,7 @@ def test_the_usual_number_and_seed_of_episodes_are_those_of_the_config_of_eval()
         ({"task__shots": 5}, False),
         ({"report": {"seed": 1}}, False),
         ({"report": {"episodes": 3}}, False),
+        ({"report": {"episodes": [2]}}, False),
         ({"report": {"split": "val"}}, False),
     ],
 )
