@@ -3,43 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from metarun.commands.comparing.reading import number
+from metarun.commands.comparing.reading import leaves, look_up, mapping, number, text_of
+from metarun.commands.comparing.validation import sizes_of
 from metarun.commands.reporting.charts import MOST_LINES, Line, axis_title, lines_chart, steps_chart
 from metarun.commands.reporting.drawing import Gallery
 from metarun.commands.reporting.entries import Entry, numbers_of, sequence
 from metarun.commands.reporting.numbers import scale_of
-from metarun.commands.reporting.page import Picture, Prose, Section, section
+from metarun.commands.reporting.page import Picture, Prose, Section, code, section
 
 MOST_POINTS = 200
 """Points of a line; a longer log is thinned to this number."""
+SPLITS = {"val": "validation", "train": "training"}
+SCORES, MOST_KEYS = ("accuracy", "mse", "mse_median", "nll", "loss"), 4
+"""Logged values that depend on how hard the tasks are; keys of a task that a caption names."""
 
 
 def curves_section(entries: Sequence[Entry], gallery: Gallery, key: str = "") -> Section | None:
-    """Return the learning curves: validation and training. key: another logged value to draw."""
-    metric = next((entry.metric for entry in entries), "score")
-    wanted = [key] if key else [_first(entries, f"val/{metric}_median", f"val/{metric}"), f"train/{metric}", "train/loss"]
-    pictures: list[Picture] = []
-    for name in dict.fromkeys(name for name in wanted if name):
-        lines = curves(entries, name)
-        if max((len(line.x) for line in lines), default=0) < 2 or (
-            name == "train/loss" and pictures and any("train" in picture.name for picture in pictures)
-        ):
-            continue
-        percent = name.rsplit("/", 1)[-1] == "accuracy"
-        file = f"curve_{name.replace('/', '_')}"
-        title = f"{words(name)}{' (%)' if percent else ''}"
-        drawn = _picture(gallery, file, lines, title, 100.0 if percent else 1.0, not percent)
-        pictures += [drawn] if drawn is not None else []
+    """Return the learning curves of each metric: validation and training. key: a logged value to draw in their place."""
+    wanted = [key] if key else _usual(entries)
+    pictures = [_picture(entries, gallery, name) for name in wanted]
+    if not key and not any(picture is not None and picture.name.startswith("curve_train") for picture in pictures):
+        pictures.append(_picture(entries, gallery, "train/loss"))
     return section("curves", "Learning curves", *pictures, _left_out(entries))
 
 
-def _picture(gallery: Gallery, file: str, lines: Sequence[Line], title: str, factor: float, logarithmic: bool) -> Any:
-    def draw() -> Any:
-        return lines_chart(lines, "outer steps", title, factor=factor, logarithmic=logarithmic)
+def _usual(entries: Sequence[Entry]) -> list[str]:
+    """Return the validation score and the training score of each metric."""
+    metrics = dict.fromkeys(entry.metric for entry in entries)
+    pairs = [(_first(entries, f"val/{metric}_median", f"val/{metric}"), f"train/{metric}") for metric in metrics]
+    return [name for pair in pairs for name in pair if name]
 
-    return gallery.picture(file, draw, f"{title[0].upper()}{title[1:]} over outer steps.")
+
+def _picture(entries: Sequence[Entry], gallery: Gallery, key: str) -> Picture | None:
+    """Return the chart of a logged value; None where no run has logged it twice."""
+    logged = [entry for entry in entries if history(entry.history, key)]
+    lines = curves(logged, key)
+    if max((len(line.x) for line in lines), default=0) < 2:
+        return None
+    percent = key.rsplit("/", 1)[-1] == "accuracy"
+    title = f"{words(key)}{' (%)' if percent else ''}"
+    draw = partial(lines_chart, lines, "outer steps", title, factor=100.0 if percent else 1.0, logarithmic=not percent)
+    caption = f"{title[0].upper()}{title[1:]} over outer steps.{_apart(logged, key)}"
+    return gallery.picture(f"curve_{key.replace('/', '_')}", draw, caption)
+
+
+def _apart(entries: Sequence[Entry], key: str) -> str:
+    """Return a sentence where the scores of a chart are of different tasks."""
+    split, _, name = key.partition("/")
+    sizes = {"val": sizes_of, "train": training_sizes}.get(split)
+    if sizes is None or name not in SCORES:
+        return ""
+    found = [sizes(entry.config) for entry in entries]
+    keys = dict.fromkeys(size for each in found for size in each)
+    differ = [size for size in keys if len({each.get(size) for each in found}) > 1]
+    if len({text_of(look_up(entry.config, "options.task")) for entry in entries}) > 1:
+        differ = ["task"]
+    named = f"{', '.join(map(code, differ[:MOST_KEYS]))}{' and more' if len(differ) > MOST_KEYS else ''}"
+    return f" The {SPLITS[split]} tasks of these runs differ in {named}, so the lines do not compare." if differ else ""
+
+
+def training_sizes(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of a task that make its training tasks harder or easier, as `sizes_of` does for the validation tasks."""
+    task = {f"task.{key}": value for key, value in leaves(mapping(config.get("task"))).items()}
+    twins = {key: key.replace(".train_", ".") for key in task if ".train_" in key}
+    sizes = {key: value for key, value in sizes_of(config).items() if key not in twins.values()}
+    return sizes | {key: text_of(task.get(twin) if task[key] is None else task[key]) for key, twin in twins.items()}
 
 
 def _left_out(entries: Sequence[Entry]) -> Prose | None:
@@ -55,7 +86,7 @@ def _first(entries: Sequence[Entry], *names: str) -> str:
 def words(key: str) -> str:
     """Return a key of the log in words: "validation accuracy" for "val/accuracy"."""
     split, _, name = key.partition("/")
-    said = {"val": "validation", "train": "training"}.get(split, split)
+    said = SPLITS.get(split, split)
     name = {"mse_median": "median mse"}.get(name, name)
     return f"{said} {name.replace('_', ' ').replace('/', ', ')}".strip()
 
@@ -90,13 +121,9 @@ def steps_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None:
             continue
         what = axis_title(metric).replace(" (%)", "").removeprefix("mean ")
         caption = f"{word} {what} on new examples of a task before adaptation (0) and after each inner step."
-        drawn = _steps_picture(gallery, file, lines, metric, caption)
+        drawn = gallery.picture(file, partial(steps_chart, lines, metric), caption)
         pictures += [drawn] if drawn is not None else []
     return section("steps", "Adaptation by inner step", *pictures)
-
-
-def _steps_picture(gallery: Gallery, file: str, lines: Sequence[Line], metric: str, caption: str) -> Any:
-    return gallery.picture(file, lambda: steps_chart(lines, metric), caption)
 
 
 def _steps(entry: Entry, key: str) -> tuple[list[float], list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from report_entries import entry, regression
 
 from metarun.commands.reporting.curves import curves, curves_section, history, presentations_section, steps_section, words
@@ -37,6 +39,29 @@ def test_validation_and_training_are_drawn() -> None:
     assert pictures(curves_section([entry(history=LOG)], Gallery(), "train/loss")) == ["curve_train_loss"]
     assert curves_section([entry()], Gallery()) is None
     assert curves_section([entry(history=LOG[:1])], Gallery()) is None
+
+
+def test_each_metric_has_its_curves() -> None:
+    errors = [{"step": step, "val/mse": 1.0, "val/mse_median": 0.5, "train/mse": 2.0} for step in (10, 20)]
+    found = curves_section([entry(history=LOG), regression("sinusoid", history=errors)], Gallery())
+    assert pictures(found) == ["curve_val_accuracy", "curve_train_accuracy", "curve_val_mse_median", "curve_train_mse"]
+
+
+def captions(*configs: dict[str, Any]) -> list[str]:
+    found = curves_section([entry(str(place), history=LOG, config=config) for place, config in enumerate(configs)], Gallery())
+    assert found is not None
+    return [block.caption.partition("steps.")[2].strip() for block in found.blocks if isinstance(block, Picture)]
+
+
+def test_curves_of_different_tasks_say_so() -> None:
+    five = {"task": {"ways": 5, "shots": 1, "train_ways": None, "seed": 0}, "options": {"task": "glyphs"}}
+    twenty = {**five, "task": {**five["task"], "train_ways": 20, "seed": 1}}
+    assert captions(five, {**five, "task": {**five["task"], "train_ways": 5}}) == ["", ""]
+    training = "The training tasks of these runs differ in `task.train_ways`, so the lines do not compare."
+    assert captions(five, twenty) == ["", training]
+    other = {**twenty, "task": {**twenty["task"], "ways": 10}}
+    assert captions(twenty, other) == ["The validation tasks of these runs differ in `task.ways`, so the lines do not compare.", ""]
+    assert all("differ in `task`, so" in caption for caption in captions(five, {**five, "options": {"task": "omniglot"}}))
 
 
 def test_a_key_of_the_log_has_words() -> None:
