@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ def families_section(entries: Sequence[Entry], gallery: Gallery) -> Section | No
     scored = [entry for entry in entries if mapping(entry.report.get("by_family"))]
     if not scored:
         return None
-    metric = scored[0].metric
+    metrics = {entry.group: entry.metric for entry in scored}
+    metric, single = scored[0].metric, len(set(metrics.values())) == 1
     names = list(dict.fromkeys(str(name) for entry in scored for name in entry.report["by_family"]))[:_MOST_FAMILIES]
     rows = {group: [_family(each, name) for name in names] for group, each in groups_of(scored).items()}
-    chart = gallery.picture("families", lambda: families_chart(names, rows, metric), "Mean and 95 % interval on each family.", wide=True)
-    body = [[Cell(code(group)), *(score_cell(mean, half, metric) for mean, half in cells)] for group, cells in rows.items()]
-    body += _baselines_by_family(scored[0], names, metric)
-    table = Table(["run", *map(shown, names)], body, _families_caption(rows, scored))
+    draw, caption = partial(families_chart, names, rows, metric), "Mean and 95 % interval on each family."
+    chart = gallery.picture("families", draw, caption, wide=True) if single else None
+    body = [[Cell(code(group)), *(score_cell(mean, half, metrics[group]) for mean, half in cells)] for group, cells in rows.items()]
+    body += _baselines_by_family(scored[0], names, metric) if single else []
+    table = Table(["run", *map(shown, names)], body, _families_caption(rows, scored, metric if single else "score"))
     return section("families", "Families", chart, table)
 
 
@@ -48,9 +51,9 @@ def _baselines_by_family(entry: Entry, names: Sequence[str], metric: str) -> lis
     return [[Cell("mean of the support targets"), *(score_cell(value, None, metric) for value in values)]]
 
 
-def _families_caption(rows: Mapping[str, Any], scored: Sequence[Entry]) -> str:
+def _families_caption(rows: Mapping[str, Any], scored: Sequence[Entry], metric: str) -> str:
     over = "seeds" if len(rows) < len(scored) else "the tasks of a family"
-    return f"{axis_title(scored[0].metric)[0].upper()}{axis_title(scored[0].metric)[1:]}. Intervals are over {over}."
+    return f"{axis_title(metric)[0].upper()}{axis_title(metric)[1:]}. Intervals are over {over}."
 
 
 def targets_section(entries: Sequence[Entry]) -> Section | None:
@@ -190,10 +193,10 @@ def stream_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None
     scored = [entry for entry in entries if mapping(entry.report.get("stream"))]
     if not scored:
         return None
-    metric = scored[0].metric
+    metric, single = scored[0].metric, len({entry.metric for entry in scored}) == 1
     parts = "classes" if metric == "accuracy" else "functions"
     lines = []
-    for entry in scored:
+    for entry in scored if single else ():
         stream = entry.report["stream"]
         lengths, values = numbers_of(stream.get("lengths")), numbers_of(stream.get("held_out"))
         if len(lengths) == len(values) and None not in lengths and None not in values and len(values) > 1:
@@ -206,14 +209,14 @@ def stream_section(entries: Sequence[Entry], gallery: Gallery) -> Section | None
 
     chart = gallery.picture("stream", draw, f"Score on held-out examples of all {parts} so far.")
     matrices = [_matrix(entry, gallery, place, len(scored)) for place, entry in enumerate(scored[:6], start=1)]
-    return section("stream", "Streams", chart, _stream_table(scored, metric), *matrices)
+    return section("stream", "Streams", chart, _stream_table(scored), *matrices)
 
 
-def _stream_table(entries: Sequence[Entry], metric: str) -> Table:
+def _stream_table(entries: Sequence[Entry]) -> Table:
     rows = []
     for entry in entries:
         stream = entry.report["stream"]
-        cells = [score_cell(stream.get(key), stream.get(f"{key}_ci95"), metric) for key, _ in STREAM]
+        cells = [score_cell(stream.get(key), stream.get(f"{key}_ci95"), entry.metric) for key, _ in STREAM]
         rows.append([Cell(code(entry.name)), *cells, number_cell(entry.report.get("episodes"))])
     return Table(["run", *(title for _, title in STREAM), "trajectories"], rows, "Intervals are 95 % intervals over trajectories.")
 

@@ -190,9 +190,9 @@ def page_of(material: Material, request: Request, gallery: Gallery) -> Page:
     """Return the page. Sections without data are absent."""
     entries, standings = material.entries, material.standings
     base = request.base or (standings[0].name if standings else "")
+    metric = next((standing.metric for standing in standings if standing.name == base), "score")
     gaps = gaps_of(entries, standings, base)
     scored_entries = [entry for entry in entries if entry.scored]
-    metric = scored_entries[0].metric if scored_entries else "score"
     targets = list(mapping(scored_entries[0].report.get("by_target"))) if scored_entries else []
     found: list[Section | None] = [
         scores.scores_section(entries, standings, gallery),

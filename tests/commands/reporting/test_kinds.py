@@ -105,3 +105,11 @@ def test_a_matrix_of_another_form_is_no_matrix(tmp_path: Path) -> None:
 def test_a_pipe_is_no_matrix(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stream_matrix.csv")
     assert read_matrix(tmp_path) is None
+
+
+def test_models_of_different_metrics_keep_their_units_and_share_no_chart() -> None:
+    streams = stream_section([entry(stream=STREAM), regression("sine", stream={**STREAM, "average": 3.2})], Gallery())
+    assert (names(streams), [row[1] for row in tables(streams)[0]]) == ([], ["80 % ± 10", "3.20 ± 0.10"])
+    errors = regression("sine", by_family={"b": {"mean": 3.2, "ci95": 0.1, "baseline": 4.0}})
+    families = families_section([entry(by_family={"a": {"mean": 0.8, "ci95": 0.1}}), errors], Gallery())
+    assert (names(families), tables(families)) == ([], [[["`maml`", "80 % ± 10", "–"], ["`sine`", "–", "3.20 ± 0.10"]]])

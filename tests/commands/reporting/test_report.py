@@ -80,6 +80,17 @@ def test_the_remark_on_new_scores_counts_the_runs(count: int, runs: int, words: 
     assert _made(count, runs, "val") == f"This report has scored {words} had no evaluation with these settings."
 
 
+def test_differences_to_a_typed_base_have_its_unit(tmp_path: Path) -> None:
+    paths = runs(tmp_path)
+    for name, shift in (("cnp", 0.0), ("tnp", 0.5)):
+        run = write_run(tmp_path / name, metric="mse", typed=[f"algo={name}"], algo=name, task={"shots": 10}, options={"task": "sinusoid"})
+        write_evaluation(run / "eval" / "t", [1.0 + shift + 0.1 * (n % 7) for n in range(120)], metric="mse", algo=name, task={"shots": 10})
+        paths.append(str(run))
+    html = write(tmp_path, paths, titles=["maml", "protonet", "cnp", "tnp"], base="cnp")
+    assert "difference (mean squared error)" in html
+    assert "difference (points)" not in html
+
+
 def test_with_score_false_nothing_is_scored(tmp_path: Path) -> None:
     html = re.sub(r"</?code>", "", write(tmp_path, [str(write_run(tmp_path / "a"))], score=False))
     assert "No run has been tested. maml has the best validation score" in html
