@@ -52,7 +52,7 @@ class Mark(NamedTuple):
 
 def axis_title(metric: str) -> str:
     """Return the title of an axis with scores."""
-    return "accuracy (%)" if metric == "accuracy" else NAMES.get(metric, metric)
+    return "accuracy (%)" if metric == "accuracy" else label(NAMES.get(metric, metric), 80)
 
 
 def colors_of(groups: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from metarun.commands.comparing.reading import leaves, look_up, mapping, number, text_of
 from metarun.commands.comparing.validation import sizes_of
 from metarun.commands.reporting.charts import MOST_LINES, Line, axis_title, lines_chart, steps_chart
-from metarun.commands.reporting.drawing import Gallery
+from metarun.commands.reporting.drawing import Gallery, label
 from metarun.commands.reporting.entries import Entry, numbers_of, sequence
 from metarun.commands.reporting.numbers import scale_of
 from metarun.commands.reporting.page import Picture, Prose, Section, code, section
@@ -45,7 +45,7 @@ def _picture(entries: Sequence[Entry], gallery: Gallery, key: str) -> Picture | 
         return None
     percent = key.rsplit("/", 1)[-1] == "accuracy"
     title = f"{words(key)}{' (%)' if percent else ''}"
-    draw = partial(lines_chart, lines, "outer steps", title, factor=100.0 if percent else 1.0, logarithmic=not percent)
+    draw = partial(lines_chart, lines, "outer steps", label(title, 80), factor=100.0 if percent else 1.0, logarithmic=not percent)
     caption = f"{title[0].upper()}{title[1:]} over outer steps.{_apart(logged, key)}"
     return gallery.picture(f"curve_{key.replace('/', '_')}", draw, caption)
 

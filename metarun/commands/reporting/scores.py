@@ -8,7 +8,7 @@ from typing import Any
 
 from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.reporting.charts import Mark, marks_chart
-from metarun.commands.reporting.drawing import Gallery
+from metarun.commands.reporting.drawing import Gallery, label
 from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.numbers import NAMES, duration, number_cell, plain, scale_of, score_cell, with_half
 from metarun.commands.reporting.page import Cell, Section, Table, code, section, shown
@@ -140,10 +140,8 @@ def differences_section(base: str, gaps: Sequence[Gap], metric: str, gallery: Ga
     if not usable:
         return None
     marks = [Mark(gap.first, gap.mean, widest(gap)) for gap in usable]
-    title = f"difference to {base}" + (" (points)" if metric == "accuracy" else "")
-    draw = gallery.picture(
-        "differences", lambda: marks_chart(marks, metric, zero=True, title=title.replace("$", r"\$")), _differences_caption(base, usable)
-    )
+    title = f"difference to {label(base, 60)}" + (" (points)" if metric == "accuracy" else "")
+    draw = gallery.picture("differences", lambda: marks_chart(marks, metric, zero=True, title=title), _differences_caption(base, usable))
     return section("differences", "Paired differences", draw, _gaps_table(usable, metric))
 
 

@@ -81,3 +81,10 @@ def test_the_accuracy_by_presentation_is_drawn() -> None:
     found = [entry(by_presentation=[0.2, 0.8, 0.9], by_presentation_ci95=[0.01, 0.01, 0.01])]
     assert pictures(presentations_section(found, Gallery())) == ["presentations"]
     assert presentations_section([entry()], Gallery()) is None
+
+
+def test_a_name_with_signs_of_mathematics_is_drawn_as_it_is() -> None:
+    key, metric = r"train/a$\frac$", r"$\sum_$"
+    found = curves_section([entry(history=[{"step": step, key: 1.0 * step} for step in range(3)])], Gallery(), key)
+    assert pictures(found) == [f"curve_{key.replace('/', '_')}"]
+    assert pictures(steps_section([entry(metric=metric, by_step=[1.0, 2.0], steps=[0, 1])], Gallery())) == ["steps"]
