@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> int:
     experiment = claim_of(config.get("reproduce") or {})
     from metarun.cli import jobs
     from metarun.cli.folders import RunFolders
+    from metarun.commands.overrides import with_absolute_places
     from metarun.commands.report_files import write_json
     from metarun.records import checkpoint
     from metarun.wiring.stored import check_form
@@ -80,7 +81,8 @@ def main(arguments: list[str]) -> int:
         check_run(run, asked.name, stored.config)
         last = path.with_name(checkpoint.LAST)
         done = checkpoint.find(last).checkpoint.step if last.is_file() else None
-        differences += [change for change in changes(config, stored.config, done) if change not in differences]
+        found = changes(with_absolute_places(config), stored.config, done)
+        differences += [change for change in found if change not in differences]
     trust = [word for word in asked.overrides if word.startswith("trust=")]
     scored = f"checkpoint={quoted(runs[0])}" if len(runs) == 1 else f"checkpoint=[{','.join(map(quoted, runs))}]"
     jobs.run("eval", [scored, *([] if len(runs) == 1 else ["ensemble=false"]), *protocol(experiment.eval), *trust], folders)

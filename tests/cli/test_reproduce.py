@@ -115,6 +115,20 @@ def test_what_was_changed_for_a_run_is_told_when_it_is_trained_and_when_its_chec
     assert report_of(again)["reproduction"]["changed"] == told
 
 
+def test_the_absolute_path_of_the_experiments_own_data_is_no_change(command_line: CommandLine, conf: Path) -> None:
+    rows = [f"{task},{place},{task * place % 7}" for task in range(12) for place in range(20)]
+    (conf.parent / "data.csv").write_text("\n".join(["shop,size,price", *rows]) + "\n")
+    tiny = conf / "experiment/tiny.yaml"
+    task = "task: {path: data.csv, task_column: shop, target: price, shots: 3, queries: 3}\nbackbone:"
+    tiny.write_text(tiny.read_text().replace("/task: sinusoid", "/task: table").replace("\nbackbone:", f"\n{task}"))
+    answer = command_line("reproduce", "tiny", "-cd", conf)
+    assert answer.code == 0, answer.err
+    assert report_of(answer)["reproduction"]["changed"] == []
+    (conf.parent / "moved.csv").write_bytes((conf.parent / "data.csv").read_bytes())
+    other = command_line("reproduce", "tiny", "task.path=moved.csv", "-cd", conf)
+    assert report_of(other)["reproduction"]["changed"] == [f"task.path={conf.parent}/moved.csv instead of {conf.parent}/data.csv"]
+
+
 def test_another_algorithm_is_one_change_and_a_run_cut_short_is_told() -> None:
     config = {"algo": {"_target_": "a", "inner_lr": 0.1}, "task": {"classes": None, "shots": None}, "steps": 9}
     run = {"algo": {"_target_": "b"}, "task": {"classes": {"train": [1]}, "shots": 5}, "steps": 9, "seed": 4}
