@@ -93,9 +93,10 @@ class Display:
             return
         with self._lock, contextlib.suppress(Exception):  # such as a closed stream: what a person sees must not end a run
             self._painted = time.monotonic()
-            if self._line is None and self.text():
+            text = self.text()
+            if text and self._line is None:
                 self._line = _line(self.stream, self.text)
-            elif self._line is not None and self.text():
+            elif text:
                 self._line.refresh()
             elif self._line is not None:
                 self._line.close()
@@ -116,14 +117,14 @@ class Display:
         activity = self.activity()
         shown = activity is not None and activity.seconds >= FIRST
         words = f"{activity.text} … {clock_text(activity.seconds)}" if activity is not None and shown else None
-        bar = self._bars[-1] if self._bars else None
+        bar = next(reversed(self._bars), None)
         if bar is not None:
             return bar(self.width, words)
         return "" if words is None else f"metarun: {words}"[: self.width]
 
     def activity(self) -> Activity | None:
         """Return what takes place now: the innermost activity."""
-        return self._activities[-1] if self._activities else None
+        return next(reversed(self._activities), None)  # another thread may end the last one meanwhile
 
     def _keep_watch(self) -> None:
         """Start the thread that paints while the command computes."""
@@ -180,5 +181,9 @@ def _line(stream: TextIO, text: Callable[[], str]) -> Any:
 
         def __str__(self) -> str:
             return text()
+
+        def display(self, *args: Any, **options: Any) -> None:
+            with contextlib.suppress(Exception):  # tqdm would keep its lock, and the next painting would wait for ever
+                super().display(*args, **options)
 
     return Line(file=stream, leave=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 
@@ -73,6 +74,28 @@ def test_an_error_in_an_activity_passes_and_ends_the_activity() -> None:
     with pytest.raises(ValueError, match="no"), shown.doing("loading"):
         raise ValueError("no")
     assert shown.activity() is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_line_that_fails_in_one_thread_does_not_keep_the_others_waiting() -> None:
+    """A value may come while another thread puts the line together, at its first or its second look."""
+    stream = Terminal()
+    shown, fails = Display(stream), iter([False, True, True])
+
+    def bar(width: int, doing: str | None) -> str:
+        if next(fails, False):
+            raise RuntimeError("dictionary changed size during iteration")
+        return "step 1/2"
+
+    def paints() -> bool:
+        thread = threading.Thread(target=shown.refresh, daemon=True)
+        thread.start()
+        thread.join(10)
+        return not thread.is_alive()
+
+    shown._bars.append(bar)
+    assert [paints() for _ in range(4)] == [True] * 4
+    assert "step 1/2" in stream.getvalue()
 
 
 @pytest.mark.usefixtures("at_once")
