@@ -190,7 +190,8 @@ def changes(config: Mapping[str, Any], trained: Mapping[str, Any], done: int | N
     config: the experiment's config. trained: the run's config; a drawn class split (null in the experiment) is no difference. done: the
     step of the run's last checkpoint, or None if unknown.
     """
-    from metarun.commands.overrides import NO_CHANGE, leaves
+    from metarun.commands.comparing.naming import NO_CHANGE
+    from metarun.commands.overrides import leaves
 
     always = (*NO_CHANGE, "reproduce", "resume")
     was, now = dict(leaves(config)), dict(leaves(trained))

@@ -20,8 +20,6 @@ PLACES = ("root", "path", "download")
 
 NAMED = ("metarun.tasks.folder.folder", "metarun.tasks.ratings.ratings", "metarun.tasks.table.table")
 """The sources that name their classes or tasks after their folder or file, unless their key `data` is set."""
-NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "save_minutes", "seed", "task.root", "task.seed", "trust")
-"""Keys and groups in which two runs of one setting may differ."""
 
 SAVE_MINUTES = 5
 """The value of `save_minutes` in runs that are older than the key."""

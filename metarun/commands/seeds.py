@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from metarun.commands import rating_lines
-from metarun.commands.overrides import NO_CHANGE, leaves
+from metarun.commands.comparing.naming import is_free
+from metarun.commands.overrides import leaves
 from metarun.commands.report_files import bound, families_told, origin, protocol, targets_told, with_interval
 from metarun.engine.averages import interquartile_mean, interval, mean, std
 from metarun.engine.families import over_runs as families_over_runs
@@ -17,9 +18,6 @@ from metarun.engine.report import Report
 from metarun.engine.units import over_runs as targets_over_runs
 from metarun.errors import UserError
 from metarun.records.checkpoint import Checkpoint
-
-MAY_DIFFER = (*NO_CHANGE, "init_from", "overlap")
-"""Keys and groups in which runs of one setting and of several seeds may differ. Each may start from a run of its own seed."""
 
 
 def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
@@ -36,16 +34,11 @@ def check_runs(paths: Sequence[Path], members: Sequence[Checkpoint]) -> None:
         seeds[seed] = path
         own = dict(leaves(member.config))
         for key in sorted(first.keys() | own.keys()):
-            if not _may_differ(key) and first.get(key) != own.get(key):
+            if not is_free(key) and first.get(key) != own.get(key):
                 raise UserError(
                     f"{path} has {key}={own.get(key)}, and {paths[0]} has {first.get(key)}; "
                     "an interval over training seeds needs runs of one setting."
                 )
-
-
-def _may_differ(key: str) -> bool:
-    """Return whether a key may differ; the sources inside of a mixture have seeds of their own, which follow the run's."""
-    return key.startswith(MAY_DIFFER) or (key.startswith("task.") and key.endswith(".seed"))
 
 
 def over_runs(reports: Sequence[Report]) -> dict[str, Any]:

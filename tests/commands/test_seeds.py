@@ -80,7 +80,7 @@ def test_runs_that_are_no_seeds_of_one_setting_are_refused(members: list[Checkpo
 
 
 def test_runs_may_differ_in_their_device_their_log_and_the_run_that_they_start_from() -> None:
-    members = [run(0, device={"name": "cpu"}, init_from="a"), run(1, device={"name": "cuda"}, init_from="b", task={"seed": 1})]
+    members = [run(0, device={"name": "cpu"}, init_from="a"), run(1, device={"name": "cuda"}, init_from="b", task={"seed": 1, "path": "b"})]
     check_runs([Path("a.pt"), Path("b.pt")], members)
 
 

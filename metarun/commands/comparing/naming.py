@@ -15,25 +15,14 @@ BARE = ("algo", "task", "backbone", "experiment")
 """Groups whose option says by itself what it is: `maml` in place of `algo=maml`."""
 UNNAMED = ("hydra", "resume", "save", "trust", "reproduce")
 """Keys and groups that say nothing about a run, even where they were typed."""
-MAY_DIFFER = (
-    "device",
-    "logger",
-    "log_every",
-    "options",
-    "save_every",
-    "save_minutes",
-    "seed",
-    "task.root",
-    "task.path",
-    "task.seed",
-    "trust",
-)
-"""Keys and groups in which two runs of one setting may differ, as `metarun.commands.overrides.NO_CHANGE` (which imports torch) has them."""
+NO_CHANGE = ("device", "logger", "log_every", "options", "save_every", "save_minutes", "seed", "task.root", "task.seed", "trust")
+"""Keys and groups in which a run may differ from its experiment without a change of the protocol."""
 NO_INFLUENCE = ("device", "logger", "log_every", "save_every", "save_minutes")
 """Keys and groups that a name has only where nothing else differs."""
-FREE = (*MAY_DIFFER, "init_from", "overlap", "reproduce", "resume")
-_OF_EVALUATION = ("split", "episodes", "best", "norm", "inner_steps")
-"""Keys of `metarun eval`, which the config that was scored does not have. The seed of a name is that of the training."""
+FREE = (*NO_CHANGE, "task.path", "init_from", "overlap", "reproduce", "resume")
+"""Keys and groups in which two runs of one setting may differ. Each may start from a run of its own seed."""
+_OF_EVALUATION = ("split", "episodes", "seed", "best", "norm", "inner_steps")
+"""Keys of `metarun eval` whose value in the name of an evaluation is that of the evaluation."""
 _PATHS = ("init_from", "checkpoint")
 _LONGEST = 60
 """Letters of the longest value that a name has; a list of classes is longer."""
@@ -81,7 +70,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 def setting_of(run: Run) -> tuple[Any, ...]:
     """Return a value that is equal for two runs of one setting: they differ in the seed, and in keys without influence, at most."""
-    config = sorted((key, text_of(value)) for key, value in leaves(run.config).items() if not _is_free(key))
+    config = sorted((key, text_of(value)) for key, value in leaves(run.config).items() if not is_free(key))
     asked = () if run.evaluation is None else tuple(run.evaluation.settings.items())
     return (asked, *(run.option(group) for group in BARE[:3]), *config)
 
@@ -109,7 +98,7 @@ def config_differences(runs: Sequence[Run]) -> list[str]:
     kept = [
         key
         for key in keys
-        if (key == "seed" or not _is_free(key))
+        if (key == "seed" or not is_free(key))
         and not _begins(key, (*options, "algo.recipe"))
         and not names_path(key)
         and key.rpartition(".")[2] not in recipes
@@ -122,11 +111,7 @@ def config_differences(runs: Sequence[Run]) -> list[str]:
 def value_of(run: Run, key: str) -> str:
     """Return the value of a dotted key in a run as one types it; of a group, its option. "" where the run has no such key."""
     options = mapping(run.config.get("options"))
-    if (
-        run.evaluation is not None
-        and key in run.evaluation.settings
-        and key in ("split", "episodes", "seed", "best", "norm", "inner_steps")
-    ):
+    if run.evaluation is not None and key in run.evaluation.settings and key in _OF_EVALUATION:
         return run.evaluation.settings[key]
     if key in options:
         return text_of(options[key])
@@ -158,7 +143,7 @@ def _differ(runs: Sequence[Run], key: str) -> bool:
     return len({value_of(run, key) for run in runs}) > 1
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
     """Return whether runs of one setting may differ in a key; the sources inside of a mixture have seeds that follow the run's."""
     return _begins(key, FREE) or (key.startswith("task.") and key.endswith(".seed"))
 

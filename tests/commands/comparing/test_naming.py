@@ -93,11 +93,3 @@ def test_evaluations_are_named_by_what_was_asked(tmp_path: Path):
 def test_runs_of_one_setting_differ_in_the_seed_and_in_keys_without_influence(tmp_path: Path, change: dict[str, Any], same: bool):
     one, other = (setting_of(Run(tmp_path, config_of(**keys))) for keys in ({}, change))
     assert (one == other) is same
-
-
-def test_the_keys_that_may_differ_are_those_of_an_interval_over_seeds():
-    from metarun.commands import overrides, seeds
-    from metarun.commands.comparing import naming
-
-    assert set(overrides.NO_CHANGE) <= set(naming.MAY_DIFFER)
-    assert set(seeds.MAY_DIFFER) <= set(naming.FREE)
