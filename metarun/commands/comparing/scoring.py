@@ -67,10 +67,14 @@ def _fits(evaluation: Evaluation, run: Run, wanted: Mapping[str, str]) -> bool:
     asked, needed = (changing(each, run.config) for each in (evaluation.settings, wanted))
     if run.evaluation is not None:  # a row of its own: what the user typed must agree, and the rest is as it is
         return all(evaluation.settings.get(key) == text for key, text in needed.items() if key != "episodes")
-    files, best = {Path(path).name for path in evaluation.checkpoints}, run.validation
-    of_best = best is None or (files == {BEST} and evaluation.report.get("step") == best.step)
-    current = of_best or "best" in needed
+    current = is_current(evaluation, run) or "best" in needed
     return asked == needed and current and len(evaluation.checkpoints) == int(needed.get("best", "1"))
+
+
+def is_current(evaluation: Evaluation, run: Run) -> bool:
+    """Return whether an evaluation scored the run's present best checkpoint."""
+    files, best = {Path(path).name for path in evaluation.checkpoints}, run.validation
+    return best is None or (files == {BEST} and evaluation.report.get("step") == best.step)
 
 
 def told(settings: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from metarun.commands.comparing.reading import leaves, look_up, mapping, number, text_of
+from metarun.commands.comparing.reading import leaves, mapping, number, text_of
 from metarun.commands.comparing.validation import sizes_of
 from metarun.commands.reporting.charts import MOST_LINES, Line, axis_title, lines_chart, steps_chart
 from metarun.commands.reporting.drawing import Gallery, label
@@ -59,7 +59,7 @@ def _apart(entries: Sequence[Entry], key: str) -> str:
     found = [sizes(entry.config) for entry in entries]
     keys = dict.fromkeys(size for each in found for size in each)
     differ = [size for size in keys if len({each.get(size) for each in found}) > 1]
-    if len({text_of(look_up(entry.config, "options.task")) for entry in entries}) > 1:
+    if len({entry.options.get("task") for entry in entries}) > 1:
         differ = ["task"]
     named = f"{', '.join(map(code, differ[:MOST_KEYS]))}{' and more' if len(differ) > MOST_KEYS else ''}"
     return f" The {SPLITS[split]} tasks of these runs differ in {named}, so the lines do not compare." if differ else ""

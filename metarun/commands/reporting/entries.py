@@ -65,10 +65,10 @@ class Entry:
         return mapping(self.training.get("best"))
 
     @property
-    def algorithm(self) -> str:
-        """The name of the algorithm's option."""
+    def options(self) -> dict[str, str]:
+        """The names of the options of the run: algo, task, backbone."""
         options = mapping(self.config.get("options") or mapping(self.report.get("config")).get("options"))
-        return str(options.get("algo") or "")
+        return {key: str(value) for key, value in options.items() if value is not None}
 
 
 def sequence(value: Any) -> Sequence[Any]:

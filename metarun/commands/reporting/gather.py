@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from metarun.commands.comparing.differences import paired
 from metarun.commands.comparing.evaluations import Evaluation
 from metarun.commands.comparing.naming import config_differences, names, settings, value_of
+from metarun.commands.comparing.reading import number
 from metarun.commands.comparing.runs import Run
-from metarun.commands.comparing.scoring import BEST, episodes_of
+from metarun.commands.comparing.scoring import episodes_of, is_current
 from metarun.commands.reporting.entries import Entry, groups_of
 from metarun.commands.reporting.verdict import Gap, Standing
 from metarun.errors import UserError
@@ -121,10 +120,10 @@ def _gap(name: str, base: str, groups: Mapping[str, Sequence[Entry]]) -> Gap | N
         first=name,
         second=base,
         mean=result.over_episodes.mean,
-        half=_finite(result.over_episodes.ci95),
+        half=number(result.over_episodes.ci95),
         episodes=result.episodes,
         seeds=len(pairs),
-        seeds_half=None if seeds is None else _finite(seeds.ci95),
+        seeds_half=None if seeds is None else number(seeds.ci95),
         lost=result.not_finite,
     )
 
@@ -138,11 +137,7 @@ def _matched(new: Sequence[Entry], other: Sequence[Entry]) -> list[tuple[Entry, 
 
 
 def _numbered(entry: Entry) -> dict[int, float]:
-    return {number: math.inf if score is None else score for number, score in enumerate(entry.scores)}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return {episode: math.inf if score is None else score for episode, score in enumerate(entry.scores)}
 
 
 def stored_evaluations(runs: Sequence[Run], split: str) -> list[Evaluation | None]:
@@ -160,23 +155,11 @@ def _best(run: Run, evaluations: Sequence[Evaluation], common: set[tuple[tuple[s
     if not evaluations:
         return None
     placed = [
-        (_is_current(run, each), _key(each) in common, -len(each.settings), _episodes(each), place)
+        (is_current(each, run), _key(each) in common, -len(each.settings), number(each.report.get("episodes")) or 0.0, place)
         for place, each in enumerate(evaluations)
     ]
     return evaluations[max(placed)[-1]]
 
 
-def _is_current(run: Run, evaluation: Evaluation) -> bool:
-    """Return whether an evaluation scored the present best checkpoint of its run."""
-    if run.validation is None:
-        return True
-    return {Path(path).name for path in evaluation.checkpoints} == {BEST} and evaluation.report.get("step") == run.validation.step
-
-
 def _key(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(evaluation.settings.items()))
-
-
-def _episodes(evaluation: Evaluation) -> float:
-    value: Any = evaluation.report.get("episodes")
-    return value if isinstance(value, (int, float)) else 0

@@ -238,13 +238,13 @@ def _stated(entries: Sequence[Entry]) -> dict[str, Mapping[str, Any]]:
     """Return the `reproduce` entry of each experiment that a run names. The experiments are those that metarun ships."""
     from metarun.commands.reporting.experiments import reproduce_of
 
-    named = {name for entry in entries if (name := scores.options_of(entry).get("experiment")) is not None}
+    named = {name for entry in entries if (name := entry.options.get("experiment")) is not None}
     return {name: node for name in sorted(named) if (node := reproduce_of(name))}
 
 
 def _title(entries: Sequence[Entry]) -> str:
     """Return the task and the algorithms in a few words."""
-    options = [scores.options_of(entry) for entry in entries]
+    options = [entry.options for entry in entries]
     tasks = list(dict.fromkeys(each["task"] for each in options if "task" in each))
     algorithms = list(dict.fromkeys(each["algo"] for each in options if "algo" in each))
     many = f"{len(algorithms)} algorithms" if len(algorithms) > 4 else ", ".join(algorithms)

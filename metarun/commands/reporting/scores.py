@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from metarun.commands.comparing.reading import mapping, number
+from metarun.commands.comparing.reading import number
 from metarun.commands.reporting.charts import Mark, marks_chart
 from metarun.commands.reporting.drawing import Gallery, label
 from metarun.commands.reporting.entries import Entry, groups_of
@@ -177,9 +177,3 @@ def _gaps_table(gaps: Sequence[Gap], metric: str) -> Table:
     if any(gap.seeds > 1 for gap in gaps):
         caption += " The second interval is over seeds: it holds for new runs on these tasks."
     return Table([titles[place] for place in kept], [[row[place] for place in kept] for row in rows], caption)
-
-
-def options_of(entry: Entry) -> dict[str, str]:
-    """Return the names of the options of a run: algo, task, backbone."""
-    options = mapping(entry.config.get("options") or mapping(entry.report.get("config")).get("options"))
-    return {key: str(value) for key, value in options.items() if value is not None}

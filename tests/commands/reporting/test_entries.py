@@ -12,7 +12,7 @@ from metarun.commands.reporting.entries import Entry, groups_of, numbers_of, seq
 
 def test_an_entry_tells_its_score() -> None:
     one = entry(ci95=math.inf, config={"options": {"algo": "maml"}})
-    assert (one.metric, one.mean, one.half, one.scored, one.algorithm) == ("accuracy", 0.9, None, True, "maml")
+    assert (one.metric, one.mean, one.half, one.scored, one.options["algo"]) == ("accuracy", 0.9, None, True, "maml")
     assert one.best["score"] == 0.8
 
 
