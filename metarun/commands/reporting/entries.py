@@ -16,10 +16,9 @@ class Entry:
 
     name: by the keys that differ among the runs. group: the same without the seed; runs of one group differ in the seed alone.
     folder: of the run, None where only an evaluation is known. differing: key -> value for the keys whose values differ among the
-    runs. typed: the overrides of the run. training: its report.json. history: the
-    lines of its metrics.jsonl. report: the report.json of the evaluation, {} without one. evaluation: its folder. scores: by episode,
-    None where a score is not finite. families: of the episodes. dealt: equal where two evaluations have scored the same episodes.
-    status: "finished", "running", "stopped" or "failed". seconds: of the training.
+    runs. typed: the overrides of the run. training: its report.json. history: the lines of its metrics.jsonl. report: the report.json of
+    the evaluation, {} without one. evaluation: its folder. scores: by episode, None where a score is not finite. dealt: equal
+    where two evaluations have scored the same episodes. status: "finished", "running", "stopped" or "failed". seconds: of the training.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Entry:
     report: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Path | None = None
     scores: Sequence[float | None] = ()
-    families: Sequence[str] = ()
     dealt: tuple[Any, ...] = ()
     status: str = "finished"
     seconds: float | None = None

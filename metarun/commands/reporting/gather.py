@@ -65,8 +65,7 @@ def _titled(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
 
 
 def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str, keys: Sequence[str]) -> Entry:
-    scores = None if evaluation is None else scores_of(evaluation)
-    by_episode, families = ({}, {}) if scores is None else scores
+    by_episode = {} if evaluation is None else scores_of(evaluation)
     return Entry(
         name=name,
         group=group,
@@ -80,20 +79,19 @@ def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str, keys:
         report={} if evaluation is None else evaluation.report,
         evaluation=None if evaluation is None else evaluation.folder,
         scores=[score if math.isfinite(score) else None for _, score in sorted(by_episode.items())],
-        families=[family for _, family in sorted(families.items())],
         dealt=() if evaluation is None else episodes_of(evaluation),
         status=run.status,
         seconds=run.seconds,
     )
 
 
-def scores_of(evaluation: Evaluation) -> tuple[Mapping[int, float], Mapping[int, str]] | None:
-    """Return the scores and the families by episode; None where there is no such file, or one of another form."""
+def scores_of(evaluation: Evaluation) -> Mapping[int, float]:
+    """Return the scores by episode; {} where there is no such file, or one of another form."""
     try:
         found = evaluation.scores()
     except UserError:
-        return None
-    return None if found is None else (found.by_episode, found.families)
+        return {}
+    return {} if found is None else found.by_episode
 
 
 def gaps_of(entries: Sequence[Entry], standings: Sequence[Standing], base: str) -> list[Gap]:
