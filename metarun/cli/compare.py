@@ -168,13 +168,15 @@ def compared(runs: Sequence[Run], asked: Asked) -> tuple[list[Table], list[list[
             if value is not None:
                 raise UserError(f"{key}= compares scores on the same episodes; give split=test too.")
         return validation_tables(runs, every_seed=asked.every_seed), []
-    from metarun.commands.comparing.scores import grouped, score_tables
+    from metarun.commands.comparing.scores import check_base, grouped, score_tables
     from metarun.commands.comparing.scoring import Scored, scored
 
     if asked.split is None:
         found = [Scored(run, run.evaluation) for run in runs]
     else:
         check_words(asked.words)
+        if asked.base is not None:
+            check_base(asked.base, runs)
         found = scored(runs, asked.split, asked.words, evaluator(asked.trust, len(runs)))
     tables = score_tables(found, base=asked.base, every_seed=asked.every_seed, together=asked.together)
     return tables, grouped(found, together=asked.together) if _draws(asked) else []

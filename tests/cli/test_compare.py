@@ -14,7 +14,8 @@ from run_folders import write_evaluation, write_run
 
 from metarun.cli import compare
 from metarun.cli.compare import parse
-from metarun.commands.comparing.runs import Run
+from metarun.commands.comparing.runs import Run, find_runs
+from metarun.commands.comparing.scores import check_base
 from metarun.errors import UserError
 
 if TYPE_CHECKING:
@@ -142,6 +143,29 @@ def test_a_key_that_every_evaluation_refuses_is_refused_before_the_first_one(
     assert answer.err.startswith("metarun: ")
     assert word.partition("=")[0] in answer.err
     assert "no run could be scored" not in answer.err
+
+
+def test_a_base_that_can_be_no_run_is_refused_before_the_first_evaluation(
+    command_line: CommandLine, sweep: Path, evaluates: list[list[str]]
+):
+    answer = command_line("compare", sweep, "split=test", "base=mamll")
+    assert answer.code == 2
+    assert "base=mamll names none of the runs; give the path of a run, or a name of the table: maml, protonet." in answer.err
+    assert "Did you mean 'maml'?" in answer.err
+    assert evaluates == []
+
+
+@pytest.mark.parametrize("base", ["maml", "maml seed=1", "protonet (2_algo-protonet_seed-0)"])
+def test_each_name_that_a_table_may_give_is_no_reason_to_refuse_early(sweep: Path, base: str):
+    check_base(base, find_runs([sweep]))
+
+
+def test_the_path_of_a_run_or_of_its_checkpoint_is_a_base(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(sweep)
+    for path in ("0_algo-maml_seed-0", sweep / "0_algo-maml_seed-0/checkpoints/best.pt"):
+        check_base(str(path), find_runs(["."]))
+    with pytest.raises(UserError, match="names none of the runs"):
+        check_base("4_algo-anil_seed-0", find_runs(["."]))
 
 
 def test_keys_that_need_scores_are_refused_without_a_split(command_line: CommandLine, sweep: Path):

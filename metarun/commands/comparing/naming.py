@@ -119,6 +119,13 @@ def value_of(run: Run, key: str) -> str:
     return run.overrides.get(key, "") if value is None and key not in leaves(run.config) else text_of(value)
 
 
+def may_name(text: str, run: Run) -> bool:
+    """Return whether some table may give a run this name; False where a word of the text is neither in the run's keys nor in its path."""
+    typed = {**mapping(run.config.get("options")), **leaves(run.config), **run.overrides}
+    words = printable(" ".join([run.algorithm, str(run.folder.absolute()), *(f"{key}={value_of(run, str(key))}" for key in typed)]))
+    return all(word.strip("()") in words for word in text.split())
+
+
 def _named(run: Run, keys: Iterable[str]) -> str:
     return printable(" ".join(text for key in keys if (text := _part(run, key))))
 

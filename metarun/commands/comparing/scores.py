@@ -7,9 +7,10 @@ from typing import Any
 
 from metarun.commands.comparing.families import family_table
 from metarun.commands.comparing.formatting import Table, difference_text, score_text, spread_text
-from metarun.commands.comparing.runs import HIGHER_IS_BETTER
+from metarun.commands.comparing.naming import may_name, settings
+from metarun.commands.comparing.runs import HIGHER_IS_BETTER, Run
 from metarun.commands.comparing.scoring import Scored, episodes_of
-from metarun.commands.comparing.settings import Base, Difference, Setting, base_of, difference, settings_of_scores
+from metarun.commands.comparing.settings import Base, Difference, Setting, base_of, difference, is_at, settings_of_scores
 from metarun.commands.comparing.validation import heading_of
 from metarun.errors import UserError, nearest, printable
 
@@ -28,9 +29,7 @@ def score_tables(scored: Sequence[Scored], *, base: str | None = None, every_see
     groups = grouped(scored, together=together)
     bases = [base_of(group, base) for group in groups]
     if base is not None and not any(bases):
-        known = [each.name for group in groups for each in group]
-        ways = f"give the path of a run, or a name of the table: {', '.join(known)}."
-        raise UserError(f"base={base} names none of the runs; {ways}{nearest(base, known)}")
+        raise unknown_base(base, [each.name for group in groups for each in group])
     tables: list[Table] = []
     for group, chosen in zip(groups, bases, strict=True):
         tables.append(_table(group, chosen or base_of(group), every_seed, together))
@@ -39,6 +38,18 @@ def score_tables(scored: Sequence[Scored], *, base: str | None = None, every_see
     missing = [f"{each.run.folder.name} has no score: {each.reason}" for each in scored if each.evaluation is None]
     first = tables[0]
     return [Table(first.title, first.head, first.rows, (*first.notes, *map(printable, missing)), first.data, first.key), *tables[1:]]
+
+
+def unknown_base(base: str, known: Sequence[str]) -> UserError:
+    """Return the error about a base that is no run. known: the names of the rows."""
+    ways = f"give the path of a run, or a name of the table: {', '.join(known)}."
+    return UserError(f"base={base} names none of the runs; {ways}{nearest(base, known)}")
+
+
+def check_base(base: str, runs: Sequence[Run]) -> None:
+    """Raise UserError for a base that can be no run, whichever of the runs the tables have; `score_tables` checks the others."""
+    if not any(run.evaluation is not None or is_at(run, base) or may_name(base, run) for run in runs):
+        raise unknown_base(base, [each.name for each in settings(runs)])
 
 
 def grouped(scored: Sequence[Scored], *, together: bool = False) -> list[list[Setting]]:

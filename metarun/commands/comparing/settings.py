@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun.commands.comparing.differences import OverSeeds, Paired, interval, over_seeds, paired
@@ -14,6 +13,7 @@ from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.comparing.runs import HIGHER_IS_BETTER, Run
 from metarun.commands.comparing.scoring import Scored
 from metarun.errors import UserError
+from metarun.files.paths import expanded
 
 
 class Sample(NamedTuple):
@@ -106,7 +106,7 @@ def base_of(found: Sequence[Setting], typed: str | None = None) -> Base | None:
     None where no setting has this name.
     """
     if typed is not None:
-        named = [each for each in found if typed in (each.name, *(sample.name for sample in each.samples)) or _has(each, typed)]
+        named = [each for each in found if _is_called(each, typed)]
         return Base(named[0], "typed") if named else None
     kinds = {(run.validation.metric, run.validation.statistic) for each in found for run in each.runs if run.validation is not None}
     scores = [each.validation for each in found]
@@ -116,10 +116,16 @@ def base_of(found: Sequence[Setting], typed: str | None = None) -> Base | None:
     return Base(found[0], "test")
 
 
-def _has(setting: Setting, path: str) -> bool:
-    """Return whether a path names a run of the setting."""
-    folders = {Path(run.folder).resolve() for run in setting.runs}
-    return any(folder in folders for folder in (Path(path).expanduser().resolve(), *Path(path).expanduser().resolve().parents[:2]))
+def _is_called(setting: Setting, typed: str) -> bool:
+    """Return whether the user means a setting: by its name, by that of one of its runs, or by the path of one of its runs."""
+    names = (setting.name, *(sample.name for sample in setting.samples))
+    return typed in names or any(is_at(run, typed) for run in setting.runs)
+
+
+def is_at(run: Run, path: str) -> bool:
+    """Return whether a path names a run: its folder, or a file in it such as checkpoints/best.pt."""
+    typed = expanded(path).resolve()
+    return run.folder.resolve() in (typed, *typed.parents[:2])
 
 
 class Difference(NamedTuple):
