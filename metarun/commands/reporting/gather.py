@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from metarun.commands.comparing.differences import paired
 from metarun.commands.comparing.evaluations import Evaluation
@@ -74,7 +75,7 @@ def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str, keys:
         config=run.config,
         differing={key: value_of(run, key) for key in keys},
         typed=[f"{key}={value}" for key, value in run.overrides.items()] if run.evaluation is None else (),
-        training=run.report,
+        training=run.report or _so_far(run),
         history=run.metrics(),
         report={} if evaluation is None else evaluation.report,
         evaluation=None if evaluation is None else evaluation.folder,
@@ -83,6 +84,17 @@ def _entry(run: Run, evaluation: Evaluation | None, name: str, group: str, keys:
         status=run.status,
         seconds=run.seconds,
     )
+
+
+def _so_far(run: Run) -> dict[str, Any]:
+    """Return what the log of a run without a report says about the training, with the keys of the report; {} before a validation."""
+    score = run.validation
+    if score is None:
+        return {}
+    name, _, rest = score.statistic.partition(" ")
+    chosen = "mean negative log-likelihood" if name == "nll" else f"{name} {score.metric}"
+    select = " ".join(filter(None, (chosen, "over the validation tasks", rest)))
+    return {"metric": run.metric, "steps": run.steps, "select": select, "best": {"score": score.value, "step": score.step}}
 
 
 def scores_of(evaluation: Evaluation) -> Mapping[int, float]:

@@ -96,3 +96,22 @@ def test_a_name_that_is_too_long_gives_way_to_the_folder(tmp_path: Path) -> None
         ("maml-seed1", "maml (2 seeds)"),
         ("other", "other"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "select", "words"),
+    [
+        ("accuracy", None, "mean accuracy"),
+        ("mse", None, "median mse"),
+        ("accuracy", "nll", "mean negative log-likelihood"),
+        ("mse", "mean@1", "mean mse after 1 inner step"),
+    ],
+)
+def test_a_stopped_run_has_the_validation_of_its_log(tmp_path: Path, metric: str, select: str | None, words: str) -> None:
+    write_run(tmp_path / "a", (0.5, 0.5), metric=metric, finished=False, select=select)
+    runs = find_runs([tmp_path / "a"])
+    (entry,) = entries = entries_of(runs, [None])
+    assert (entry.status, entry.metric, entry.best["score"], entry.best["step"]) == ("stopped", metric, 0.5, 30)
+    (standing,) = standings_of(entries)
+    assert (standing.validation, standing.validation_metric) == (0.5, words)
+    assert standing.validation_higher is (words == "mean accuracy")
