@@ -151,6 +151,12 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         return a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :] - 2.0 * a @ b.T
 
 
+BETAS = (0.9, 0.999)
+"""Adam's decay rates of the first and second moments, as in the paper."""
+EPS = 1e-8
+"""What Adam adds to the root of the second moment, as in the paper."""
+
+
 class Moments(NamedTuple):
     """Adam's memory: first and second moments by parameter, and the number of updates so far (scalar)."""
 
@@ -166,7 +172,14 @@ class Moments(NamedTuple):
 
 
 def adam(
-    params: Params, grads: Params, moments: Moments, lr: Tensor | float, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    params: Params,
+    grads: Params,
+    moments: Moments,
+    lr: Tensor | float,
+    *,
+    beta1: float = BETAS[0],
+    beta2: float = BETAS[1],
+    eps: float = EPS,
 ) -> tuple[Params, Moments]:
     """Return parameters and moments after one step of Adam, in the efficient form at the end of section 2 of the paper.
 

@@ -34,6 +34,7 @@ from metarun import draws
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
+    AnyLearner,
     Descent,
     FirstHead,
     Layer,
@@ -42,6 +43,7 @@ from metarun.algorithms.parts.online import (
     answer_ready,
     choose_rate,
     features_of,
+    first_in_place,
     head_of_stream,
     head_outputs,
     network_and_head,
@@ -106,7 +108,7 @@ class Anml:
         asked, statistics = self.network.on_query(fitted, query.x, query.mask, collect=self.network.norm == "running")
         return query_loss(self.objective, layer.outputs(asked), statistics, query)
 
-    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
+    def first(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
         """Return W before the first example. In classification W is new."""
         return Learner.start(self.test_optimizer, head_of_stream(self, params, outputs, key), state)
 
@@ -114,11 +116,11 @@ class Anml:
         """Return the gated features z, (B, F)."""
         return features_of(self.network, params, state, x)
 
-    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Learner:
+    def learn(self, adapted: AnyLearner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> AnyLearner:
         """Return W after a step on the next example or examples. classes: (N,) bool, those that may come; None for all."""
         return adapted.after(self.objective, partial(head_outputs, classes=classes), features, y)
 
-    def answer(self, adapted: Learner, features: Tensor) -> Tensor:
+    def answer(self, adapted: AnyLearner, features: Tensor) -> Tensor:
         """Return the outputs W z + b, (B, N) or (B, D)."""
         return head_outputs(adapted.params, features)
 
@@ -127,6 +129,7 @@ class Anml:
         return INNER_LR[self.objective.kind] if self.inner_lr is None else self.inner_lr
 
     init = network_and_head
+    start = first_in_place
     adapt = after_one_pass
     predict = answer_ready
     choose = choose_rate

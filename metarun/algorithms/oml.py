@@ -36,6 +36,7 @@ from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     PREDICTION,
+    AnyLearner,
     Descent,
     FirstHead,
     Layer,
@@ -44,6 +45,7 @@ from metarun.algorithms.parts.online import (
     answer_ready,
     choose_rate,
     features_of,
+    first_in_place,
     head_of_stream,
     head_outputs,
     new_head,
@@ -103,7 +105,7 @@ class Oml:
         )
         return query_loss(self.objective, layer.outputs(_hidden(below, asked)), statistics, query)
 
-    def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
+    def first(self, params: Params, state: State, outputs: int, key: Tensor) -> Learner:
         """Return the prediction network before the first example. In classification its output layer is new."""
         hidden = {name: value for name, value in params.items() if name.startswith(PREDICTION)}
         head = prefixed(HEAD, head_of_stream(self, params, outputs, key))
@@ -113,14 +115,15 @@ class Oml:
         """Return the representation f_θ(x), (B, F)."""
         return features_of(self.network, params, state, x)
 
-    def learn(self, adapted: Learner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> Learner:
+    def learn(self, adapted: AnyLearner, features: Tensor, y: Tensor, key: Tensor, classes: Tensor | None = None) -> AnyLearner:
         """Return the prediction network after a step on examples. classes: (N,) bool, those that may come; None for all."""
         return adapted.after(self.objective, partial(_prediction, classes=classes), features, y)
 
-    def answer(self, adapted: Learner, features: Tensor) -> Tensor:
+    def answer(self, adapted: AnyLearner, features: Tensor) -> Tensor:
         """Return the outputs of the prediction network, (B, N) or (B, D)."""
         return _prediction(adapted.params, features)
 
+    start = first_in_place
     adapt = after_one_pass
     predict = answer_ready
     choose = choose_rate

@@ -25,7 +25,9 @@ from torch import Tensor
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
+    AnyLearner,
     FirstHead,
+    InPlace,
     Learner,
     Ready,
     check_alone,
@@ -52,7 +54,7 @@ class Streamed(NamedTuple):
     state: the network's statistics and fixed tensors, where θ learns.
     """
 
-    learner: Learner
+    learner: AnyLearner
     buffer: Reservoir | None
     state: State
 
@@ -87,6 +89,12 @@ class OnlineLearner:
         return supervised_loss(self.network, self.objective, params, state, episode)
 
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Streamed:
+        """Return the learner before the first example of a stream; its steps overwrite it."""
+        first = self.first(params, state, outputs, key)
+        assert isinstance(first.learner, Learner)
+        return first._replace(learner=InPlace(first.learner))
+
+    def first(self, params: Params, state: State, outputs: int, key: Tensor) -> Streamed:
         """Return the learner before the first example. In classification W is new."""
         head = prefixed(HEAD, head_of_stream(self, params, outputs, key))
         body = {name: params[name] for name in self.network.names} if self.learns_all else {}
@@ -125,7 +133,7 @@ class OnlineLearner:
         classes = present_classes(support, self.objective)
 
         x = support.x if self.learns_all else self.network.on_support(params, state, support, training=training)
-        first = self.start(params, state, support.y.shape[1], key)
+        first = self.first(params, state, support.y.shape[1], key)
         if self.replay:
             first = first._replace(buffer=empty_reservoir(self.buffer, x, support.y))
         last = one_pass(first, partial(self.learn, classes=classes), x, support, key)

@@ -142,7 +142,8 @@ class WithStream(Protocol):
     """An algorithm that learns from a stream: the engine gives it one example after the other, and it answers at any time.
 
     The engine calls `start` once, then `learn` with each example in order. Between two calls it keeps no gradient. An algorithm has all
-    four methods or none of them. Each of them is pure, as `adapt` is.
+    four methods or none of them. `learn` may overwrite the learner that it is given, and the engine reads only the new one. Apart from
+    this, each of them is pure, as `adapt` is.
     """
 
     def start(self, params: Params, state: State, outputs: int, key: Tensor) -> Adapted:

@@ -65,7 +65,7 @@ def test_the_row_of_the_coming_class_is_new_so_its_old_values_have_no_gradient()
 def test_at_test_the_output_layer_alone_learns():
     algorithm = anml()
     params, state = testing.start(algorithm)
-    learner = algorithm.start(params, state, 3, KEY)
+    learner = algorithm.first(params, state, 3, KEY)
     features = algorithm.features(params, state, trajectory().support.x)
     after = algorithm.learn(learner, features[:1], torch.eye(3, dtype=torch.float64)[:1], KEY)
     assert set(after.params) == {"weight", "bias"}

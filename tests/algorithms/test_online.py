@@ -44,7 +44,7 @@ def test_the_output_layer_alone_learns_unless_the_whole_network_does():
 def test_from_scratch_a_step_is_gradient_descent_on_the_whole_network():
     algorithm = online(learns_all=True, test_inner_lrs=(0.1,))
     params, state = testing.start(algorithm)
-    first = algorithm.start(params, state, CLASSES, KEY)
+    first = algorithm.first(params, state, CLASSES, KEY)
     support = trajectory().support
     assert torch.equal(algorithm.features(params, state, support.x), support.x)
     after = algorithm.learn(first, support.x[:1], support.y[:1], KEY)

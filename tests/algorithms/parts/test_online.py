@@ -15,6 +15,7 @@ from trajectories import CLASSES, trajectory
 from metarun import draws, testing
 from metarun.algorithms.parts.online import (
     Descent,
+    InPlace,
     Layer,
     Learner,
     features_of,
@@ -24,6 +25,7 @@ from metarun.algorithms.parts.online import (
     one_pass,
     renewed,
 )
+from metarun.algorithms.parts.rates import LR, PLAIN
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Examples, Params
@@ -164,3 +166,29 @@ def test_a_learner_with_a_chosen_optimizer_takes_its_steps(plain: float, optimiz
         expected = expected.after(CLASSIFICATION, head_outputs, z, y)
     assert torch.equal(found.params["weight"], expected.params["weight"])
     assert not torch.equal(found.params["weight"], head["weight"])
+
+
+@pytest.mark.parametrize(("optimizer", "plain"), [("adam", 0.0), ("sgd", 0.0), ("best", 0.0), ("best", 1.0)])
+def test_steps_in_place_give_the_values_of_the_other_learner_and_keep_the_first_parameters(optimizer: Any, plain: float):
+    state = {LR: torch.tensor(0.02), PLAIN: torch.tensor(plain)}
+    first = Learner.start(optimizer, random_head(), state)
+    kept = {name: value.clone() for name, value in first.params.items()}
+    one, other = first, InPlace(first)
+    z = torch.linspace(-1.0, 2.0, 24, dtype=torch.float64).reshape(6, 4).sin()
+    y = F.one_hot(torch.arange(6) % CLASSES, CLASSES).double()
+    for number in range(6):
+        rows = slice(number, number + 1)
+        one = one.after(CLASSIFICATION, head_outputs, z[rows], y[rows])
+        other = other.after(CLASSIFICATION, head_outputs, z[rows], y[rows])
+    assert not torch.allclose(one.params["weight"], kept["weight"], atol=1e-3)
+    for name, value in one.params.items():  # the corrections of Adam's moments are computed in float32 in the one learner
+        torch.testing.assert_close(other.params[name], value, rtol=2e-5, atol=1e-6)
+        assert torch.equal(first.params[name], kept[name])
+
+
+def test_in_place_the_mask_leaves_out_examples():
+    first = Learner.start("sgd", random_head(), {LR: torch.tensor(0.1)})
+    z, y = torch.eye(4, dtype=torch.float64)[:2], F.one_hot(torch.tensor([0, 1]), CLASSES).double()
+    masked = InPlace(first).after(CLASSIFICATION, head_outputs, z, y, torch.tensor([True, False]))
+    alone = first.after(CLASSIFICATION, head_outputs, z[:1], y[:1])
+    torch.testing.assert_close(masked.params, alone.params)
