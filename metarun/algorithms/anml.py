@@ -31,13 +31,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from metarun import draws
+from metarun.algorithms.parts.descent import Descent, Layer
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     AnyLearner,
-    Descent,
     FirstHead,
-    Layer,
     Learner,
     after_one_pass,
     answer_ready,

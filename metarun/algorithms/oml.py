@@ -32,14 +32,13 @@ import torch
 from torch import Tensor
 
 from metarun import draws
+from metarun.algorithms.parts.descent import Descent, Layer
 from metarun.algorithms.parts.members import track_running
 from metarun.algorithms.parts.online import (
     HEAD,
     PREDICTION,
     AnyLearner,
-    Descent,
     FirstHead,
-    Layer,
     Learner,
     after_one_pass,
     answer_ready,
