@@ -221,6 +221,15 @@ def test_a_config_file_names_only_targets_that_exist(file: Path) -> None:
         assert name in defined, f"{target}: {module} defines no {name}"
 
 
+def test_the_tests_of_other_folders_run_where_the_folder_of_the_kernels_is_deleted() -> None:
+    files = [file for file in (ROOT / "tests").rglob("*.py") if file.parent != ROOT / "tests" / "compute" / "kernels"]
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.startswith("metarun.compute.kernels") for name in names), f"{file}: import the kernels in a test"
+
+
 def test_every_package_of_the_tree_ships() -> None:
     """setuptools is given lists, because configs/ does not lie where its package does; a folder missing there would be left out."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import Lines, dense_network, run_engine
@@ -20,29 +21,32 @@ from metarun.types import State
 
 
 @pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
-def test_a_signal_is_a_request_to_stop(number: signal.Signals):
-    before = signal.getsignal(number)
+def test_a_signal_is_a_request_to_stop(number: signal.Signals, handled: Handled):
+    def own(number: int, frame: object) -> None:
+        raise AssertionError
+
+    handled(number, own)  # not what the tests were started with, which under `nohup` ignores SIGHUP
     with Interrupt() as interrupt:
         assert not interrupt.stopped
         os.kill(os.getpid(), number)
         assert interrupt.stopped
         assert interrupt.number == number
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is own
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_that_the_process_ignores_stays_ignored(number: signal.Signals, ignored: Ignored):
+def test_a_signal_that_the_process_ignores_stays_ignored(number: signal.Signals, handled: Handled):
     """As SIGHUP under `nohup`."""
-    ignored(number)
+    handled(number, signal.SIG_IGN)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), number)
         assert not interrupt.stopped
     assert signal.getsignal(number) == signal.SIG_IGN
 
 
-def test_ctrl_c_counts_in_the_background_of_a_script_too(ignored: Ignored):
+def test_ctrl_c_counts_in_the_background_of_a_script_too(handled: Handled):
     """There the shell lets the program ignore SIGINT, and nobody asked for that."""
-    ignored(signal.SIGINT)
+    handled(signal.SIGINT, signal.SIG_IGN)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.stopped
@@ -56,17 +60,18 @@ def test_the_first_signal_names_the_stop_and_is_told_once():
     assert (interrupt.number, told) == (signal.SIGUSR1, [signal.SIGUSR1])
 
 
-Ignored = Callable[[int], None]
+Handled = Callable[[int, Any], None]
 
 
 @pytest.fixture
-def ignored() -> Iterator[Ignored]:
+def handled() -> Iterator[Handled]:
+    """Set handlers of signals for one test."""
     before: dict[int, object] = {}
 
-    def ignore(number: int) -> None:
-        before[number] = signal.signal(number, signal.SIG_IGN)
+    def handle(number: int, handler: Any) -> None:
+        before[number] = signal.signal(number, handler)
 
-    yield ignore
+    yield handle
     for number, handler in before.items():
         signal.signal(number, handler)  # type: ignore[arg-type]
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forks import forked, kill, wait_for
 
-from metarun.compute.kernels import compiler
 from metarun.files.cache import private_folder, read_checked, write_checked
 from metarun.files.lock import FolderLock
 from metarun.files.writing import PREFIX, remove_leftovers
@@ -26,31 +24,6 @@ from metarun.tasks.pictures.images import cached
 def shared_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("METARUN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def forked(function: Callable[[], object]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads
-        child = os.fork()
-    if not child:
-        try:
-            function()
-        finally:
-            os._exit(0)
-    return child
-
-
-def kill(*children: int) -> None:
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_a_kill_leaves_a_whole_file_or_none() -> None:
@@ -94,19 +67,6 @@ def test_kills_while_two_processes_decode_images_into_one_cache(shared_cache: Pa
     kill(children[0])
     os.waitpid(children[1], 0)
     assert torch.equal(read()[:, 0, 0, 0], torch.arange(30, dtype=torch.uint8))
-
-
-@pytest.mark.skipif(not any(shutil.which(name) for name in compiler.COMPILERS), reason="needs a C compiler")
-def test_a_kill_during_a_compilation_costs_only_the_compilation(tmp_path: Path, shared_cache: Path) -> None:
-    source = tmp_path / "twice.c"
-    source.write_text("int twice(int x) { return 2 * x; }\n")
-    for _ in range(2):
-        child = forked(lambda: compiler.load(source))
-        wait_for(lambda: list((shared_cache / "kernels").glob(f"{PREFIX}*")))
-        kill(child)
-    assert compiler.load(source).twice(21) == 42
-    remove_leftovers(shared_cache / "kernels")
-    assert len(list((shared_cache / "kernels").iterdir())) == 1
 
 
 def test_the_next_process_takes_the_folder_of_a_killed_one(tmp_path: Path) -> None:

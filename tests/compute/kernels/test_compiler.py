@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import forked, kill, wait_for
 
 from metarun.compute.kernels import compiler
+from metarun.files.writing import PREFIX, remove_leftovers
 
 needs_compiler = pytest.mark.skipif(
     sys.platform not in ("linux", "darwin") or not any(shutil.which(name) for name in compiler.COMPILERS), reason="needs a C compiler"
@@ -129,4 +131,16 @@ def test_a_cache_that_is_deleted_during_a_compilation_costs_a_second_one(tmp_pat
     monkeypatch.setattr(subprocess, "run", deleting)
     assert compiler.load(source(tmp_path)).twice(4) == 8
     assert len(calls) == 3
+    assert len(kept(tmp_path)) == 1
+
+
+@needs_compiler
+def test_a_kill_during_a_compilation_costs_only_the_compilation(tmp_path: Path):
+    cache = tmp_path / "cache" / "kernels"
+    for _ in range(2):
+        child = forked(lambda: compiler.load(source(tmp_path)))
+        wait_for(lambda: list(cache.glob(f"{PREFIX}*")))
+        kill(child)
+    assert compiler.load(source(tmp_path)).twice(21) == 42
+    remove_leftovers(cache)
     assert len(kept(tmp_path)) == 1
