@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from metarun.errors import UserError, nearest, printable
 from metarun.files.commands import packages_of, program
 from metarun.files.paths import expanded, shell_words
 from metarun.files.writing import write_text
+from metarun.records.widths import terminal_width
 
 if TYPE_CHECKING:
     from metarun.commands.comparing.scoring import Evaluate
@@ -228,8 +228,3 @@ def rendered(tables: Sequence[Table], form: str, width: int | None = None) -> st
     if form == "text":
         return text(tables, width)
     return {"markdown": markdown, "csv": as_csv, "json": as_json}[form](tables)
-
-
-def terminal_width() -> int | None:
-    """Return the columns of the terminal; None where the output goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -7,11 +7,12 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from metarun.cli.compare import Asked, compared, how_to_score, rendered, terminal_width
+from metarun.cli.compare import Asked, compared, how_to_score, rendered
 from metarun.commands.comparing.formatting import Table
 from metarun.commands.comparing.runs import find_runs
 from metarun.errors import UserError
 from metarun.files.writing import write_text
+from metarun.records.widths import terminal_width
 
 log = logging.getLogger("metarun")
 

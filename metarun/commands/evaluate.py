@@ -31,6 +31,7 @@ from metarun.network import network_of
 from metarun.processes.ranks import here
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.progress import Progress
+from metarun.records.widths import terminal_width, wrapped
 from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.types import Episode, TaskSource, WithStream
 from metarun.types.streams import WithTrajectories
@@ -83,7 +84,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         write_scores(path, report)
     write_json(folder / "report.json", summary)
     told = seeds.lines(reports, members[::best], facts, figures) if each else [_told(reports[0], facts)]
-    _say([*map(printable, told), *rating_lines.table(figures.get("ratings"))], folder, reports, facts)
+    _say([*map(printable, told)], rating_lines.table(figures.get("ratings"), terminal_width()), folder, reports, facts)
     return summary
 
 
@@ -94,11 +95,12 @@ def _built(merged: dict[str, Any], member: Checkpoint, request: Request, typed: 
     return parts
 
 
-def _say(lines: Sequence[str], folder: Path, reports: Sequence[Report], facts: Mapping[str, Any]) -> None:
-    """Print the lines, the pretraining and the files of an evaluation; write the matrices of trajectories."""
+def _say(sentences: Sequence[str], table: Sequence[str], folder: Path, reports: Sequence[Report], facts: Mapping[str, Any]) -> None:
+    """Print the sentences, the table, the pretraining and the files of an evaluation; write the matrices of trajectories."""
     pictures = [f"picture: {path}" for path in write_matrices(reports, folder, f"{facts['split']} trajectories")]
-    shown = [line.replace("  [95 % interval", "\n  [95 % interval") for line in lines]  # the protocol has a line of its own
-    print("\n".join([*shown, *pretraining.lines(facts["pretraining"]), *pictures, f"report: {folder / 'report.json'}"]))
+    parts = [part for each in sentences for part in each.replace("  [95 % interval", "\n  [95 % interval").split("\n")]
+    shown = [wrapped(part, terminal_width()) for part in parts]  # the protocol has a line of its own
+    print("\n".join([*shown, *table, *pretraining.lines(facts["pretraining"]), *pictures, f"report: {folder / 'report.json'}"]))
 
 
 def _told(report: Report, facts: Mapping[str, Any]) -> str:

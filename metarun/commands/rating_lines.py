@@ -44,17 +44,45 @@ def phrase(ratings: Mapping[str, Any]) -> str:
     return f"; ratings of {ratings['users']} users: {own} ({beside})"
 
 
-def table(ratings: Mapping[str, Any] | None) -> list[str]:
-    """Return the lines of the table: a row for the model, for each baseline, and for the paired differences; none without ratings."""
+def table(ratings: Mapping[str, Any] | None, width: int | None = None) -> list[str]:
+    """Return the lines of the table: a row for the model, for each baseline, and for the paired differences; none without ratings.
+
+    width: of the terminal, in columns; a wider table is cut into several, one below the other. None for no limit.
+    """
     if ratings is None:
         return []
-    metrics = [metric for metric in SHOWN if metric in ratings["model"]]
-    rows = [["", *(SHOWN[metric] for metric in metrics)]]
     figures = {"model": ratings["model"], **ratings["baselines"]}
-    rows += [[shown, *(_cell(figures[name].get(metric)) for metric in metrics)] for name, shown in NAMES.items() if name in figures]
-    rows.append([DIFFERENCE, *(_cell(ratings["minus_item_user_bias"].get(metric), sign="+") for metric in metrics)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    known = [name for name in NAMES if name in figures]
+    first = ["", *(NAMES[name] for name in known), DIFFERENCE]
+    columns = []
+    for metric in SHOWN:
+        if metric in ratings["model"]:
+            cells = [_cell(figures[name].get(metric)) for name in known]
+            columns.append([SHOWN[metric], *cells, _cell(ratings["minus_item_user_bias"].get(metric), sign="+")])
+    lines: list[str] = []
+    for block in _blocks(first, columns, width):
+        rows = zip(*(_filled(column) for column in (first, *block)), strict=True)
+        lines += [*([""] if lines else []), *("  ".join(row).rstrip() for row in rows)]
+    return lines
+
+
+def _blocks(first: list[str], columns: list[list[str]], width: int | None) -> list[list[list[str]]]:
+    """Return the columns in blocks that fit the width beside the first column, with at least one column in each."""
+    if width is None:
+        return [columns]
+    blocks, room = list[list[list[str]]](), 0
+    for column in columns:
+        needed = max(map(len, column)) + 2
+        if not blocks or needed > room:
+            blocks.append([])
+            room = width - max(map(len, first))
+        blocks[-1].append(column)
+        room -= needed
+    return blocks
+
+
+def _filled(column: list[str]) -> list[str]:
+    return [cell.ljust(max(map(len, column))) for cell in column]
 
 
 def over_runs(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:

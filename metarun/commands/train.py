@@ -42,6 +42,7 @@ from metarun.records.display import doing
 from metarun.records.progress import Progress
 from metarun.records.saving import Saver, remove_others
 from metarun.records.tracking import Silent, Tracker
+from metarun.records.widths import terminal_width, wrapped
 from metarun.tasks.fingerprint import fingerprint_of
 from metarun.tasks.preparing.preparation import preparation_by
 from metarun.wiring.build import Parts, build, build_optimizer, build_settings, start
@@ -190,7 +191,12 @@ def _ending(run: Run, end: Position, overlaps: Sequence[Mapping[str, Any]]) -> l
     figures = families_told(objective.metric, best.get("by_family")) + targets_told(best.get("by_target"))
     said = told(Selection.of(settings.select, objective), end.best, [described(each) for each in overlaps], figures)
     first = [early_line(end.step, settings.steps, end.unimproved)] if ended_early(end, settings) else []
-    return [*first, printable(said), f"run folder {run.folder}", *next_commands(run.folder, end.best, run.parts.config)]
+    return [
+        *first,
+        wrapped(printable(said), terminal_width()),
+        f"run folder {run.folder}",
+        *next_commands(run.folder, end.best, run.parts.config),
+    ]
 
 
 def progress_of(settings: Settings, step: int) -> Progress:

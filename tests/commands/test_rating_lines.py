@@ -58,3 +58,22 @@ def test_over_runs_the_means_of_the_runs_are_averaged():
 def test_runs_without_ratings_have_no_such_part():
     assert over_runs([None, None]) is None
     assert over_runs([part(), None]) is None
+
+
+def test_a_table_wider_than_the_terminal_is_cut_into_several():
+    assert table(part(), 60) == table(part())
+    assert table(part(), 48) == [
+        "                          MAE",
+        "model                     0.700 ± 0.010",
+        "item + user bias          0.720 ± 0.010",
+        "global mean               0.900 ± 0.010",
+        "random order",
+        "model - item + user bias  -0.020 ± 0.004",
+        "",
+        "                          nDCG@3",
+        "model                     0.750",
+        "item + user bias          0.740 ± 0.010",
+        "global mean               0.600 ± 0.010",
+        "random order              0.600 ± 0.010",
+        "model - item + user bias  +0.010 ± 0.010",
+    ]

@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from metarun.errors import printable
+from metarun.records.widths import wrapped
 from metarun.values import plain
 
 MINOR = ("time", "steps", "best at", "std", "norm", "inner steps", "better in")
@@ -95,15 +95,8 @@ def _text(table: Table, width: int | None) -> str:
     ]
     notes = [note for note in table.notes if not note.startswith(tuple(f"{name}:" for name in left_out))]
     more = [f"Left out for want of room: {', '.join(left_out)} (format=markdown has them)."] if left_out else []
-    title, *below = (_wrapped(sentence, width) for sentence in (table.title, *notes, *more))
+    title, *below = (wrapped(sentence, width) for sentence in (table.title, *notes, *more))
     return "\n".join([title, "", *lines, *([""] if below else []), *below])
-
-
-def _wrapped(sentence: str, width: int | None) -> str:
-    """Return a sentence in lines of at most `width` columns; a longer word, such as a path, stays whole."""
-    if width is None or len(sentence) <= width:
-        return sentence
-    return "\n".join(textwrap.wrap(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _width(table: Table, kept: Sequence[int]) -> int:
