@@ -29,7 +29,7 @@ class Offset:
     objective: Objective = REGRESSION
 
     def trajectory(self, params: Params, state: State, support: Examples, key: Tensor) -> list[Tensor]:
-        table = torch.tensor(self.offsets)[support.x[0, 0].long()] * state["scale"]
+        table = torch.tensor(self.offsets)[support.x[0].long()][0] * state["scale"]
         return list(table)
 
     def adapt(self, params: Params, state: State, support: Examples, key: Tensor, *, training: bool = False) -> Tensor:
