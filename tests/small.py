@@ -224,9 +224,14 @@ def _composed(*overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def words_of(option: str) -> tuple[str, str, str]:
+    """Return the words that choose an algorithm; the same everywhere, so that a process composes its config once."""
+    return f"algo={option}", "task=sinusoid", "backbone=mlp"
+
+
 def algorithm_of(option: str, kind: str = "classification", norm: str = "batch", outputs: int = 3) -> Algorithm:
     """Return the algorithm of `configs/algo/<option>.yaml` on a small network, with short inner loops, few samples and few layers."""
-    node = {key: value for key, value in composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"].items() if key != "recipe"}
+    node = {key: value for key, value in composed(*words_of(option))["algo"].items() if key != "recipe"}
     for key, value in node.items():
         if key.endswith("inner_steps") and value is not None:
             node[key] = min(value, 2)
@@ -248,9 +253,9 @@ def algorithm_of(option: str, kind: str = "classification", norm: str = "batch",
 
 def wants_network(option: str) -> bool:
     """Return whether the algorithm has a network."""
-    return "network" in locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"]).__dataclass_fields__
+    return "network" in locate(composed(*words_of(option))["algo"]["_target_"]).__dataclass_fields__
 
 
 def kinds_of(option: str) -> tuple[str, ...]:
     """Return the kinds of task that an algorithm does."""
-    return traits_of(locate(composed(f"algo={option}", "task=sinusoid", "backbone=mlp")["algo"]["_target_"])).objectives
+    return traits_of(locate(composed(*words_of(option))["algo"]["_target_"])).objectives

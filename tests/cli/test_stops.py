@@ -111,14 +111,15 @@ def test_a_second_ctrl_c_ends_the_command_at_once(tmp_path: Path) -> None:
             while stop_of(tmp_path) is None and time.monotonic() < end:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(20)
+            while time.monotonic() < end:  # joblib waits for its jobs in short sleeps, too
+                time.sleep(0.01)
         finally:
             watch.end()
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("launcher", [IN_PROCESS, IN_QUEUE])

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from small import composed
+from option_rows import config_of, options, rows
+from small import composed, words_of
 
 from metarun.commands.keys import check_train
 from metarun.errors import UserError
 from metarun.wiring.checking import TRAINED, check_values
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 ACCEPTED = yaml.safe_load((Path(__file__).parents[1] / "data/accepted_values.yaml").read_text(encoding="utf-8"))
 
 WRONG: dict[str, Any] = {
@@ -48,31 +48,17 @@ WRONG: dict[str, Any] = {
     "{a: 1}": {"a": 1},
 }
 
-REQUIRED = {
-    "table": ["task.path=x.csv", "task.task_column=t", "task.target=y"],
-    "features": ["task.backbone.name=resnet18"],
-    "timm": ["backbone.name=resnet18"],
-}
-"""What an option needs beside its name."""
 OPTIONS = ("momentum", "weight_decay", "betas", "eps", "amsgrad", "nesterov", "dampening", "maximize", "foreach", "fused")
 """Keys of `optimizer.options` that a user may add."""
-
-
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.endswith("_"))
 
 
 @cache
 def configs() -> list[tuple[str, dict[str, Any]]]:
     """Return (group, a config with one of its options) for each option of each group; as few configs as possible are composed."""
-    groups = {group: options(group) for group in ("algo", "task", "backbone", "optimizer", "device", "logger")}
-    found = []
-    for number in range(max(map(len, groups.values()))):
-        chosen = {group: names[number] for group, names in groups.items() if number < len(names)}
-        words = [f"{group}={option}" for group, option in chosen.items()]
-        config = composed(*words, *(word for option in chosen.values() for word in REQUIRED.get(option, [])))
-        found += [(group, config) for group in chosen] + ([("", config)] if number == 0 else [])
-    return found + [("algo", composed("algo=gbml", f"algo/update={option}")) for option in options("algo/update")]
+    algorithms = [composed(*words_of(option)) for option in options("algo")]
+    updates = [composed("algo=gbml", f"algo/update={option}") for option in options("algo/update")]
+    others = [(group, config) for row in rows() for config in [config_of(row)] for group in row]
+    return [("", algorithms[0]), *(("algo", config) for config in (*algorithms, *updates)), *others]
 
 
 def leaves(node: Any, name: str) -> Iterator[str]:

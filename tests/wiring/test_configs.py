@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from option_rows import CONFIGS, GROUPS, config_of, options, rows
 from PIL import Image
-from small import composed, kinds_of
+from small import composed, kinds_of, words_of
 
 from metarun import testing
 from metarun.commands.train import train
@@ -24,16 +26,7 @@ from metarun.tasks.pictures.published import published
 from metarun.wiring.build import build, build_optimizer, build_settings, build_source, start
 from metarun.wiring.instantiate import instantiate
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and not folder.name.startswith("_"))
 LEAST_PICTURES = ("task.queries=1", "task.train_queries=1")
-
-
-def options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml") if not file.stem.endswith("_"))
-
-
-FEATURES = ["task.backbone.name=resnet18"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,22 +43,32 @@ def test_the_groups_were_found():
     assert {"algo", "backbone", "device", "experiment", "logger", "optimizer", "task"} <= set(GROUPS)
 
 
-@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
-def test_every_option_composes_and_resolves(group: str, option: str):
-    required = {
-        "table": ["task.path=x.csv", "task.task_column=t", "task.target=y"],
-        "timm": ["backbone.name=resnet18"],
-        "features": FEATURES,
-    }.get(option, [])
-    config = composed(f"{group}={option}", *required)
-    assert group == "experiment" or isinstance(config[group], dict)
-    # What an interpolation leaves open would be text with a dollar sign.
+def test_the_rows_hold_every_option_once():
+    """Those of `algo` and `experiment` compose and resolve in the tests that build them."""
+    listed = [(group, option) for row in rows() for group, option in row.items()]
+    assert sorted(listed) == [(group, option) for group in GROUPS if group not in ("algo", "experiment") for option in options(group)]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: "-".join(row.values()))
+def test_every_option_composes_and_resolves(row: dict[str, str]):
+    config = resolved(config_of(row))
+    for group, option in row.items():
+        header = yaml.safe_load((CONFIGS / f"{group}/{option}.yaml").read_text(encoding="utf-8"))
+        assert isinstance(config[group], dict)
+        assert header.get("_target_") in (None, config[group].get("_target_"))
+
+
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config after a check that no interpolation is left open in it: such a one would be text with a dollar sign."""
     assert "${" not in json.dumps(config, default=str)
+    return config
 
 
 @pytest.mark.parametrize("option", options("algo"))
 def test_every_algorithm_builds_and_starts(option: str):
-    config = composed(f"algo={option}", "task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "device.threads=1")
+    config = resolved(composed(*words_of(option)))
+    config["backbone"]["widths"] = [4]
+    config["device"]["threads"] = 1
     if "regression" not in kinds_of(option):
         labels = config["algo"].get("recipe", {}).get("train_labels", "episode")
         config["task"] = {"_target_": "small.small_images", "train_labels": labels}
@@ -190,7 +193,7 @@ def is_other_size(option: str) -> bool:
     return size in ("5w5s", "20w1s", "20w5s") and f"omniglot_5w1s_{method}" in options("experiment")
 
 
-SMALL_RUN = ("steps=2", "tasks_per_step=2", "eval_every=0", "save_every=0", "eval_episodes=1", "logger=jsonl", "device.threads=1")
+SMALL_RUN = {"steps": 2, "tasks_per_step": 2, "eval_every": 0, "save_every": 0, "eval_episodes": 1}
 
 
 @pytest.mark.parametrize("option", [option for option in options("experiment") if not is_other_size(option)])
@@ -213,8 +216,11 @@ def test_every_experiment_of_another_size_builds(option: str, request: pytest.Fi
 
 
 def experiment(option: str, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Return the config of an experiment with a smaller network and fewer pictures; skip it where its data are missing."""
-    config = composed(f"experiment={option}", *SMALL_RUN)
+    """Return the config of an experiment with a short run, a smaller network and fewer pictures; skip it where its data are missing."""
+    config = resolved(composed(f"experiment={option}")) | SMALL_RUN | {"logger": composed("logger=jsonl")["logger"]}
+    config["device"]["threads"] = 1
+    if "train_steps" in config["algo"]:
+        config["algo"]["train_steps"] = SMALL_RUN["steps"]
     if any("omniglot" in each.get("_target_", "") for each in (config["task"], config["task"].get("source") or {})):
         request.getfixturevalue("omniglot_root")
     if config["task"].get("path") is not None and not Path(config["task"]["path"]).exists():
