@@ -9,16 +9,16 @@ https://arxiv.org/abs/1703.03400
 The outer gradient runs through the inner steps: (I - α H) ∇L(θ', query) for one step. First-order MAML (section 5.2 of the paper)
 takes ∇L(θ', query) alone: it treats the inner gradients as constants, so the derivative of θ' by θ is the identity.
 
-ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh et al. 2021) are options of this file, and so is MeLU
-(`adapts=["body.layers.*", "head.*"]` with `backbone=embeddings`): Hoyeop Lee, Jinbae Im, Seongwon Jang, Hyunsouk Cho, Sehee Chung. "MeLU:
-Meta-Learned User Preference Estimator for Cold-Start Recommendation", KDD 2019, https://arxiv.org/abs/1908.00413. With θ₁ the embeddings
-and θ₂ the decision layers (algorithm 1 of the paper):
+ANIL (`adapts=["head.*"]`, Raghu et al. 2020) and BOIL (`adapts=["body.*"]`, Oh et al. 2021) are options of this file. MeLU is an option
+too (`adapts=["body.layers.*", "head.*"]` with `backbone=embeddings`). Its paper is: Hoyeop Lee, Jinbae Im, Seongwon Jang, Hyunsouk Cho,
+Sehee Chung. "MeLU: Meta-Learned User Preference Estimator for Cold-Start Recommendation", KDD 2019, https://arxiv.org/abs/1908.00413. In
+algorithm 1 of this paper, θ₁ are the embeddings and θ₂ the decision layers:
 
     inner:  θ₂' = θ₂ - α ∇_θ₂ L(θ₁, θ₂, support)       outer:  Adam on θ₁ and θ₂ for the mean over users of L(θ₁, θ₂', query)
 
 In `algo=melu` the outer gradient runs through the inner step, into θ₁ too. The released code (https://github.com/hoyeoplee/MeLU, MeLU.py)
 asks for this gradient with `create_graph=True`, but copies the adapted values into the network with `load_state_dict`, which cuts the
-graph. So that code is first order at best (`first_order=true`). It also puts θ₂ back in place before `backward`, which torch 2 refuses.
+graph. So that code is first order at best (`first_order=true`). It also restores θ₂ in-place before `backward`; torch 2 refuses this.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Maml:
 
     inner_lr: α, per inner step. inner_steps: in training. test_inner_steps: at validation and test; None for as many as in training.
     first_order: drop the second derivatives. inner_loss: "mean" over the support examples, or the released code's "sum_over_shot",
-        the sum divided by the shots. This loss is N times the mean. At 5 ways, α = 0.4 in the released code equals α = 2.0 on a mean.
+        the sum divided by the shots. At N ways, this loss is N times the mean. So at 5 ways, α = 0.4 in the released code equals α = 2.0
+        on a mean.
     adapts: name patterns of the parameters that the inner loop changes. adapt_norm: whether the inner loop changes scales and shifts of
-        normalisation too. In the released code only the outer loop learns them. That code has shifts only; metarun has scales too.
+        normalisation too. The released code has only shifts, and only the outer loop learns them; metarun has scales too.
         BOIL's released code (https://github.com/HJ-Yoo/BOIL) adapts scales and shifts in the inner loop, and so does `algo=boil`.
     recompute: run each inner step again for the outer gradient. Memory holds one step instead of all, and time grows by a third.
     """

@@ -12,18 +12,18 @@ and its value holds the weights that its many examples led to.
                        classification:  c_n = p_n + g_n (r_n - p_n)
     storing            k = q and v = the same weights fitted to support and query, without the memory; once per outer step
 
-f is the backbone, and Z has the rows [f(x), 1] of the support set. In regression the weights are those of a linear head. Retrieval gives
-the mean of their Gaussian prior, w̄ is the learned mean without retrieval, and ridge regression is the posterior mean. In classification
-the weights are the prototypes p_n of `protonet`. A class's place among the labels means nothing in another episode, so every class is an
-entry of its own. A mean of K examples with a prior worth κ of them is p_n + κ/(K + κ) (r_n - p_n): the gate with ln κ - ln K inside the
-sigmoid.
+f is the backbone, and Z has the rows [f(x), 1] of the support set. In regression the weights are those of a linear head. Their Gaussian
+prior has the mean w₀, which retrieval changes; w̄ is the learned mean without retrieval. Ridge regression gives the posterior mean w. In
+classification the weights are the prototypes p_n of `protonet`. The label of a class means nothing in another episode, so every class is
+an entry of its own. If a prior counts as κ examples, the posterior mean of K examples is p_n + κ/(K + κ) (r_n - p_n). This is the fusion
+above with the gate g_n = sigmoid(ln κ - ln K).
 
 The memory lies in the state, and has a fixed size. Training and test read it, but only training writes it. So it holds training tasks
 only, and evaluation leaves it as it is. Entries are constants for the gradient; the outer loop learns to embed, to retrieve and to trust.
 
 The classes of a test task are new. A class of a training task often has an entry from an earlier step. A learner that may read such an
 entry learns to look a class up, which is of no use in a test. So a task never reads an entry of any of its own classes. The source numbers
-the classes for this rule (`Examples.classes`); it has no effect in a test, unless the test classes are training classes.
+the classes for this rule (`Examples.classes`). The rule has no effect in a test, unless the test classes are training classes.
 
 With `retrieval=off` or an empty memory this is ProtoNet, or plain ridge regression on learned features.
 """
@@ -55,7 +55,7 @@ RETRIEVALS, EVICTIONS = get_args(Retrieval), get_args(Eviction)
 
 
 class Recalling(NamedTuple):
-    """weights: (U, V), a prototype or a head for each column of y. network: the backbone, ready for queries. classes: (U,) bool or None."""
+    """weights: (U, V), a prototype or a head for each column of y. network: for queries. classes: (U,), which are present; None for all."""
 
     weights: Tensor
     network: Fitted
@@ -63,7 +63,7 @@ class Recalling(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """The result of retrieval for each column of y: values (U, V), r; gate (U, V), g; attention (U, M), a over the whole memory."""
+    """The result of retrieval for each column of y: r as `values` (U, V), g as `gate` (U, V), a of all M entries as `attention` (U, M)."""
 
     values: Tensor
     gate: Tensor
@@ -178,7 +178,7 @@ class Memory:
         return unit(at_least_float32(torch.einsum("bu,bus->us", shares, codes)))  # at unit length, the sum and the mean are the same
 
     def _deeper_keys(self, key: Tensor) -> Params:
-        """Return the parameters of the layers behind the first one of the network that makes keys."""
+        """Return the parameters of the network that makes keys, from its second layer on."""
         limit = self.key_size**-0.5
         params: Params = {}
         for layer in range(1, self.key_layers):

@@ -16,10 +16,12 @@ Differences from the released code (https://github.com/khurramjaved96/mrcl):
 - Its inner gradients were constants for the outer gradient until July 2020 (its README, "a bug that resulted in incorrect meta-gradients");
   `first_order: true` does the same. Its prediction network had two layers until then, and has had one since (`prediction_widths`).
 - It overwrites the trajectory's rows in W_0 for good. Here, the new rows and their biases of 0 belong to one episode.
-- It chooses the rate of meta-test on test trajectories. Here the last validation of a run chooses it on validation trajectories.
+- It chooses the learning rate of meta-test on test trajectories. Here, the last validation of a run chooses this rate on validation
+  trajectories.
 - At test, its output layer starts from random weights with the variance of He et al. 2015, as with `test_head: random`. The default here is
   weights of 0, since random outputs are as large as the outputs that a stream teaches (docs/lifelong.md has the numbers).
-- At test, it learns by Adam (`test_optimizer: adam`). The paper's online update is the update of the inner loop (`test_optimizer: sgd`).
+- At test, it learns by Adam (`test_optimizer: adam`). The paper updates online by gradient descent, as in the inner loop
+  (`test_optimizer: sgd`).
 """
 
 from __future__ import annotations
@@ -64,8 +66,9 @@ class Oml:
 
     train_classes: the number of training classes; metarun fills it in. inner_lr: α. inner_batch: examples in an inner step.
     prediction_widths: widths of the hidden layers of the prediction network; [] for a linear one. first_order: drop the second derivatives.
-    test_optimizer: of the prediction network at test. test_head: its output layer before the first example. test_inner_lrs: its rates;
-    each validation chooses among them, and the first one holds until then.
+    test_optimizer: the optimizer of the prediction network at test. test_head: how its output layer starts, before the first example.
+    test_inner_lrs: learning rates of the optimizer at test. Each validation chooses one of them; before the first validation, the first
+    one is used.
     """
 
     network: Network
@@ -84,7 +87,7 @@ class Oml:
         check_rates(self.test_inner_lrs)
 
     def init(self, key: Tensor) -> tuple[Params, State]:
-        """Return θ and W_0; running statistics and the first rate."""
+        """Return the parameters θ and W_0, and the state: running statistics and the first learning rate."""
         params, state = self.network.init()
         sizes = (int(self.network.module.out_features), *self.prediction_widths)  # type: ignore[arg-type]
         params |= prefixed(PREDICTION, perceptron_init(draws.fold(key, PREDICTION), sizes))

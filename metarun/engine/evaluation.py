@@ -61,9 +61,9 @@ def evaluate(
     """Adapt to and score the first `episodes` episodes of a split, or follow that many trajectories (`metarun.engine.streams`).
 
     runner: runs chunks of episodes; the default maps a few at a time. by_step: one of `metarun.engine.outputs.BY_STEP`.
-    inner_step: another inner step to score; UserError where the algorithm takes fewer steps. variance: of a regression's observations, from
+    inner_step: another inner step to score; UserError if the algorithm takes fewer steps. variance: of the observations in regression, from
     `observation_variance`. Without it, a regression has a likelihood only if the algorithm returns a distribution. runs: about how many
-    evaluations the caller makes with this runner. progress: is called with the number of episodes done. rankings: of all items, of ratings.
+    evaluations the caller makes with this runner. progress: called with the number of episodes done. rankings: whether to rank all items.
     """
     if isinstance(source, WithTrajectories):
         same: dict[str, Any] = {"by_step": by_step, "inner_step": inner_step, "device": device, "progress": progress}
@@ -97,7 +97,7 @@ def observation_variance(
 ) -> float | None:
     """Return the maximum-likelihood variance of the observations around the predictions on these episodes.
 
-    None in classification, for an algorithm that returns a distribution instead, on trajectories, and without a usable query. The fit uses
+    Return None in classification, on trajectories, if the algorithm returns a distribution itself, or if no query is usable. The fit uses
     the predictions after the last inner step, so another number of steps needs another call. runs: about how many fits the caller makes
     with this runner.
     """
@@ -178,7 +178,7 @@ class Episodes:
         return gathered
 
     def _dealt(self, share: range, block: int) -> Iterator[tuple[Episode, Tensor]]:
-        """Yield the episodes and the keys of a process's share, as far as they lie in each block of `block` episodes."""
+        """For each block of `block` episodes, yield those episodes that are in this process's share, with their keys."""
         for start in range(0, self.count, block):
             first, end = max(start, share.start), min(start + block, share.stop)
             if first < end:
@@ -205,7 +205,7 @@ def score_episode(
     """Return, by name, the tensors of one episode that `summarise` combines.
 
     "by_step": the scores after the scored inner steps (S,). "steps": the numbers of these steps (S,). The other names depend on the kind
-    of task and of algorithm. keep: whether they have the outputs for the queries (Q,) after the last inner step, of a single target.
+    of task and of algorithm. keep: whether to return "outputs" too, the outputs (Q,) of a single target after the last inner step.
     """
     support, query = episode
     path = path_of(algorithm, params, state, support, key)

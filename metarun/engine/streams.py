@@ -1,8 +1,8 @@
 """Scores of a learner on trajectories: one pass over a stream, and after each class a score on held-out examples of all classes so far.
 
-An algorithm `WithStream` learns one step after the other. Any other algorithm adapts anew to all examples seen so far, at the scored
-lengths only. Such an algorithm keeps all examples, so its score is only a reference for learners of one pass. The features of every example
-are computed once.
+An algorithm `WithStream` learns one step after the other. At each scored length, any other algorithm adapts anew to all examples seen so
+far. Such an algorithm keeps all examples, so its score is only a reference for learners that see each example once. For an algorithm
+`WithStream`, metarun computes the features of every example once.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def adapt_at_lengths(
 ) -> Followed:
     """Adapt anew to all examples of the first parts, for each length.
 
-    The other parts have no columns of y then, except for an algorithm with a fixed number of outputs.
+    y then has no columns for later parts, except for an algorithm with a fixed number of outputs.
     """
     algorithm, seen, rows, scored = model.algorithm, [], [], dict[str, Tensor]()
     traits = traits_of(algorithm)
@@ -140,7 +140,7 @@ def adapt_at_lengths(
 
 
 def first_parts(episode: Episode, sizes: Trajectory, length: int, *, cut: bool) -> Episode:
-    """Return the examples of the first parts of a trajectory; with `cut`, with the columns of y of these parts alone."""
+    """Return the examples of the first parts of a trajectory. `cut` keeps only the columns of y that belong to these parts."""
 
     def first(examples: Examples, count: int) -> Examples:
         columns = slice(length) if cut else slice(None)

@@ -1,10 +1,10 @@
 """The outer loop, read top to bottom: deal, gradients, optimizer, state; then evaluate, track, save.
 
 The engine knows no algorithm. It maps `loss`, written for one task, over the tasks of a step in chunks, and takes the gradient of the
-mean. It steps the outer optimizer and lets the algorithm update its state once a step. (seed, split, index) determine every draw, and the
-checkpoint holds everything else. So a resumed run equals a run that never stopped.
+mean. Once per step, it calls the outer optimizer and lets the algorithm update its state. The seed, the split and the index of an episode
+determine every draw, and the checkpoint holds everything else. So a resumed run equals a run that never stopped.
 
-`save(position, name)` writes "last.pt" at the start, on schedule and at the end, and after a validation the checkpoints that
+`save(position, name)` writes "last.pt" at the start, on schedule and at the end. After a validation, it writes the checkpoints that
 `metarun.engine.keeping` names.
 
 A step never waits for the device. Another thread deals the episodes, and metrics stay on the device until the engine logs them. On a CPU
@@ -81,10 +81,11 @@ class Settings:
 class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
-    step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", the
-    "ci95" of a score that is a mean, and where its report has them "by_target" and "by_family". With `keep` above 1, best also has the list
-    "kept", with these entries for each of the best validations. window: sums of the metrics over the steps since the last log line, as
-    scalars on the device; its entry "steps" is the number of those steps. unimproved: validations in a row without a better score.
+    step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", and
+    the "ci95" of a score that is a mean. If its report has "by_target" or "by_family", best has them too. With `keep` above 1, best also
+    has the list "kept", with these entries for each of the best validations. window: sums of the metrics over the steps since the last
+    log line, as scalars on the device; its entry "steps" is the number of those steps. unimproved: the number of validations in a row
+    without a better score.
     """
 
     step: int
@@ -117,7 +118,7 @@ def train(
 ) -> Position:
     """Run from `position` to `settings.steps`, to the end of the patience or to an interrupt; return the position at the end.
 
-    interrupt: None for an own one. saving: whether the disk is behind. Raises UserError where a loss or a gradient is not finite.
+    interrupt: None for a new one. saving: whether an earlier save is unfinished. Raises UserError if a loss or a gradient is not finite.
     """
     loop = Loop(algorithm, source, position, optimizer, settings)
     autosave = Autosave(settings.save_every, settings.save_minutes, saving)
@@ -212,7 +213,7 @@ class TaskGradients:
 
     algorithm: Algorithm
     what: ClassVar[str] = "the step"
-    breakable: bool = True  # a step that has not begun leaves the run as it was; but other processes may have begun it
+    breakable: bool = True  # whether Ctrl-C may break off the compilation of a step; not if other processes may have begun this step
 
     def __call__(self, shared: tuple[Params, State, Tensor], chunk: tuple[Episode, Tensor]) -> tuple[Params, Tensor, Aux]:
         """Return the gradients of a chunk. shared: params, state and step. chunk: episodes and keys."""

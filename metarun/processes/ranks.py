@@ -1,4 +1,4 @@
-"""The processes of the command that runs, as the engine sees them. `OneProcess` is the usual case, and does nothing."""
+"""The processes of the running command, as the engine sees them. `OneProcess`, the usual case, communicates nothing."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Ranks(Protocol):
     def add_in_order(self, parts: list[dict[str, Tensor]], owners: int) -> dict[str, Tensor]:
         """Return 0 + part + part + …: the parts of process 0 in their order, then those of process 1, and so on.
 
-        parts: of this process; the list is empty afterwards. owners: the number of processes that have parts, which are the first ones.
+        parts: the parts of this process; this method empties the list. owners: only the first `owners` processes have parts.
         """
 
     def agree(self, number: int) -> int:
         """Return the largest of the numbers (at least 0) of all processes. Waits for all of them."""
 
     def tell(self, compute: Callable[[], Any]) -> Any:
-        """Return what `compute` returns in the first process, which alone calls it. The value must be of JSON."""
+        """Call `compute` in the first process only, and return its result in all processes. The result must be a JSON value."""
 
 
 class OneProcess:
@@ -97,8 +97,8 @@ _HERE: ContextVar[Ranks] = ContextVar("the processes of the command that runs", 
 def here() -> Ranks:
     """Return the processes of the command that runs; `ONE` for a command that runs alone, and on threads that a command starts.
 
-    Whoever computes together with the other processes gets them as an argument. Ask `here` at the start of a command, and where something
-    is written.
+    A function that computes together with the other processes takes them as an argument. Call `here` only at the start of a command, and
+    where metarun writes files.
     """
     return _HERE.get()
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from metarun.records.checkpoint import Checkpoint, encode, snapshot, write
 
 SNAPSHOTS = 3
-"""Most copies in memory, including the one that the thread writes; with Adam's moments a copy is three times the parameters."""
+"""The most copies in memory, including the one that the thread writes. With Adam's moments, a copy has three times the parameters."""
 PATIENCE = 2.0
 """Seconds that an interrupted run (Ctrl-C) waits for its disk."""
 
@@ -22,11 +22,11 @@ class Saver:
     before: a function that the thread calls before it writes each file. With `Tracker.sync`, the values logged before a call of `save` are
         on disk before that checkpoint. The function must stay valid until the `with` block ends.
 
-    The Saver writes every checkpoint, even if a newer one for the same path waits. The files on disk are therefore always files that
-    `checkpoint.save` would have left too, only later. The end of the `with` block waits until all files are on disk.
+    The Saver writes every checkpoint, even if a newer one for the same path waits. So the files on disk go through the same states as with
+    `checkpoint.save`, only later. The end of the `with` block waits until all files are on disk.
 
-    The next `save` or `flush`, or the end of the block, raises an error of the thread, once. The Saver then drops the checkpoints that
-    wait: with `checkpoint.save` the error would have come earlier, and the caller would not have saved them.
+    If the thread fails, the next `save` or `flush`, or the end of the block, raises its error once. The Saver also drops the checkpoints
+    that wait: with `checkpoint.save`, the error would have come earlier, and the caller would not have saved these checkpoints.
     """
 
     def __init__(self, before: Callable[[], object] | None = None) -> None:
@@ -99,7 +99,7 @@ class Saver:
             raise error
 
     def _leave(self) -> None:
-        """Wait `PATIENCE` seconds, then return. The thread ends with the process, and an unfinished file is not in place."""
+        """Wait at most `PATIENCE` seconds. The thread ends with the process, and an unfinished file never replaces an earlier one."""
         try:
             self._rest(PATIENCE)
         finally:  # also after a second Ctrl-C during the wait

@@ -2,10 +2,10 @@
 
 Khurram Javed, Martha White. "Meta-Learning Representations for Continual Learning", NeurIPS 2019. https://arxiv.org/abs/1905.12588
 A learner sees 15 examples of each class and is scored on 5 others. Sizes and order: https://github.com/khurramjaved96/mrcl,
-`evaluate_omniglot.py`. A meta-training episode is one of `oml_omniglot.py`: a short trajectory, and for the outer loss the same examples
-with a random batch of all training classes, the "remember" batch.
+`evaluate_omniglot.py`. A meta-training episode is as in `oml_omniglot.py`: a short trajectory for the inner loop. The outer loss has the
+same examples and a random batch of all training classes, the "remember" batch.
 
-Differences from the released code: validation trajectories come from classes of their own, which are neither training nor test classes.
+A difference from the released code: validation trajectories come from classes that are neither training nor test classes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ LENGTHS = (10, 50, 100, 200, 600)
 class Streams:
     """Trajectories through the classes of an image source.
 
-    source: gives the images and the classes of each split. classes, val_classes: of a test and of a validation trajectory; None for as
-    many as `classes`, or fewer where the validation split has fewer. per_class, held_out: examples of each class in the stream, and for
-    the scores. lengths: see `WithTrajectories`; those above `classes` have no effect. trajectories: of a validation and of a test.
+    source: gives the images and the classes of each split. classes: the number of classes of a test trajectory. val_classes: the number
+    of classes of a validation trajectory; None for as many as `classes`, or for all validation classes if they are fewer. per_class:
+    examples of each class in the stream. held_out: examples of each class for the scores. lengths: see `WithTrajectories`; lengths above
+    `classes` have no effect. trajectories: the number of trajectories of a validation, and of a test.
 
-    train_classes, train_per_class: of a training trajectory; None for as many examples as `per_class`. train_labels: "episode" deals
-    few-shot episodes whose support set is in the order of the classes, with `held_out` queries of each. "global": labels number all
-    training classes, and the query set is the support set again, followed by `remember` random examples of all training classes.
-    seed, eval_seed: of the training, and of the validation and test trajectories. used: the splits that must have enough examples.
+    train_classes: classes of a training trajectory. train_per_class: examples of each of its classes; None for `per_class`. train_labels:
+    "episode" deals few-shot episodes whose support set is in the order of the classes, with `held_out` queries of each class. With
+    "global", labels number all training classes, and the query set is the support set again, followed by `remember` random examples of
+    all training classes. seed: the seed of the training. eval_seed: the seed of the validation and test trajectories. used: the splits
+    that must have enough examples.
     """
 
     source: Annotated[Any, Built("an image source: a mapping with a _target_")]
@@ -129,7 +131,7 @@ class Streams:
         return replace(self, source=self.source.numbered())
 
     def _shape(self, split: str) -> Trajectory:
-        """Return the sizes of a split's episodes; those of training have no held-out examples where labels are global."""
+        """Return the sizes of a split's episodes. Training episodes have no held-out examples if `train_labels` is "global"."""
         if split == "train":
             held_out = 0 if self.train_labels == "global" else self.held_out
             return Trajectory(self.train_classes, self.train_per_class or self.per_class, held_out)

@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A row: the runs of one setting that were scored on the same episodes. over: None for a single run."""
+    """A row: the runs of one setting that were scored on the same episodes. over: the score over seeds; None for a single run."""
 
     name: str
     runs: tuple[Run, ...]
@@ -59,7 +59,7 @@ class Setting(NamedTuple):
 
 
 def settings_of_scores(scored: Sequence[Scored]) -> list[Setting]:
-    """Return the settings of runs that have an evaluation, the best score first, and those whose score is not finite last."""
+    """Return the settings of the runs that have an evaluation. The best score comes first; scores that are not finite come last."""
     pairs = [(each.run, each.evaluation) for each in scored if each.evaluation is not None]
     runs = [run for run, _ in pairs]
     own = names(runs)
@@ -76,7 +76,7 @@ def _setting(name: str, pairs: Sequence[tuple[Run, Evaluation]], own: Sequence[s
 
 
 def samples_of(run: Run, evaluation: Evaluation, name: str) -> list[Sample]:
-    """Return the score of a run; an evaluation with `ensemble=false` has several runs, with a file of scores for each."""
+    """Return the score of an evaluation. With `ensemble=false`, return a score for each of its runs, each from its own file."""
     each = [mapping(inside) for inside in evaluation.report.get("runs") or ()]
     if not each:
         scores = evaluation.scores()
@@ -101,9 +101,9 @@ class Base(NamedTuple):
 
 
 def base_of(found: Sequence[Setting], typed: str | None = None) -> Base | None:
-    """Return the typed setting: a name in the table, or the path of a run. Without one, the best setting by validation, else by score.
+    """Return the setting that the user typed, or else the best setting by validation, or else by score.
 
-    None where no setting has this name.
+    typed: a name in the table, or the path of a run. Return None if no setting has this name.
     """
     if typed is not None:
         named = [each for each in found if _is_called(each, typed)]
@@ -136,7 +136,7 @@ class Difference(NamedTuple):
 
 
 def difference(setting: Setting, base: Setting) -> Difference:
-    """Return the differences seed by seed over the seeds that both settings have; a single run is compared with every seed of the other."""
+    """Return the paired differences over the seeds that both settings have. A single run is paired with every seed of the other setting."""
     mine, theirs = list(setting.samples), list(base.samples)
     if len(mine) > 1 and len(theirs) > 1:
         shared = [sample.seed for sample in mine if sample.seed in {other.seed for other in theirs}]
