@@ -1,24 +1,24 @@
-"""Trainings and evaluations that several processes divide: `python many_processes.py RANK SIZE PORT FOLDER` is one process.
+"""Trainings and evaluations that several processes divide, and their results.
 
-Each process reads the configs of the trainings from FOLDER/configs.json, and writes their results into FOLDER/RANK.pt. `start` starts all
-of them.
+The processes are forks of the test, which has torch loaded. Each writes its results into FOLDER/RANK.pt.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from forks import in_a_child
 from small_runs import IMAGES, evaluate, image_config
 from torch.utils._pytree import tree_map_only
 
 from metarun.commands.train import train
+from metarun.processes.joining import run_together
+from metarun.processes.launch import Place
 from metarun.processes.ranks import Ranks, here
 from metarun.processes.shares import shares_of
 from metarun.records.checkpoint import LAST, load
@@ -27,7 +27,6 @@ from metarun.records.tracking import TIME_KEYS, parse_entry
 DIVIDED = ("maml", "reptile", "protonet", "pmaml", "memory", "finetune")
 IN_THREE = ("maml", "protonet", "memory")
 """Those that three processes divide: second derivatives, recorded programs, and a state."""
-CONFIGS = "configs.json"
 TASKS = 5
 """Tasks of a step, in chunks of 2, so that 2 and 3 processes get unequal shares."""
 
@@ -94,33 +93,25 @@ def in_order(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return total
 
 
-def start(size: int, folder: Path, configs: dict[str, Any]) -> list[subprocess.Popen[bytes]]:
-    """Start the processes. configs: by name, composed once for all of them."""
+def start(size: int, folder: Path, configs: dict[str, Any]) -> list[int]:
+    """Start the processes; return their ids. configs: by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIGS).write_text(json.dumps(configs), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return [subprocess.Popen([*command, str(rank), str(size), port, str(folder)], env=environment) for rank in range(size)]
+        port = free.getsockname()[1]
+    return [in_a_child(partial(process, Place(rank, size, rank, size, "127.0.0.1", port), folder, configs)) for rank in range(size)]
 
 
-def main(rank: int, size: int, port: int, folder: Path) -> int:
-    from metarun.processes.joining import run_together
-    from metarun.processes.launch import Place
+def process(place: Place, folder: Path, configs: dict[str, Any]) -> None:
+    """Be one of the processes."""
 
     def work() -> int:
-        configs = json.loads((folder / CONFIGS).read_text(encoding="utf-8"))
-        torch.save({"joined": joined(here()), **results(configs, folder)}, folder / f"{rank}.pt")
+        torch.save({"joined": joined(here()), **results(configs, folder)}, folder / f"{place.rank}.pt")
         return 0
 
     def told(error: BaseException) -> int:
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
 
-    return run_together(Place(rank, size, rank, size, "127.0.0.1", port), work, told)
-
-
-if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:4]), Path(sys.argv[4])))
+    if code := run_together(place, work, told):
+        sys.exit(code)

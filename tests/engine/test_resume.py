@@ -8,14 +8,13 @@ import random
 import shutil
 import signal
 import time
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import in_a_child
 from small import composed
 
 from metarun.commands import overrides
@@ -76,23 +75,6 @@ def unstopped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("unstopped") / "run"
     train(config(request.param), folder)
     return request.param, folder
-
-
-def in_a_child(function: Callable[[], None]) -> int:
-    """Run a function in a fork of this process, which has torch loaded already; return the child's id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads; the child uses none of them
-        child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        function()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 def wait_for(condition: Callable[[], bool], child: int) -> int | None:

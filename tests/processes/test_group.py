@@ -10,6 +10,7 @@ from typing import Any
 import many_processes
 import pytest
 import torch
+from forks import exit_code
 from many_processes import DIVIDED, IN_THREE
 
 from metarun.processes.group import Form, talking
@@ -25,10 +26,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
     """Return the results of each process, by the number of processes."""
     folder = tmp_path_factory.mktemp("processes")
     configs = {name: many_processes.config_of(name) for name in DIVIDED}
-    started = {size: many_processes.start(size, folder / str(size), {name: configs[name] for name in NAMES[size]}) for size in SIZES}
     found = {1: [{"joined": many_processes.joined(ONE), **many_processes.results(configs, folder / "1")}]}
+    started = {size: many_processes.start(size, folder / str(size), {name: configs[name] for name in NAMES[size]}) for size in SIZES}
     for size, processes in started.items():
-        assert [process.wait(300) for process in processes] == [0] * size
+        assert [exit_code(process) for process in processes] == [0] * size
         found[size] = [torch.load(folder / str(size) / f"{rank}.pt", weights_only=False) for rank in range(size)]
     return found
 
