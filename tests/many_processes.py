@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from forks import in_a_child
-from small_runs import IMAGES, evaluate, image_config
+from small_runs import IMAGES, evaluate, image_config, shortened
 from torch.utils._pytree import tree_map_only
 
 from metarun.commands.train import train
@@ -35,9 +35,7 @@ def config_of(name: str, *overrides: str) -> dict[str, Any]:
     """Return the config of a short training. name: of the algorithm. Only that of ProtoNet is long enough for recorded programs."""
     length = ("steps=3", "eval_episodes=7") if name == "protonet" else ("steps=2", "eval_episodes=5")
     sizes = (*length, "eval_every=2", "log_every=1", f"tasks_per_step={TASKS}", "device.task_chunk=2")
-    config = image_config(f"algo={name}", *sizes, *overrides)
-    for key in {"inner_steps", "test_inner_steps", "samples", "train_samples", "passes"} & config["algo"].keys():
-        config["algo"][key] = 1 if key.endswith("inner_steps") else 2
+    config = shortened(image_config(f"algo={name}", *sizes, *overrides))
     labels = config["algo"].get("recipe", {}).get("train_labels")
     return {**config, "task": {**IMAGES, "train_labels": labels}} if labels else config
 

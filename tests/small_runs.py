@@ -23,12 +23,19 @@ IMAGES = {
 }
 CONV = {"_target_": "small.SmallConv", "filters": 2, "norm": "batch"}
 SHORT = ("steps=4", "tasks_per_step=2", "eval_every=2", "eval_episodes=3", "logger=jsonl", "device=cpu", "device.threads=1")
+SHORTER = {"inner_steps", "test_inner_steps", "cg_steps", "samples", "train_samples", "passes"}
 SINUSOID = ("task=sinusoid", "backbone=mlp", "backbone.widths=[4]", "task.queries=5")
 
 
 def image_config(*overrides: str) -> dict[str, Any]:
     """Return the config of a training on small images."""
     return {**composed(*SHORT, *overrides), "task": dict(IMAGES), "backbone": dict(CONV)}
+
+
+def shortened(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config whose algorithm takes one inner step where it takes some, and two samples or passes."""
+    shorter = {key: 1 if "steps" in key else 2 for key in SHORTER & config["algo"].keys() if config["algo"][key] is not None}
+    return {**config, "algo": {**config["algo"], **shorter}}
 
 
 def evaluate(run: Path | list[Path], folder: Path, **options: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from small import Lines, composed, few_shot
-from small_runs import CONV, IMAGES, SHORT, SINUSOID, image_config
+from small_runs import CONV, IMAGES, SHORT, SINUSOID, image_config, shortened
 
 from metarun import draws
 from metarun.commands.model import ANY_WAYS, Model, load, stands_alone
@@ -47,7 +47,7 @@ def untrained(folder: Path, config: dict[str, Any], **changes: Any) -> Model:
 
 
 def on_images(folder: Path, *overrides: str, norm: str = "batch", **task: Any) -> Model:
-    config = image_config(*overrides)
+    config = shortened(image_config(*overrides))
     return untrained(folder, {**config, "task": {**IMAGES, **task}, "backbone": {**CONV, "norm": norm}})
 
 
@@ -67,13 +67,12 @@ def labels(examples: Examples) -> list[str]:
     return [f"class {place}" for place in examples.y.argmax(dim=1).tolist()]
 
 
-FEW = {"reptile": "algo.test_inner_steps=2", "pmaml": "algo.samples=2", "metaprior": "algo.samples=2", "imaml": "algo.inner_steps=2"}
 HEADLESS, HEADED = ("protonet", "matching", "r2d2", "memory"), ("maml", "reptile", "mann", "metaprior", "pmaml", "imaml")
 
 
 @pytest.mark.parametrize("algo", [*HEADLESS, *HEADED])
 def test_a_predictor_gives_the_outputs_of_the_evaluation(tmp_path: Path, algo: str):
-    model = on_images(tmp_path, f"algo={algo}", FEW.get(algo, "seed=0"))
+    model = on_images(tmp_path, f"algo={algo}")
     episode = few_shot().episode("test", 0)
     predictor = model.adapt(episode.support.x, labels(episode.support))
     torch.testing.assert_close(predictor.outputs(episode.query.x), wanted(model, episode), rtol=0, atol=0)
@@ -90,7 +89,7 @@ def test_a_predictor_gives_the_outputs_of_the_evaluation(tmp_path: Path, algo: s
 def test_unequal_classes_and_absent_ones_give_the_outputs_of_a_padded_episode(tmp_path: Path, algo: str):
     """An episode with unequal shots and fewer ways has padding and a mask. The predictor gets its real rows alone."""
     source = few_shot(ways=4, shots=3, min_ways=2, min_shots=1)
-    model = on_images(tmp_path, f"algo={algo}", FEW.get(algo, "seed=0"), norm="support", ways=4, shots=3)
+    model = on_images(tmp_path, f"algo={algo}", norm="support", ways=4, shots=3)
     padded = next(each for each in map(partial(source.episode, "test"), range(50)) if not each.query.mask.all())
     support, query = padded
     real = support.mask
