@@ -193,12 +193,14 @@ def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) ->
         return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
 
 
-def one_conv_network(outputs: int | None = 3, seed: int = 0) -> Network:
-    """Return a network of one convolution, with a head where `outputs` are given."""
+def one_conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:
+    """Return a network of one convolution, with a head where `outputs` are given; scale and shift of its norm are random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = OneConv()
-        return Network(backbone if outputs is None else Classifier(backbone, outputs))
+        nn.init.uniform_(backbone.norm.weight, 0.5, 1.5)
+        nn.init.normal_(backbone.norm.bias, std=0.5)
+        return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
 
 
 def dense_network(outputs: int | None = 2, seed: int = 0) -> Network:
