@@ -256,7 +256,8 @@ def _facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     scored_entries = [entry for entry in entries if entry.scored]
     facts = [("Runs", str(len(entries)))]
     if seeds := sorted({entry.seed for entry in entries if entry.seed is not None}):
-        facts.append(("Training seeds", ", ".join(map(str, seeds)) if len(seeds) < 6 else str(len(seeds))))
+        title = "Training seed" if len(seeds) == 1 else "Training seeds"
+        facts.append((title, ", ".join(map(str, seeds)) if len(seeds) < 6 else str(len(seeds))))
     if scored_entries:
         report = scored_entries[0].report
         facts.append(("Scored on", f"{number(report.get('episodes')) or 0:,.0f} {report.get('split')} tasks"))

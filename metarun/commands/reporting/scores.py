@@ -63,7 +63,7 @@ Maker = Callable[[Entry], Cell]
 
 
 def scores_table(entries: Sequence[Entry]) -> Table | None:
-    """Return the table of the runs; a column that no run fills is left out."""
+    """Return the table of the runs. A column that no run fills is left out; the caption has what many runs have in common."""
     if not entries:
         return None
     metric, single = entries[0].metric, len({entry.metric for entry in entries}) == 1
@@ -87,9 +87,16 @@ def scores_table(entries: Sequence[Entry]) -> Table | None:
     ]
     columns[1:1] = [(key, partial(_condition, key)) for key in CONDITIONS if _varies(entries, key)]
     made = [(title, [maker(entry) for entry in entries]) for title, maker in columns]
-    kept = [(title, cells) for title, cells in made if any(cell.text != "–" for cell in cells)]
+    filled = [(title, cells) for title, cells in made if any(cell.text != "–" for cell in cells)]
+    common = [(title, cells[0].text) for title, cells in filled if title in SHARED and len(cells) >= MANY and len({*cells}) == 1]
+    kept = [(title, cells) for title, cells in filled if title not in dict(common)]
     rows = list(zip(*(cells for _, cells in kept), strict=True))
-    return Table([title for title, _ in kept], rows, _table_caption(entries))
+    told = f" Every run: {', '.join(f'{title} {text}' for title, text in common)}." if common else ""
+    return Table([title for title, _ in kept], rows, _table_caption(entries) + told)
+
+
+MANY, SHARED = 5, ("baseline", "tasks", "steps")
+"""From this number of rows on, a column of `SHARED` with one value for all rows is in the caption: a wide table hides its last columns."""
 
 
 CONDITIONS = ("task", "split", "ways", "shots", "seed")

@@ -34,6 +34,15 @@ def test_the_value_of_a_cell_is_that_of_the_file_unrounded() -> None:
     assert table.rows[0][list(table.columns).index("accuracy")].value == 0.123456789
 
 
+def test_what_many_runs_have_in_common_is_in_the_caption_and_what_differs_is_a_column() -> None:
+    many = [entry(str(number)) for number in range(5)]
+    table = scores_table(many)
+    assert table is not None
+    assert not {"baseline", "tasks", "steps"} & set(table.columns)
+    assert table.caption.endswith(" Every run: baseline 20.00 %, tasks 4, steps 60.")
+    assert cells(scores_table([*many, entry("longer", training={"steps": 90})]))[0]["steps"] == "60"
+
+
 def test_a_column_that_no_run_fills_is_left_out() -> None:
     row = cells(scores_table([entry()]))[0]
     assert not {"median", "nll", "diverged", "status", "90 % interval covers"} & row.keys()
