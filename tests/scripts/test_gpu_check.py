@@ -96,7 +96,7 @@ def test_runs_are_compared_by_all_their_weights_and_the_way_they_went() -> None:
     shifted = [{name: value + 100 for name, value in each.items()} for each in (initial, first)]
     far = repeats.apart(*shifted, {**shifted[1], "weight": torch.full((100,), 103.0)})  # near in size, far along the way
     assert far["of_size"] < 0.01
-    assert repeats.too_far(far) == "differ by 0.5 of the way from the initial weights, more than 0.3"
+    assert repeats.too_far(far) == "differ by 0.5 of the way from the initial weights, more than 0.1"
     assert repeats.too_far(repeats.apart(initial, first, {**first, "bias": torch.tensor([torch.nan])}))
 
 
