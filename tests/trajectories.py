@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
+from metarun import testing
+from metarun.algorithms.parts.online import new_head
 from metarun.types import Episode, Examples, Params
 
 CLASSES = 5
 """Training classes, which the columns of y count."""
+KEY = torch.tensor(5)
+
+
+def random_head(outputs: int = CLASSES, width: int = 4) -> Params:
+    """Return an output layer with random weights and biases that differ."""
+    head: Params = testing.double(new_head(KEY, outputs, width))
+    return head | {"bias": torch.linspace(-1.0, 1.0, outputs, dtype=torch.float64)}
 
 
 def trajectory(classes: tuple[int, ...] = (1, 3), each: int = 2, remember: int = 6, seed: int = 0) -> Episode:

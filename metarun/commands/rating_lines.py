@@ -53,36 +53,26 @@ def table(ratings: Mapping[str, Any] | None, width: int | None = None) -> list[s
         return []
     figures = {"model": ratings["model"], **ratings["baselines"]}
     known = [name for name in NAMES if name in figures]
-    first = ["", *(NAMES[name] for name in known), DIFFERENCE]
-    columns = []
+    first = _column(["", *(NAMES[name] for name in known), DIFFERENCE])
+    blocks, room = list[list[list[str]]](), 0.0
     for metric in SHOWN:
         if metric in ratings["model"]:
             cells = [_cell(figures[name].get(metric)) for name in known]
-            columns.append([SHOWN[metric], *cells, _cell(ratings["minus_item_user_bias"].get(metric), sign="+")])
-    lines: list[str] = []
-    for block in _blocks(first, columns, width):
-        rows = zip(*(_filled(column) for column in (first, *block)), strict=True)
-        lines += [*([""] if lines else []), *("  ".join(row).rstrip() for row in rows)]
-    return lines
+            column = _column([SHOWN[metric], *cells, _cell(ratings["minus_item_user_bias"].get(metric), sign="+")])
+            needed = len(column[0]) + 2
+            if not blocks or needed > room:
+                blocks.append([first])
+                room = math.inf if width is None else width - len(first[0])
+            blocks[-1].append(column)
+            room -= needed
+    tables = [["  ".join(row).rstrip() for row in zip(*block, strict=True)] for block in blocks]
+    return [line for number, lines in enumerate(tables) for line in ([""] if number else []) + lines]
 
 
-def _blocks(first: list[str], columns: list[list[str]], width: int | None) -> list[list[list[str]]]:
-    """Return the columns in blocks that fit the width beside the first column, with at least one column in each."""
-    if width is None:
-        return [columns]
-    blocks, room = list[list[list[str]]](), 0
-    for column in columns:
-        needed = max(map(len, column)) + 2
-        if not blocks or needed > room:
-            blocks.append([])
-            room = width - max(map(len, first))
-        blocks[-1].append(column)
-        room -= needed
-    return blocks
-
-
-def _filled(column: list[str]) -> list[str]:
-    return [cell.ljust(max(map(len, column))) for cell in column]
+def _column(cells: list[str]) -> list[str]:
+    """Return the cells in one width."""
+    width = max(map(len, cells))
+    return [cell.ljust(width) for cell in cells]
 
 
 def over_runs(parts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:

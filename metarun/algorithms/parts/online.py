@@ -50,11 +50,7 @@ class Learner(NamedTuple):
 
     def after(self, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> Learner:
         """Return the learner after a step on the mean loss of examples (B, F) with y (B, N); mask: (B,)."""
-
-        def loss(params: Params) -> Tensor:
-            return objective.loss(outputs(params, features), y, mask)
-
-        gradients = grad(loss)(self.params)
+        gradients = _gradients(self.params, objective, outputs, features, y, mask)
         descended = {name: value - self.lr * gradients[name] for name, value in self.params.items()}
         if self.moments is None:
             return self._replace(params=descended)
@@ -80,11 +76,7 @@ class InPlace:
 
     def after(self, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> InPlace:
         """Take a step, as `Learner.after` does, and return the learner."""
-
-        def loss(params: Params) -> Tensor:
-            return objective.loss(outputs(params, features), y, mask)
-
-        gradients = grad(loss)(self.params)
+        gradients = _gradients(self.params, objective, outputs, features, y, mask)
         if self._adam is None:
             for name, value in self.params.items():
                 value.sub_(gradients[name], alpha=self.lr)
@@ -96,6 +88,15 @@ class InPlace:
             value.grad = gradients[name]
         self._adam.step()
         return self
+
+
+def _gradients(params: Params, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None) -> Params:
+    """Return the gradients of the mean loss of examples."""
+
+    def loss(params: Params) -> Tensor:
+        return objective.loss(outputs(params, features), y, mask)
+
+    return grad(loss)(params)
 
 
 AnyLearner = Learner | InPlace

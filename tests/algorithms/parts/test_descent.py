@@ -9,23 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad
-from trajectories import CLASSES
+from trajectories import CLASSES, random_head
 
-from metarun import testing
 from metarun.algorithms.parts.descent import Descent, Layer
-from metarun.algorithms.parts.online import (
-    head_outputs,
-    new_head,
-)
+from metarun.algorithms.parts.online import head_outputs
 from metarun.objectives import CLASSIFICATION, REGRESSION
 from metarun.types import Params
-
-KEY = torch.tensor(5)
-
-
-def random_head(outputs: int = CLASSES, width: int = 4) -> Params:
-    head: Params = testing.double(new_head(KEY, outputs, width))
-    return head | {"bias": torch.linspace(-1.0, 1.0, outputs, dtype=torch.float64)}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 10])

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from small import conv_network
 from torch import Tensor
-from trajectories import CLASSES, trajectory
+from trajectories import CLASSES, KEY, random_head, trajectory
 
-from metarun import draws, testing
+from metarun import draws
 from metarun.algorithms.parts.online import (
     InPlace,
     Learner,
@@ -25,14 +25,7 @@ from metarun.algorithms.parts.online import (
 from metarun.algorithms.parts.rates import LR, PLAIN
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION
-from metarun.types import Examples, Params
-
-KEY = torch.tensor(5)
-
-
-def random_head(outputs: int = CLASSES, width: int = 4) -> Params:
-    head: Params = testing.double(new_head(KEY, outputs, width))
-    return head | {"bias": torch.linspace(-1.0, 1.0, outputs, dtype=torch.float64)}
+from metarun.types import Examples
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
