@@ -11,18 +11,6 @@ from collections.abc import Callable
 
 
 def forked(function: Callable[[], object]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads
-        child = os.fork()
-    if not child:
-        try:
-            function()
-        finally:
-            os._exit(0)
-    return child
-
-
-def in_a_child(function: Callable[[], None]) -> int:
     """Run a function in a fork of this process; return the child's id. The child exits with 0 unless the function raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks beside threads

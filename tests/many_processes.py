@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from forks import in_a_child
+from forks import forked
 from small_runs import IMAGES, evaluate, image_config, shortened
 from torch.utils._pytree import tree_map_only
 
@@ -97,7 +97,7 @@ def start(size: int, folder: Path, configs: dict[str, Any]) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [in_a_child(partial(process, Place(rank, size, rank, size, "127.0.0.1", port), folder, configs)) for rank in range(size)]
+    return [forked(partial(process, Place(rank, size, rank, size, "127.0.0.1", port), folder, configs)) for rank in range(size)]
 
 
 def process(place: Place, folder: Path, configs: dict[str, Any]) -> None:

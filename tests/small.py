@@ -182,24 +182,15 @@ def split_images(classes: dict[str, list[str]] | None = None, **sampling: Any) -
     return replace(source, pools={split: names[tuple(listed)] for split, listed in classes.items()})
 
 
-def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:
+def conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0, kind: type[SmallConv | OneConv] = SmallConv) -> Network:
     """Return a small convolutional network, with a head where `outputs` are given; scales and shifts of its norms are random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = SmallConv()
-        for layer in (backbone.first_norm, backbone.second_norm):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.5)
-        return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
-
-
-def one_conv_network(norm: str = "batch", outputs: int | None = 3, seed: int = 0) -> Network:
-    """Return a network of one convolution, with a head where `outputs` are given; scale and shift of its norm are random."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        backbone = OneConv()
-        nn.init.uniform_(backbone.norm.weight, 0.5, 1.5)
-        nn.init.normal_(backbone.norm.bias, std=0.5)
+        backbone = kind()
+        for layer in backbone.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.weight, 0.5, 1.5)
+                nn.init.normal_(layer.bias, std=0.5)
         return Network(backbone if outputs is None else Classifier(backbone, outputs), norm)
 
 

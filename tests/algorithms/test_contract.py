@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import Lines, algorithm_of, conv_network, few_shot, kinds_of, one_conv_network, wants_network
+from small import Lines, OneConv, algorithm_of, conv_network, few_shot, kinds_of, wants_network
 from torch import Tensor
 
 from metarun import testing
@@ -40,7 +40,7 @@ def examples_for(algorithm: Algorithm, kind: str = "classification") -> TaskSour
 
 def on_one_conv(algorithm: Any, norm: str = "batch") -> Any:
     """Return the algorithm on a network with one layer of each kind, half the operations of two; the two are in the other tests."""
-    return replace(algorithm, network=one_conv_network(norm, 3 if traits_of(algorithm).head else None))
+    return replace(algorithm, network=conv_network(norm, 3 if traits_of(algorithm).head else None, kind=OneConv))
 
 
 def test_the_folder_was_found():

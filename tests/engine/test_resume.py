@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from forks import in_a_child
+from forks import forked
 from small import composed
 
 from metarun.commands import overrides
@@ -97,7 +97,7 @@ def kill_on_the_way(name: str, folder: Path, lines: int, seconds: float) -> bool
     def far_enough() -> bool:  # a resumed run first puts another file in place, without the lines after its checkpoint
         return inode(path) != before and path.read_bytes().count(b"\n") >= target
 
-    child = in_a_child(lambda: train_or_resume(name, folder))
+    child = forked(lambda: train_or_resume(name, folder))
     status = wait_for(far_enough, child)
     if status is not None:
         assert os.waitstatus_to_exitcode(status) == 0, "the run ended with an error"
