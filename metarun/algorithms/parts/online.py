@@ -61,10 +61,11 @@ class Learner(NamedTuple):
 
 
 class InPlace:
-    """A learner whose steps overwrite its parameters and its moments, which takes an eighth of the time for a large output layer.
+    """A learner whose steps overwrite its parameters and its moments.
 
-    It has the values that the steps of a `Learner` give, up to rounding. It needs tensors with values, so it cannot be recorded or mapped
-    over tasks, and it has no derivatives. The parameters are copies.
+    The steps give the values of the steps of a `Learner`, up to rounding. With a large output layer and Adam, a step takes an eighth of the
+    time. The steps read the values of tensors, so they cannot be recorded or mapped over tasks, and they have no derivatives. The
+    parameters are copies of those of the given learner.
     """
 
     def __init__(self, learner: Learner) -> None:
@@ -100,7 +101,7 @@ def _gradients(params: Params, objective: Objective, outputs: Outputs, features:
 
 
 AnyLearner = Learner | InPlace
-"""A learner of either kind: `adapt` needs the first one, and a stream may have the second one."""
+"""A learner of either kind. `adapt` needs a `Learner`; a stream may use an `InPlace`."""
 
 
 def head_outputs(head: Params, z: Tensor, classes: Tensor | None = None) -> Tensor:
