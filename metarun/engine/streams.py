@@ -25,7 +25,7 @@ from metarun.network import network_of
 from metarun.objectives import Objective
 from metarun.processes.ranks import ONE, Ranks
 from metarun.processes.shares import shares_of
-from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource, WithStream, traits_of
+from metarun.types import Adapted, Episode, Examples, Learner, Params, State, TaskSource, WithAdaptInPlace, WithStream, traits_of
 from metarun.types.streams import Trajectory, WithTrajectories, scored_lengths
 
 ROWS = 256
@@ -129,7 +129,10 @@ def adapt_at_lengths(
     cuts = algorithm.objective.kind == "classification" and not fixed
     for length in lengths:
         support, query = first_parts(episode, sizes, length, cut=cuts)
-        path = path_of(algorithm, model.params, model.state, support, key)
+        if isinstance(algorithm, WithAdaptInPlace):
+            path = [algorithm.adapt_in_place(model.params, model.state, support, key)]
+        else:
+            path = path_of(algorithm, model.params, model.state, support, key)
         steps = scored_steps(len(path) - 1, by_step if length == sizes.parts else "last", inner_step)
         outputs = [algorithm.predict(path[step], query.x) for step in steps]
         row = by_part(algorithm.objective, outputs[-1], query.y, sizes.held_out)

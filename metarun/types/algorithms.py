@@ -166,6 +166,17 @@ class WithStream(Protocol):
 
 
 @runtime_checkable
+class WithAdaptInPlace(Protocol):
+    """An algorithm whose long adaptation to a single task is faster with steps that overwrite tensors."""
+
+    def adapt_in_place(self, params: Params, state: State, support: Examples, key: Tensor) -> Adapted:
+        """Return what `adapt` returns outside of training, up to rounding, without changing an argument.
+
+        The engine calls it for trajectories, one task at a time, and neither records nor maps it.
+        """
+
+
+@runtime_checkable
 class WithInnerSteps(Protocol):
     """An algorithm with the field `inner_steps`, the number in training. metarun estimates the work of a task from this number."""
 
@@ -173,5 +184,5 @@ class WithInnerSteps(Protocol):
     def inner_steps(self) -> int: ...
 
 
-OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithDistribution, WithPresentations, WithChoice, WithStream)
+OPTIONAL_MEMBERS = (WithTrajectory, WithSamples, WithDistribution, WithPresentations, WithChoice, WithStream, WithAdaptInPlace)
 """Each of these Protocols describes one method that an algorithm may have, and `WithStream` four of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from small import conv_network
 from trajectories import CLASSES, trajectory
@@ -12,7 +13,7 @@ from metarun import draws, testing
 from metarun.algorithms.iid_oracle import IidOracle
 from metarun.algorithms.parts.orders import random_order
 from metarun.objectives import CLASSIFICATION
-from metarun.types import Examples, WithChoice, WithStream
+from metarun.types import Examples, WithAdaptInPlace, WithChoice, WithStream
 
 KEY = torch.tensor(7)
 
@@ -47,6 +48,21 @@ def test_the_steps_see_each_example_once_a_pass():
     torch.testing.assert_close(first, second)
     changed = oracle(passes=3, batch=1).adapt(params, state, support, KEY).learner.params["weight"]
     assert not torch.allclose(first, changed)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "best"])
+def test_adaptation_in_place_equals_adaptation_and_changes_no_argument(optimizer):
+    episode = trajectory()
+    algorithm = oracle(passes=10, test_optimizer=optimizer, test_inner_lrs=(0.03,))
+    params, state = testing.start(algorithm)
+    before = {name: value.clone() for name, value in (params | state).items()}
+    answers = []
+    for adapt in (algorithm.adapt, algorithm.adapt_in_place):
+        answers.append(algorithm.predict(adapt(params, state, episode.support, KEY), episode.query.x))
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-4, atol=1e-4)  # Adam corrects its averages in float32
+    assert answers[0].softmax(dim=1).std(dim=1).mean() > 0.05  # the steps have taught something
+    torch.testing.assert_close(params | state, before, rtol=0, atol=0)
+    assert isinstance(algorithm, WithAdaptInPlace)
 
 
 def test_its_output_layer_starts_at_zero_unless_it_is_to_be_random():

@@ -191,6 +191,18 @@ def test_an_algorithm_without_the_members_of_a_stream_adapts_to_all_examples_so_
         assert report.stream[name] is None
 
 
+def test_a_trajectory_takes_the_adaptation_in_place_where_an_algorithm_has_it():
+    class InPlace(Nearest):
+        def adapt(self, *arguments: Any, **named: Any) -> Any:
+            raise AssertionError("the engine called adapt")
+
+        def adapt_in_place(self, *arguments: Any) -> Any:
+            return super().adapt(*arguments)
+
+    plain, in_place = (followed(kind(objective=CLASSIFICATION), episodes=2) for kind in (Nearest, InPlace))
+    assert in_place.stream == plain.stream
+
+
 def test_the_first_parts_keep_their_columns_and_their_class_numbers():
     episode = stream().numbered().episode("test", 0)
     support, query = first_parts(episode, stream().trajectory("test"), 2, cut=True)

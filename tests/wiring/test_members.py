@@ -51,6 +51,7 @@ def test_the_names_are_those_of_the_protocols():
         "features": 3,
         "learn": 4,
         "answer": 2,
+        "adapt_in_place": 4,
     }
     assert set(REQUIRED) == {"init", "adapt", "predict", "loss", "update_state"}
     assert "head" in TRAITS
