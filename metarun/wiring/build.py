@@ -122,8 +122,8 @@ def _built(config: dict[str, Any], source: TaskSource, device: Device, scored: s
     check_copies(algorithm)
     source = _with_class_numbers(source, algorithm, scored or "train")
     if is_own(config["backbone"]) or is_own(config["algo"]):
-        with doing("trying a step and an evaluation"):
-            device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device))
+        with doing("trying an evaluation" if scored else "trying a step and an evaluation"):
+            device = dataclasses.replace(device, loop=rehearse(algorithm, episodes, device, trains=scored is None))
     with allocating("the algorithm", lower, counted=True):
         work = {split: _work(algorithm, episode) for split, episode in episodes.items()}
     return Parts(config, source, algorithm, device, episodes["train"], work)

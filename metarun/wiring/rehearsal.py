@@ -1,4 +1,4 @@
-"""The rehearsal of a run: before the first step, an episode goes through training and evaluation.
+"""The rehearsal of a run: before the first step, an episode goes through training and evaluation. An evaluation rehearses only itself.
 
 A rehearsal maps the training loss over two tasks and differentiates it, and then maps the scores of a validation over two tasks. torch
 cannot map every operation over tasks, and maps some to a wrong second derivative without an error. So the rehearsal compares the results
@@ -50,19 +50,16 @@ _CAUSES = {
 """Causes by words of torch's messages."""
 
 
-def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Device) -> bool:
+def rehearse(algorithm: Algorithm, episodes: Mapping[str, Episode], device: Device, *, trains: bool = True) -> bool:
     """Return whether training or evaluation needs a loop over tasks in the place of a map.
 
-    episodes: one of "train" and one of "val". Logs the reason for a loop. Raises UserError where the loop fails too, and
-    where the algorithm draws from torch's global generator.
+    episodes: one of "train" and one of "val". trains: whether to rehearse the training too. Logs the reason for a loop. Raises UserError
+    where the loop fails too, and where the algorithm draws from torch's global generator.
     """
     params, state = _initial(algorithm)
     tensors = place(params, device.name), place(state, device.name)
-    stages: dict[str, Stage] = {
-        "training": partial(_train, tensors, episodes["train"], device),
-        "evaluation": partial(_score, tensors, episodes["val"], device),
-    }
-    return _needs_loop(algorithm, stages)
+    training: dict[str, Stage] = {"training": partial(_train, tensors, episodes["train"], device)} if trains else {}
+    return _needs_loop(algorithm, training | {"evaluation": partial(_score, tensors, episodes["val"], device)})
 
 
 def rehearse_scores(learner: Learner, params: Params, state: State, episode: Episode, device: Device) -> bool:

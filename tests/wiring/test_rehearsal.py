@@ -137,6 +137,20 @@ def test_functional_layer_norm_under_second_order_maml_is_looped_and_first_order
     assert not rehearse(maml(part, first_order=True), EPISODES, CPU)
 
 
+def test_an_evaluation_rehearses_no_training() -> None:
+    """Its inner loop needs first derivatives alone, so the map that fails in training does not matter."""
+    norm = nn.LayerNorm(4)
+    part = own_modules.Call(lambda x, norm: F.layer_norm(own_modules.rows_of(x), (4,), norm.weight, norm.bias).tanh().mean(1), norm)
+    assert not rehearse(maml(part), EPISODES, CPU, trains=False)
+
+    class Untrainable(Maml):
+        def loss(self, *arguments: Any) -> Any:
+            raise AssertionError("the rehearsal trained")
+
+    network = Network(Classifier(own_modules.Embedding(nn.BatchNorm2d(4)), 3), "batch")
+    assert not rehearse(Untrainable(network, CLASSIFICATION), EPISODES, CPU, trains=False)
+
+
 @pytest.mark.parametrize(
     ("function", "cause"),
     [
