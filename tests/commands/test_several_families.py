@@ -103,6 +103,9 @@ def test_the_classes_of_all_families_are_learned_together(words: list[str], tmp_
     stored = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
     assert stored.params["head.weight"].shape[0] == 18
     assert list(evaluate(tmp_path / "run", tmp_path / "eval", episodes=2)["by_family"]) == list(SOURCES)
+    other = {"_target_": "small.small_images", **SOURCES["few"], "seed": 0, "eval_seed": 0, "train_labels": "episode"}
+    asked = {"task": other, "options": {"algo": None, "task": "other", "backbone": None, "device": None}}
+    assert evaluate(tmp_path / "run", tmp_path / "other", episodes=2, **asked)["by_family"] is None, "the labels follow the algorithm"
 
 
 def test_labels_of_the_episode_are_refused_where_all_classes_are_learned(tmp_path: Path):
