@@ -36,7 +36,8 @@ def test_all_items_that_the_user_has_not_rated_are_ranked_as_in_python(
     assert sorted(items) == sorted({f"item {number}" for number in range(1, 41)} - {"item 3", "item 17", "item 20"})
     predictor = metarun.load(ratings_run, device="cpu").adapt({"item": ["item 3", "item 17", "item 20"], "group": "left"}, [5, 1, 4])
     ratings = np.array([float(row[2]) for row in rows])
-    np.testing.assert_array_equal(ratings, predictor.predict({"item": items, "group": "left"}).clip(1, 5))
+    expected = predictor.predict({"item": items, "group": "left"}).clip(1, 5)
+    np.testing.assert_allclose(ratings, expected, rtol=1e-6)  # the order of the rows changes the rounding on some processors
     assert (np.diff(ratings) <= 0).all()
     assert [each.item for each in predictor.recommend(top=4)] == items[:4]
     assert [each["item"] for each in report["top"]] == items[:4]
