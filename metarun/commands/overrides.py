@@ -247,13 +247,11 @@ def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[
     """
     shape = stored.get("input_shape")
     recipe = stored["algo"].get("recipe") or {}  # the sources of a mixture take their labels from here, and its own key is null
-    labels = {} if recipe.get("train_labels") is None else {"train_labels": recipe["train_labels"]}
-    trained = labels | {
-        key: stored["task"][key] for key in ("ways", "shots", "queries", "train_labels") if stored["task"].get(key) is not None
-    }
+    trained = {key: stored["task"].get(key) for key in ("ways", "shots", "queries", "train_labels")}
+    trained["train_labels"] = trained["train_labels"] or recipe.get("train_labels")
     if shape is not None and len(shape) == 3 and shape[1] == shape[2]:
         trained |= {"image_size": shape[1], "channels": shape[0]}
-    return {key: value for key, value in trained.items() if key in task and f"task.{key}" not in typed}
+    return {key: value for key, value in trained.items() if value is not None and key in task and f"task.{key}" not in typed}
 
 
 def look_up(config: Mapping[str, Any], dotted: str) -> Any:

@@ -35,6 +35,12 @@ def maml(*parts: nn.Module, kind: Any = Maml, norm: str = "batch", **options: An
     return kind(Network(Classifier(own_modules.Embedding(*parts), 3), norm), CLASSIFICATION, **options)
 
 
+def functional_layer_norm() -> nn.Module:
+    """Return a layer whose second derivative torch cannot map."""
+    norm = nn.LayerNorm(4)
+    return own_modules.Call(lambda x, norm: F.layer_norm(own_modules.rows_of(x), (4,), norm.weight, norm.bias).tanh().mean(1), norm)
+
+
 def test_what_torch_can_map_needs_no_loop_and_draws_nothing() -> None:
     algorithm, before = maml(nn.BatchNorm2d(4)), torch.get_rng_state()
     assert not rehearse(algorithm, EPISODES, CPU)
@@ -131,24 +137,19 @@ def test_a_loop_takes_chunks_of_one_task_whatever_the_config_says() -> None:
 
 
 def test_functional_layer_norm_under_second_order_maml_is_looped_and_first_order_is_not() -> None:
-    norm = nn.LayerNorm(4)
-    part = own_modules.Call(lambda x, norm: F.layer_norm(own_modules.rows_of(x), (4,), norm.weight, norm.bias).tanh().mean(1), norm)
-    assert rehearse(maml(part), EPISODES, CPU)
-    assert not rehearse(maml(part, first_order=True), EPISODES, CPU)
+    assert rehearse(maml(functional_layer_norm()), EPISODES, CPU)
+    assert not rehearse(maml(functional_layer_norm(), first_order=True), EPISODES, CPU)
 
 
 def test_an_evaluation_rehearses_no_training() -> None:
     """Its inner loop needs first derivatives alone, so the map that fails in training does not matter."""
-    norm = nn.LayerNorm(4)
-    part = own_modules.Call(lambda x, norm: F.layer_norm(own_modules.rows_of(x), (4,), norm.weight, norm.bias).tanh().mean(1), norm)
-    assert not rehearse(maml(part), EPISODES, CPU, trains=False)
+    assert not rehearse(maml(functional_layer_norm()), EPISODES, CPU, trains=False)
 
     class Untrainable(Maml):
         def loss(self, *arguments: Any) -> Any:
             raise AssertionError("the rehearsal trained")
 
-    network = Network(Classifier(own_modules.Embedding(nn.BatchNorm2d(4)), 3), "batch")
-    assert not rehearse(Untrainable(network, CLASSIFICATION), EPISODES, CPU, trains=False)
+    assert not rehearse(maml(nn.BatchNorm2d(4), kind=Untrainable), EPISODES, CPU, trains=False)
 
 
 @pytest.mark.parametrize(
