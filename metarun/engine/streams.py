@@ -109,7 +109,7 @@ def follow(model: Model, episode: Episode, key: Tensor, sizes: Trajectory, lengt
         for start in range(first, end, sizes.batch):
             rows = slice(start, min(start + sizes.batch, end))
             adapted = algorithm.learn(adapted, features[rows], support.y[rows], keys[start])
-        outputs = algorithm.answer(adapted, held[: part * sizes.held_out])
+        outputs = _answers(algorithm, adapted, held[: part * sizes.held_out])
         matrix[part - 1, :part] = by_part(algorithm.objective, outputs, query.y[: len(outputs)], sizes.held_out)
         if part in lengths:
             seen.append(algorithm.objective.score(_answers(algorithm, adapted, features[:end]), support.y[:end]))
@@ -166,8 +166,8 @@ def by_part(objective: Objective, outputs: Tensor, y: Tensor, per_part: int) -> 
 
 
 def _answers(algorithm: WithStream, adapted: Adapted, features: Tensor) -> Tensor:
-    """Return the outputs for many features, computed in blocks, since answers in N columns may need much memory."""
-    return torch.cat([algorithm.answer(adapted, block) for block in features.split(8 * ROWS)])
+    """Return the outputs for many features, computed in blocks: answers in N columns need much memory, and large grids slow a CPU down."""
+    return torch.cat([algorithm.answer(adapted, block) for block in features.split(4 * ROWS)])
 
 
 def _scored(objective: Objective, outputs: list[Tensor], steps: list[int], episode: Episode) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from .outcome import Options, Result
 from .processes import divided_step
 from .rows import Row
 from .steps import step
+from .streams import stream
 
 MEASURES: dict[str, Callable[[Row, Options], list[Result]]] = {
     "step": step,
@@ -27,6 +28,7 @@ MEASURES: dict[str, Callable[[Row, Options], list[Result]]] = {
     "memory": memory,
     "family": family,
     "processes": divided_step,
+    "stream": stream,
 }
 
 

@@ -34,6 +34,14 @@ FAMILIES = {
     "fine-tuning": ("algo=finetune",),
 }
 """Overrides by name. The other keys keep the defaults of `configs/algo`, except for fewer inner steps where recording takes long."""
+STREAM = (
+    "task=stream",
+    "task.val_classes=100",
+    "backbone=conv3",
+    "backbone.filters=64",
+    "backbone.strides=[2,2,1]",
+    "backbone.pools=[1,1,1]",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ def sections() -> dict[str, str]:
         "h": "Start-up, as wall time of the whole command",
         "i": "Families: glyphs, conv4-64, 5-way 1-shot, 5 queries, 8 tasks a step: one outer step; the loop calls the same loss",
         "j": f"{maml}, second order: one outer step, divided among two processes",
+        "k": f"A stream of 100 classes of {images}, conv3-64 with strides, Adam: one trajectory, with the scores after each class",
     }
 
 
@@ -109,6 +118,11 @@ def rows(*, quick: bool = False) -> list[Row]:
     table += [Row("i", name, "family", (*episodes, *overrides)) for name, overrides in FAMILIES.items()]
     strides = (*maml, "tasks_per_step=32", "backbone.pooling=stride", "device.threads=2")
     table.append(Row("j", steps_name(1), "processes", (*strides, "algo.inner_steps=1"), ()))
+    stream = (*STREAM, f"task/source={data_name()}")
+    table += [
+        Row("k", "the output layer learns", "stream", (*stream, "algo=online"), ()),
+        Row("k", "the whole network learns", "stream", (*stream, "algo=online_scratch"), ()),
+    ]
     return [shrunk(row) for row in table] if quick else table
 
 
@@ -124,7 +138,8 @@ def steps_name(steps: int) -> str:
 
 
 def shrunk(row: Row) -> Row:
-    """Return the row with two tasks a step, a narrow convolutional network, and no compiler."""
+    """Return the row with two tasks a step, a narrow convolutional network, five classes in a stream, and no compiler."""
     small = ("device.compile=false", "tasks_per_step=2") if SINUSOID[0] in row.overrides else ("tasks_per_step=2", "backbone.filters=4")
+    shorter = ("task.val_classes=5",) if row.measure == "stream" else ()
     contenders = tuple(name for name in row.contenders if name != "metarun, compiled")
-    return Row(row.section, row.name, row.measure, (*row.overrides, *small), contenders, 16, row.rounding)
+    return Row(row.section, row.name, row.measure, (*row.overrides, *small, *shorter), contenders, 16, row.rounding)

@@ -188,7 +188,7 @@ def test_a_section_that_does_not_exist_is_a_sentence_and_exit_2(capsys: pytest.C
     with pytest.raises(SystemExit) as leaving:
         main(["--only", "a,z"])
     assert leaving.value.code == 2
-    assert "there is no section 'z'; there are a, b, c, d, e, f, g, h, i, j." in capsys.readouterr().err
+    assert "there is no section 'z'; there are a, b, c, d, e, f, g, h, i, j, k." in capsys.readouterr().err
 
 
 def test_the_process_that_starts_the_measurements_holds_no_torch() -> None:

@@ -77,7 +77,7 @@ class InPlace:
 
     def after(self, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None = None) -> InPlace:
         """Take a step, as `Learner.after` does, and return the learner."""
-        gradients = _gradients(self.params, objective, outputs, features, y, mask)
+        gradients = _gradients_in_place(self.params, objective, outputs, features, y, mask)
         if self._adam is None:
             for name, value in self.params.items():
                 value.sub_(gradients[name], alpha=self.lr)
@@ -98,6 +98,14 @@ def _gradients(params: Params, objective: Objective, outputs: Outputs, features:
         return objective.loss(outputs(params, features), y, mask)
 
     return grad(loss)(params)
+
+
+def _gradients_in_place(params: Params, objective: Objective, outputs: Outputs, features: Tensor, y: Tensor, mask: Tensor | None) -> Params:
+    """Return what `_gradients` returns, bit for bit, in half the time where the backbone learns. It has no derivative."""
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    with torch.enable_grad():
+        loss = objective.loss(outputs(leaves, features), y, mask)
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True), strict=True))
 
 
 AnyLearner = Learner | InPlace

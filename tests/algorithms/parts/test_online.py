@@ -25,7 +25,7 @@ from metarun.algorithms.parts.online import (
 from metarun.algorithms.parts.rates import LR, PLAIN
 from metarun.errors import UserError
 from metarun.objectives import CLASSIFICATION
-from metarun.types import Examples
+from metarun.types import Examples, Params
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -132,6 +132,18 @@ def test_steps_in_place_give_the_values_of_the_other_learner_and_keep_the_first_
     for name, value in one.params.items():  # the corrections of Adam's moments are computed in float32 in the one learner
         torch.testing.assert_close(other.params[name], value, rtol=2e-5, atol=1e-6)
         assert torch.equal(first.params[name], kept[name])
+
+
+def test_in_place_a_parameter_that_the_outputs_do_not_use_keeps_its_value():
+    def outputs(params: Params, z: Tensor) -> Tensor:
+        return head_outputs({**params, "bias": torch.zeros_like(params["bias"])}, z)
+
+    first = Learner.start("sgd", random_head(), {LR: torch.tensor(0.1)})
+    z, y = torch.ones(1, 4, dtype=torch.float64), torch.eye(CLASSES, dtype=torch.float64)[:1]
+    after, expected = (learner.after(CLASSIFICATION, outputs, z, y) for learner in (InPlace(first), first))
+    assert torch.equal(after.params["bias"], first.params["bias"])
+    torch.testing.assert_close(after.params["weight"], expected.params["weight"])
+    assert not torch.equal(after.params["weight"], first.params["weight"])
 
 
 def test_in_place_the_mask_leaves_out_examples():
