@@ -56,7 +56,8 @@ def decide(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {"done": told(report, folder)}
     path = folder
     previous = folder / CHECKPOINTS / checkpoint.PREVIOUS
-    if (stored.step >= config["steps"] > 0 or is_exhausted(config.get("patience"), stored.unimproved)) and previous.is_file():
+    over = stored.step >= config["steps"] > 0 or is_exhausted(config.get("patience"), stored.unimproved)
+    if over and not stored.validates and previous.is_file():
         # The run was killed after its last step, before its report. The last steps run again, and end in equal bits.
         path = previous
     return {"resume": resumed(config, changed, path)}

@@ -18,12 +18,13 @@ from metarun.files.run_folder import CHECKPOINTS
 
 def announce(number: int) -> None:
     """Say at once that a signal was heard, since a step or a validation may take long. Runs inside of a signal handler."""
-    say_at_once(f"metarun: {signal_name(number)}: the run finishes its step and saves; another Ctrl-C breaks it off.")
+    say_at_once(f"metarun: {signal_name(number)}: the run stops as soon as it can and saves; another Ctrl-C breaks it off.")
 
 
-def stopped_at(step: int, steps: int, folder: Path, config: Mapping[str, Any]) -> str:
-    """Return the line about a training that has stopped and saved. folder, config: the run's."""
-    return f"metarun: stopped at step {step:,} of {steps:,} and saved; go on with: {resuming(folder, config)}"
+def stopped_at(step: int, steps: int, folder: Path, config: Mapping[str, Any], *, validates: bool = False) -> str:
+    """Return the line about a training that has stopped and saved. folder, config: the run's. validates: in a validation."""
+    where = f"in the validation after step {step:,}" if validates else f"at step {step:,} of {steps:,}"
+    return f"metarun: stopped {where} and saved; go on with: {resuming(folder, config)}"
 
 
 @contextlib.contextmanager

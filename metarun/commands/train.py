@@ -87,7 +87,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     parts = build_again(with_absolute_places(merged), stored)
     params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
-    if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None):
+    if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None) and not stored.validates:
         raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**now, **before} if before.get(key) != now.get(key)]
@@ -101,7 +101,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     optimizer = build_optimizer(parts.config, params, settings.steps)
     optimizer.load_state_dict(stored.optimizer)
     check_patience_left(settings.patience, stored.unimproved, stored.step)
-    position = Position(stored.step, params, state, stored.best, dict(stored.window), stored.unimproved)
+    position = Position(stored.step, params, state, stored.best, dict(stored.window), stored.unimproved, stored.validates)
     return _run(Run(parts, settings, folder, stored.origins, use_of(parts), stored.step, stored.variance), position, optimizer)
 
 
@@ -159,9 +159,9 @@ def _take_steps(run: Run, position: Position, optimizer: OuterOptimizer, interru
             save(position, checkpoint.LAST)  # the position is that after the last whole step
             raise
         saver.flush()
-        if end.step < settings.steps and not ended_early(end, settings):
+        if end.validates or (end.step < settings.steps and not ended_early(end, settings)):
             progress.close()  # its last values stand above the message
-            progress.say(stopped_at(end.step, settings.steps, folder, parts.config))
+            progress.say(stopped_at(end.step, settings.steps, folder, parts.config, validates=end.validates))
             raise Stopped(interrupt.number or signal.SIGINT)
         overlaps = _write_results(run, end, tracker, showing) if ranks.first else []
     if ranks.first:
@@ -222,6 +222,7 @@ def _checkpoint(run: Run, position: Position, optimizer: OuterOptimizer, varianc
         optimizer=optimizer.state_dict(),
         best=position.best,
         unimproved=position.unimproved,
+        validates=position.validates,
         window={name: float(total) for name, total in position.window.items()},
         config=run.parts.config,
         execution=execution(run.parts, run.settings),

@@ -24,11 +24,13 @@ def started(parts: Parts, settings: Settings, position: Position, folder: Path) 
     """Return the lines at the start of a training, or at the point from which a stopped run goes on."""
     config, step = parts.config, position.step
     names = [printable(_named(config, group)) for group in ("algo", "task")]
-    length = f"steps {step + 1:,} to {settings.steps:,}" if step else counted(settings.steps, "step")
-    work = f"{length} of {counted(settings.tasks_per_step, 'task')}, seed {settings.seed}"
+    work = [f"the validation after step {step:,}"] if step and position.validates else []
+    if step < settings.steps or step == 0:
+        left = f"steps {step + 1:,} to {settings.steps:,}" if step else counted(settings.steps, "step")
+        work.append(f"{left} of {counted(settings.tasks_per_step, 'task')}")
     numbers = sum(value.numel() for value in position.params.values())
     return [
-        f"metarun: {names[0]} on {names[1]}{_sizes(parts)}; {work}",
+        f"metarun: {names[0]} on {names[1]}{_sizes(parts)}; {', then '.join(work)}, seed {settings.seed}",
         f"metarun: {counted(numbers, 'parameter')}; {describe(settings.plan, settings.device)}{divided(settings.ranks.size)}",
         *idle_line(settings),
         f"metarun: run folder {folder}",

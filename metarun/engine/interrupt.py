@@ -1,4 +1,4 @@
-"""Turn the signals that ask a program to stop into a request to stop after the current step."""
+"""Turn the signals that ask a program to stop into a request to stop after the current step, or in the middle of a validation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -29,6 +29,10 @@ def say_at_once(text: str) -> None:
         os.write(sys.stderr.fileno(), f"{chr(10) if sys.stderr.isatty() else ''}{text}\n".encode())
 
 
+class BrokenOff(KeyboardInterrupt):
+    """A signal asked for a stop in a block that `Interrupt.breaking` lets a signal break off."""
+
+
 class Interrupt:
     """In `with`, the first signal of `STOPS` sets `number`. After it, SIGINT raises KeyboardInterrupt, as it does by default.
 
@@ -40,6 +44,7 @@ class Interrupt:
         self.number: int | None = None
         self._told = told
         self._before: dict[int, Any] = {}
+        self._breaks = False
 
     @property
     def stopped(self) -> bool:
@@ -52,6 +57,20 @@ class Interrupt:
         if agreed and self.number is None:  # a signal that arrives meanwhile stays noted, for the next time
             self.number = agreed
         return agreed > 0
+
+    @contextlib.contextmanager
+    def breaking(self, allowed: bool = True) -> Iterator[None]:
+        """In the `with` block, the first signal raises BrokenOff at once. One that came before raises it at the start of the block.
+
+        allowed: False for a block without effect.
+        """
+        self._breaks = allowed
+        try:
+            if allowed and self.stopped:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks = False
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -70,3 +89,5 @@ class Interrupt:
             self.number = number
             if self._told is not None:
                 self._told(number)
+            if self._breaks:
+                raise BrokenOff

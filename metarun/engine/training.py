@@ -1,13 +1,13 @@
 """The outer loop, read top to bottom: deal, gradients, optimizer, state; then evaluate, track, save.
 
 The engine knows no algorithm. It maps `loss`, written for one task, over the tasks of a step in chunks, and takes the gradient of the
-mean. Once per step, it calls the outer optimizer and lets the algorithm update its state. The seed, the split and the index of an episode
-determine every draw, and the checkpoint holds everything else. So a resumed run equals a run that never stopped.
+mean. The seed, the split and the index of an episode determine every draw, and the checkpoint holds everything else. So a resumed run
+equals a run that never stopped.
 
 `save(position, name)` writes "last.pt" at the start, on schedule and at the end. After a validation, it writes the checkpoints that
 `metarun.engine.keeping` names.
 
-A step never waits for the device. Another thread deals the episodes, and metrics stay on the device until the engine logs them. On a CPU
+A step never waits for the device. Another thread deals the episodes, and metrics stay on the device until the next log line. On a CPU
 the engine checks the loss of every step. On another device it finds a loss that is not finite when it writes the next log line.
 """
 
@@ -31,22 +31,20 @@ from metarun.engine.autosave import Autosave
 from metarun.engine.clock import Clock
 from metarun.engine.dealing import Dealer
 from metarun.engine.divergence import check_window, where_diverged
-from metarun.engine.families import SHOWN_FAMILIES
-from metarun.engine.interrupt import Interrupt
+from metarun.engine.interrupt import BrokenOff, Interrupt
 from metarun.engine.optimizer import OuterOptimizer
 from metarun.engine.patience import is_exhausted, unimproved_after
 from metarun.engine.report import Report
 from metarun.engine.selection import Selected, Selection
-from metarun.engine.units import SHOWN_TARGETS
-from metarun.engine.validation import Validation, judged, values_to_log
+from metarun.engine.validation import Validation, judged, values_to_log, values_to_show
 from metarun.episodes import deal, first_of
-from metarun.errors import NotFiniteError, printable
+from metarun.errors import NotFiniteError
 from metarun.functional import map_tasks, without_map
 from metarun.processes.ranks import ONE, Ranks
 from metarun.records.progress import Progress
 from metarun.records.tracking import Tracker
 from metarun.types import Algorithm, Aux, Episode, Metrics, Params, State, TaskSource
-from metarun.values import Count, CountOrZero, Episodes, NotNegative, Seed, percent, plain
+from metarun.values import Count, CountOrZero, Episodes, NotNegative, Seed
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ class Position:
     """The part of a run that a step changes, and that a checkpoint holds.
 
     step: outer steps done. best: entries about the best validation: the "score" that chose it, the "mean" over its tasks, its "step", and
-    the "ci95" of a score that is a mean. If its report has "by_target" or "by_family", best has them too. With `keep` above 1, best also
-    has the list "kept", with these entries for each of the best validations. window: sums of the metrics over the steps since the last
-    log line, as scalars on the device; its entry "steps" is the number of those steps. unimproved: the number of validations in a row
-    without a better score.
+    the "ci95" of a score that is a mean. If its report has "by_target" or "by_family", best has them too. With `keep` above 1, its list
+    "kept" has these entries for each of the best validations. window: sums of the metrics since the last log line, as scalars
+    on the device, and the number of "steps". unimproved: how many validations in a row brought no better score. validates: whether the
+    validation after `step` has begun and not ended.
     """
 
     step: int
@@ -94,6 +92,7 @@ class Position:
     best: dict[str, Any] | None = None
     window: dict[str, Any] = field(default_factory=dict)
     unimproved: int = 0
+    validates: bool = False
 
     def add_to_window(self, metrics: Metrics) -> None:
         """Add the means of a step's metrics. metrics: scalars or (T,)."""
@@ -118,18 +117,18 @@ def train(
 ) -> Position:
     """Run from `position` to `settings.steps`, to the end of the patience or to an interrupt; return the position at the end.
 
+    A signal breaks a validation off, unless several processes share it; the resumed run begins with it.
     interrupt: None for a new one. saving: whether an earlier save is unfinished. Raises UserError if a loss or a gradient is not finite.
     """
-    loop = Loop(algorithm, source, position, optimizer, settings)
-    autosave = Autosave(settings.save_every, settings.save_minutes, saving)
-    validate = partial(_validate_and_track, loop, tracker, progress, save, on_evaluation)
+    loop, autosave = Loop(algorithm, source, position, optimizer, settings), Autosave(settings.save_every, settings.save_minutes, saving)
     with nullcontext(interrupt) if interrupt else Interrupt() as asked, loop:
+        validate = partial(_validate_and_track, loop, asked, tracker, progress, save, on_evaluation)
         if position.step == 0:
             save(position, "last.pt")
-        if settings.steps == 0:  # no outer step to take, but the algorithm may choose hyperparameters
-            validate()
-            save(position, "last.pt")
-        with suppress(CompilingStopped):  # the step has not begun
+        with suppress(CompilingStopped, BrokenOff):  # the step has not begun, or the validation begins again in the resumed run
+            if settings.steps == 0 or position.validates:  # without an outer step, the algorithm may still choose hyperparameters
+                validate()
+                save(position, "last.pt")
             while (step := position.step + 1) <= settings.steps and not (ended_early(position, settings) or asked.reached(settings.ranks)):
                 loop.step()
                 progress.update(step)
@@ -251,23 +250,23 @@ def _explain_not_finite(loop: Loop, losses: Tensor) -> None:
 
 def _validate_and_track(
     loop: Loop,
+    asked: Interrupt,
     tracker: Tracker,
     progress: Progress,
     save: Callable[[Position, str], None],
     on_evaluation: Callable[[Position, Report], None] | None,
 ) -> None:
-    """Score the validation episodes, log the score, and save the checkpoint where it is one of the best so far."""
+    """Score the validation episodes, log the score, and save the checkpoint where it is one of the best. A signal raises BrokenOff."""
     position, selection = loop.position, loop.selection
+    position.validates = True
     with loop.dealer.lock:
-        with progress.validating():
-            position.state, report = loop.validation.run(position.params, position.state)
+        with progress.validating(), asked.breaking(loop.settings.ranks.size == 1):
+            state, report = loop.validation.run(position.params, position.state)
+        position.state, position.validates = state, False
         if on_evaluation is not None:
             on_evaluation(position, report)
     tracker.log(position.step, values_to_log(selection, report))
-    errors = {f"val rmse {printable(target)}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
-    unit = percent if report.metric == "accuracy" else plain
-    families = {f"val {name}": unit(each["mean"]) for name, each in list((report.by_family or {}).items())[:SHOWN_FAMILIES]}
-    progress.update(position.step, **{f"val {report.metric}": report.mean, **families, **errors})
+    progress.update(position.step, **values_to_show(report))
     position.best, names = judged(selection, report, position.step, position.best, loop.settings.keep)
     position.unimproved = unimproved_after(position.best, position.step, position.unimproved)
     for name in names:

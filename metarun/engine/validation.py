@@ -15,7 +15,10 @@ from metarun.engine.keeping import after_validation
 from metarun.engine.recommending.report import logged
 from metarun.engine.report import Report
 from metarun.engine.selection import Selection
+from metarun.engine.units import SHOWN_TARGETS
+from metarun.errors import printable
 from metarun.types import Algorithm, Params, State, TaskSource, WithChoice
+from metarun.values import percent, plain
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,14 @@ def loss_of(report: Report) -> float | None:
     if report.metric == "accuracy":
         return report.nll
     return report.mean
+
+
+def values_to_show(report: Report) -> dict[str, float | str]:
+    """Return the values of a validation under their names in the line of progress, those of the first families and targets too."""
+    errors = {f"val rmse {printable(target)}": each["rmse"] for target, each in list((report.by_target or {}).items())[:SHOWN_TARGETS]}
+    unit = percent if report.metric == "accuracy" else plain
+    shown = list((report.by_family or {}).items())[: families.SHOWN_FAMILIES]
+    return {f"val {report.metric}": report.mean, **{f"val {name}": unit(each["mean"]) for name, each in shown}, **errors}
 
 
 def values_to_log(selection: Selection, report: Report) -> dict[str, float]:

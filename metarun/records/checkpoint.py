@@ -25,9 +25,9 @@ from metarun.records.archive import DamagedError, is_whole
 from metarun.records.content import Copier, digest
 from metarun.records.untrusted import read
 
-FORMAT = 4
+FORMAT = 5
 """Version of the file format. Add one when older versions of metarun cannot read the new files."""
-READABLE = (2, 3, FORMAT)
+READABLE = (2, 3, 4, FORMAT)
 """The formats that `load` reads. Files of format 2 have no digest and no description of their data. Files before format 4 do not say how
 their inputs are prepared."""
 
@@ -45,7 +45,8 @@ class Checkpoint:
     step: outer steps done. params, state: of the algorithm, by name. optimizer: the `state_dict` of the outer optimizer.
     best: {"score": float, "mean": float, "step": int} of the best validation so far, None before the first validation. A run with several
     families or with units also has "by_family" or "by_target". With keep=k, "kept" lists these entries for each of the k best validations.
-    unimproved: how many validations in a row brought no better score. window: running sums for the next log line.
+    unimproved: how many validations in a row brought no better score. validates: whether the validation after `step` was broken off;
+    the resumed run begins with it. window: running sums for the next log line.
     config: resolved; metarun reads it literally and never interpolates it.
     execution: the device's choices (chunk, threads, torch version). origins: the names of the classes or tasks that the run was trained
     on, and those of the run that it started from (`metarun.types.WithOrigins`). data: the description of the files that the run reads
@@ -61,6 +62,7 @@ class Checkpoint:
     optimizer: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] | None = None
     unimproved: int = 0
+    validates: bool = False
     window: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
@@ -156,7 +158,7 @@ def find(path: str | Path, default: str = BEST) -> Found:
 def _note_on_last(path: str | Path, last: Checkpoint) -> str:
     """Return the line about a run without a best checkpoint."""
     every = last.config.get("eval_every")
-    validated = last.best is None and isinstance(every, int) and 0 < every <= last.step
+    validated = last.best is None and isinstance(every, int) and 0 < every <= last.step - last.validates
     why = "no validation was finite" if validated else "the run has not validated yet"
     return f"{path} has no {BEST}, since {why}; its {LAST} (step {last.step:,}) takes its place."
 
@@ -226,6 +228,7 @@ def _well_typed(checkpoint: Checkpoint) -> bool:
     return (
         _is_count(checkpoint.step)
         and _is_count(checkpoint.unimproved)
+        and type(checkpoint.validates) is bool
         and all(type(mapping) is dict for mapping in mappings + tensors)
         and all(type(name) is str for mapping in (*tensors, checkpoint.window, *plain) for name in mapping)
         and all(isinstance(value, Tensor) for mapping in tensors for value in mapping.values())

@@ -71,7 +71,7 @@ def test_a_training_that_slurm_warns_saves_and_exits_with_138_and_nohup_holds(tm
         process.send_signal(signal.SIGUSR1)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGUSR1
-    assert "metarun: SIGUSR1: the run finishes its step and saves" in said
+    assert "metarun: SIGUSR1: the run stops as soon as it can and saves" in said
     assert re.search(r"stopped at step [\d,]+ of 100,000 and saved; go on with: .*train resume=\S*run$", said, re.MULTILINE)
     assert "Traceback" not in said
     assert "stopped at step" in said.splitlines()[-1], "the last values stand above"

@@ -14,6 +14,7 @@ from small_runs import SHORT, SINUSOID, composed
 from metarun.commands.continuing import changes, finished
 from metarun.commands.train import train
 from metarun.engine import training as engine
+from metarun.engine.validation import Validation
 from metarun.errors import Stopped, UserError
 from metarun.records import checkpoint
 
@@ -82,6 +83,26 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(whole: Path, tmp_pat
     last.write_bytes(last.read_bytes()[:100])
     train(config(), folder)
     assert lines(folder) == lines(whole)
+
+
+def test_a_run_that_was_stopped_in_its_last_validation_begins_with_it(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, run = tmp_path / "run", Validation.run
+    steps: list[int] = []
+
+    def stopped(validation: Validation, params: Any, state: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return run(validation, params, state)
+
+    monkeypatch.setattr(Validation, "run", stopped)
+    with pytest.raises(Stopped):
+        train(config(), folder)
+    assert checkpoint.load(folder / "checkpoints/last.pt").validates
+    train(config(), folder)
+    assert len(steps) == 3, "the steps before the last validation were taken again"
+    assert lines(folder) == lines(whole)
+    assert (folder / "report.json").read_text() == (whole / "report.json").read_text()
 
 
 def test_other_values_are_refused_by_name_and_nothing_changes(whole: Path):

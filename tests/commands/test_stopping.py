@@ -53,6 +53,6 @@ def test_a_training_without_a_signal_returns(tmp_path: Path):
 
 def test_the_first_signal_is_announced_at_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     announce(signal.SIGUSR2)
-    assert capfd.readouterr().err == "metarun: SIGUSR2: the run finishes its step and saves; another Ctrl-C breaks it off.\n"
+    assert capfd.readouterr().err == "metarun: SIGUSR2: the run stops as soon as it can and saves; another Ctrl-C breaks it off.\n"
     monkeypatch.setattr("sys.stderr", None)
     announce(signal.SIGUSR2)

@@ -14,7 +14,7 @@ from small import Lines, dense_network, run_engine
 
 from metarun.algorithms.maml import Maml
 from metarun.compute.stops import STOPS
-from metarun.engine.interrupt import Interrupt
+from metarun.engine.interrupt import BrokenOff, Interrupt
 from metarun.objectives import REGRESSION
 from metarun.processes.ranks import OneProcess
 from metarun.types import State
@@ -90,6 +90,38 @@ def test_a_second_ctrl_c_stops_at_once(first: signal.Signals):
     with pytest.raises(KeyboardInterrupt):
         send_during_a_run(first, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def break_off(interrupt: Interrupt, *, allowed: bool = True) -> list[str]:
+    done = []
+    with interrupt.breaking(allowed):
+        done.append("begun")
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("ended")
+    return done
+
+
+def test_a_signal_breaks_off_a_block_that_may_be_broken_off():
+    told: list[int] = []
+    with Interrupt(told.append) as interrupt:
+        with pytest.raises(BrokenOff):
+            break_off(interrupt)
+        assert (interrupt.number, told) == (signal.SIGTERM, [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)  # outside of the block it is a request, as before
+
+
+def test_a_block_does_not_begin_after_a_signal():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(BrokenOff), interrupt.breaking():
+            raise AssertionError("the block began")
+
+
+def test_a_block_that_may_not_be_broken_off_ends():
+    with Interrupt() as interrupt:
+        assert break_off(interrupt, allowed=False) == ["begun", "ended"]
+        assert interrupt.stopped
+        assert break_off(interrupt, allowed=False) == ["begun", "ended"]
 
 
 def test_a_second_sigterm_is_the_same_request():

@@ -518,6 +518,8 @@ def test_a_run_that_stopped_before_its_first_validation_has_its_last_checkpoint(
     assert checkpoint.find(folder, "last.pt").note is None
     save(folder / "checkpoints" / "last.pt", dataclasses.replace(make(), best=None, step=1000, config={"eval_every": 500}))
     assert "since no validation was finite" in str(checkpoint.find(folder).note)
+    save(folder / "checkpoints" / "last.pt", dataclasses.replace(make(), best=None, step=500, validates=True, config={"eval_every": 500}))
+    assert "since the run has not validated yet" in str(checkpoint.find(folder).note)
 
 
 def test_a_path_without_a_checkpoint_is_a_sentence_with_a_remedy(tmp_path: Path) -> None:
