@@ -69,14 +69,9 @@ def titles(groups: Sequence[Sequence[Setting]]) -> list[str]:
     """Return what was scored in each table, such as "glyphs, 5-way 1-shot: accuracy on 600 test episodes, seed 0"."""
     evaluations = [group[0].evaluations[0] for group in groups]
     scored = [_scored(each) for each in evaluations]
-    found = [heading_of(each) for each in evaluations]
-    for same in set(scored):  # equal headings are told apart only where nothing else differs
-        places = [place for place, each in enumerate(scored) if each == same]
-        folders = [[run.folder.name for setting in groups[place] for run in setting.runs] for place in places]
-        keys = [keys_of_episodes(evaluations[place].config, evaluations[place].split) for place in places]
-        told = told_apart([found[place] for place in places], keys, folders)
-        for place, heading in zip(places, told, strict=True):
-            found[place] = heading
+    folders = [[run.folder.name for setting in group for run in setting.runs] for group in groups]
+    keys = [keys_of_episodes(each.config, each.split) for each in evaluations]
+    found = told_apart([heading_of(each) for each in evaluations], scored, keys, folders)
     return [f"{heading}{': ' if heading else ''}{each}" for heading, each in zip(found, scored, strict=True)]
 
 

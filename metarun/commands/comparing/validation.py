@@ -90,25 +90,28 @@ def headings(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Return what distinguishes the tasks of the tables, such as "glyphs, 5-way 1-shot"."""
     tasks = [task_of(group[0].task, group[0].config) for group in groups]
     folders = [[run.folder.name for run in group] for group in groups]
-    return told_apart(tasks, [sizes_of(group[0].config) for group in groups], folders)
+    scores = [next((f"{each.metric} {each.statistic}" for run in group if (each := run.validation) is not None), "") for group in groups]
+    return told_apart(tasks, scores, [sizes_of(group[0].config) for group in groups], folders)
 
 
-def told_apart(headings: Sequence[str], keys: Sequence[Mapping[str, str]], folders: Sequence[Sequence[str]]) -> list[str]:
+def told_apart(
+    headings: Sequence[str], beside: Sequence[str], keys: Sequence[Mapping[str, str]], folders: Sequence[Sequence[str]]
+) -> list[str]:
     """Return the headings, with the keys in which those that are equal differ; where no short key differs, with the folders of the runs.
 
-    keys: dotted key -> value of each table. folders: the names of the folders of its runs.
+    beside: what else the title of each table says. keys: dotted key -> value. folders: the names of the folders of its runs.
     """
-    found = list(headings)
-    for heading in {heading for heading in found if found.count(heading) > 1}:
-        alike = [place for place, other in enumerate(found) if other == heading]
+    found = list(zip(headings, beside, strict=True))
+    for heading, rest in {title for title in found if found.count(title) > 1}:
+        alike = [place for place, other in enumerate(found) if other == (heading, rest)]
         known = [key for key in dict.fromkeys(key for place in alike for key in keys[place]) if not key.endswith("._target_")]
         values = {key: [keys[place].get(key, "null") for place in alike] for key in known}
         differ = [key for key in known if len(set(values[key])) > 1 and max(map(len, values[key])) <= LONGEST][:3]
         for number, place in enumerate(alike):
-            found[place] = ", ".join([heading, *(f"{key}={values[key][number]}" for key in differ)])
-    clear = [found.count(heading) == 1 for heading in found]
+            found[place] = (", ".join([heading, *(f"{key}={values[key][number]}" for key in differ)]), rest)
+    clear = [found.count(title) == 1 for title in found]
     runs = [f"{'run' if len(names) == 1 else 'runs'} {', '.join(dict.fromkeys(names))}" for names in folders]
-    return [printable(each if alone else f"{each}, {run}") for each, alone, run in zip(found, clear, runs, strict=True)]
+    return [printable(each if alone else f"{each}, {run}") for (each, _), alone, run in zip(found, clear, runs, strict=True)]
 
 
 def heading_of(evaluation: Evaluation) -> str:
