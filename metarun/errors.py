@@ -65,5 +65,5 @@ def first_line(error: BaseException) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return a number and its noun, such as "1 class" or "3 queries"."""
-    plural = f"{noun}es" if noun.endswith("class") else f"{noun[:-1]}ies" if noun.endswith("query") else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith("class") else f"{noun[:-1]}ies" if noun.endswith(("query", "trajectory")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"

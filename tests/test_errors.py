@@ -47,5 +47,5 @@ def test_an_error_keeps_its_lines_and_no_other_control_character():
 
 
 def test_a_number_and_its_noun_agree():
-    words = [counted(1, "class"), counted(2, "other class"), counted(1200, "query"), counted(0, "image")]
-    assert words == ["1 class", "2 other classes", "1,200 queries", "0 images"]
+    words = [counted(1, "class"), counted(2, "other class"), counted(1200, "query"), counted(0, "image"), counted(2, "trajectory")]
+    assert words == ["1 class", "2 other classes", "1,200 queries", "0 images", "2 trajectories"]

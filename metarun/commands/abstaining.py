@@ -17,7 +17,7 @@ from metarun.compute.device import place
 from metarun.compute.memory import allocating
 from metarun.engine.rejection import Calibration, Rejection, choose
 from metarun.engine.training import Settings
-from metarun.errors import UserError
+from metarun.errors import UserError, counted
 from metarun.files.run_folder import CHECKPOINTS
 from metarun.records import checkpoint
 from metarun.records.progress import Progress
@@ -56,7 +56,9 @@ class Abstention(NamedTuple):
         """The threshold's shares of rejected queries, for a person."""
         choice, sizes = self.choice, self.calibration
         shots = f"{sizes.shots:g} shot{'' if sizes.shots == 1 else 's'}" if sizes.shots % 1 == 0 else f"{sizes.shots:.1f} shots on average"
-        interval = f"95 % interval over {choice.episodes} episodes of {sizes.ways} ways and {shots}, {sizes.classes} validation classes"
+        interval = (
+            f"95 % interval over {counted(choice.episodes, 'episode')} of {sizes.ways} ways and {shots}, {sizes.classes} validation classes"
+        )
         rejected = f"{_percent(choice.true)} of the queries of known classes and {_percent(choice.foreign)} of those of other classes"
         pairs = f"a query of a known class has the higher {choice.score} in {100 * choice.separation[choice.score]:.0f} % of the pairs"
         threshold = f"on validation classes, a threshold on the {choice.score} rejects {rejected}"

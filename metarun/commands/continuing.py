@@ -12,7 +12,7 @@ from metarun.commands.comparing.evaluations import typed_words
 from metarun.commands.comparing.reading import yaml_of
 from metarun.commands.overrides import MAY_CHANGE, leaves, with_absolute_places
 from metarun.engine.patience import is_exhausted
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.files.paths import word
 from metarun.files.run_folder import CHECKPOINTS, has_checkpoints
 from metarun.objectives import error
@@ -129,6 +129,6 @@ def told(report: Mapping[str, Any], folder: Path) -> float:
     name = "nll" if "negative log-likelihood" in str(report.get("select")) else str(report["metric"])
     best = "no validation was finite" if score is None else f"best validation {name} {score:.4f} at step {report['best']['step']}"
     end = "it ended early" if report.get("stopped_early") else "it is done"
-    said = printable(f"{end} after {report['steps']} steps ({best})")
+    said = printable(f"{end} after {counted(report['steps'], 'step')} ({best})")
     print(f"metarun: nothing to do in {folder}: {said}; test it with: metarun eval {word('checkpoint', folder)}", flush=True)
     return error(name, math.nan if score is None else float(score))

@@ -32,7 +32,7 @@ from metarun.processes.ranks import here
 from metarun.records.checkpoint import Checkpoint
 from metarun.records.progress import Progress
 from metarun.records.widths import terminal_width, wrapped
-from metarun.tasks.fingerprint import differences, fingerprint_of
+from metarun.tasks.fingerprint import differences, files_of, fingerprint_of
 from metarun.types import Episode, TaskSource, WithStream
 from metarun.types.streams import WithTrajectories
 from metarun.wiring.backbones import is_own
@@ -118,8 +118,9 @@ def _say_changes(paths: Sequence[Path], members: Sequence[Checkpoint], parts: Pa
     """Print how the data differ from those of the training, unless the user asks for other data."""
     typed = config.get("task") or {}
     now = fingerprint_of(parts.source)
-    if config.get("options", {}).get("task") is not None or (typed and now.get("kind") == "pictures"):
+    if config.get("options", {}).get("task") is not None:
         return
+    now = files_of(now) if typed else now  # images in memory have the typed size, so they differ anyway
     for path, member in zip(paths, members, strict=True):
         if changed := differences(member.data, now):
             print(f"metarun: the data are not those of the training of {path}: {printable(', '.join(changed))}{remedy(parts.config)}.")

@@ -21,7 +21,7 @@ from metarun.commands.trained import Trained, assemble, load_members
 from metarun.compute.device import place
 from metarun.compute.memory import allocating
 from metarun.engine.likelihood import predictive_of
-from metarun.errors import UserError, printable
+from metarun.errors import UserError, counted, printable
 from metarun.files.paths import paths_of
 from metarun.functional import derivatives_on_this_thread, without_map
 from metarun.network import network_of
@@ -131,7 +131,9 @@ class Model:
         classes, targets, flat = self._labels(x, y)
         inputs = self.preparation.inputs(x)
         if len(inputs) != len(targets):
-            raise UserError(f"x has {len(inputs)} examples and y has {len(targets)}; they must have one label or target for each example.")
+            raise UserError(
+                f"x has {counted(len(inputs), 'example')} and y has {len(targets)}; they must have one label or target for each example."
+            )
         mask, numbers = None, None
         if self.kind == "classification":
             # Where the head has columns without a class, the mask tells the algorithm that they are absent.
@@ -139,7 +141,7 @@ class Model:
             numbers = torch.full((targets.shape[1],), -1) if traits_of(self.parts.algorithm).class_numbers else None
         support = self._placed(Examples(inputs, targets, mask, numbers))
         key = draws.key(int(seed), "evaluate", "test", 0).to(self.parts.device.name)
-        with self._computing(f"the adaptation to {len(inputs)} examples", "give fewer examples"):
+        with self._computing(f"the adaptation to {counted(len(inputs), 'example')}", "give fewer examples"):
             adapted = self.trained.algorithm.adapt(self.trained.params, self.trained.state, support, key)
         return Predictor(self, adapted, classes, flat, x)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -230,14 +230,29 @@ def _with_group(merged: dict[str, Any], group: str, config: Mapping[str, Any]) -
     """Return the config with one group replaced, where its option is named, or else with single keys of the group overridden."""
     content, option = config.get(group) or {}, config.get("options", {}).get(group)
     if option is None and group != "device":
-        for key, value in leaves(content):
-            merged = put(merged, f"{group}.{key}", value)
+        for key, value in _given(content, merged.get(group), config.get("typed", ()), group):
+            merged = put(merged, key, value)
         return merged
     replaced = dict(content) if content else dict(merged[group])
     if group == "task":
         replaced |= _kept(merged, content, config.get("typed", ()))
     options = {} if option is None else {"options": {**merged.get("options", {}), group: option}}
     return {**merged, group: replaced, **options}
+
+
+def _given(content: Mapping[str, Any], before: Any, typed: Collection[str], group: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of the overrides of a group. content: nested. before: the group of the checkpoint.
+
+    A mapping that the user typed for a key is the value of the key. As in a training, it joins the entries of the mapping that is there.
+    """
+    for name, value in content.items():
+        key, old = f"{group}.{name}", before.get(name) if isinstance(before, Mapping) else None
+        entries: Mapping[str, Any] = old if isinstance(old, Mapping) else {}
+        is_node = any(inside.endswith("_target_") for inside, _ in leaves(entries))
+        if isinstance(value, Mapping) and (is_node or key not in typed):
+            yield from _given(value, old, typed, key)
+        else:
+            yield key, {**entries, **value} if isinstance(value, Mapping) else value
 
 
 def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
@@ -257,10 +272,15 @@ def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[
 def look_up(config: Mapping[str, Any], dotted: str) -> Any:
     """Return the value at a dotted key; UserError with the nearest key where there is none."""
     node: Any = config
-    for part in dotted.split("."):
+    parts = dotted.split(".")
+    for place, part in enumerate(parts):
+        missing = f"there is no key '{dotted}' in the checkpoint's config"
+        if node is None:
+            above = ".".join(parts[:place])
+            raise UserError(f"{missing}, where {above} is null; give {above} as a whole: {above}={{…}}.")
         if not isinstance(node, Mapping) or part not in node:
-            chosen = config.get("options") or {}
-            raise UserError(f"there is no key '{dotted}' in the checkpoint's config.{for_key(dotted, known_keys(config), chosen)}")
+            known = [key for key, _ in leaves(config) if key.split(".")[0] not in ("options", "input_shape")]  # that a user may type
+            raise UserError(f"{missing}.{for_key(dotted, known, config.get('options') or {})}")
         node = node[part]
     return node
 
@@ -278,8 +298,3 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in node.items():
         pairs += leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
     return pairs
-
-
-def known_keys(config: Mapping[str, Any]) -> list[str]:
-    """Return every dotted key of a config."""
-    return [key for key, _ in leaves(config)]

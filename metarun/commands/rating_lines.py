@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from metarun.engine.averages import interval, mean
+from metarun.errors import counted
 
 NAMES = {
     "model": "model",
@@ -41,7 +42,7 @@ def phrase(ratings: Mapping[str, Any]) -> str:
     own, bias = (_named(figures) for figures in (ratings["model"], ratings["baselines"]["item_user_bias"]))
     least = ratings["minus_item_user_bias"]["mae"]
     beside = f"{NAMES['item_user_bias']}: {bias}; paired difference of the MAE {_cell(least, sign='+')}"
-    return f"; ratings of {ratings['users']} users: {own} ({beside})"
+    return f"; ratings of {counted(ratings['users'], 'user')}: {own} ({beside})"
 
 
 def table(ratings: Mapping[str, Any] | None, width: int | None = None) -> list[str]:

@@ -25,7 +25,7 @@ from metarun.wiring.sources import is_mixture
 
 def sentence(report: Report, facts: Mapping[str, Any]) -> str:
     """Return the result as one line for a person."""
-    interval = f"95 % interval over {report.episodes} {facts['split']} episodes{origin(facts)}"
+    interval = f"95 % interval over {counted(report.episodes, facts['split'] + ' episode')}{origin(facts)}"
     diverged = f", {report.diverged} diverged" if report.diverged else ""
     told = targets_told(report.by_target) if report.ratings is None else phrase(report.ratings)
     beside = f"{families_told(report.metric, report.by_family)}{told}{_more(report)}"
@@ -34,9 +34,10 @@ def sentence(report: Report, facts: Mapping[str, Any]) -> str:
 
 def protocol(metric: str, facts: Mapping[str, Any]) -> str:
     """Return the protocol of an evaluation in a few words: sizes of the episodes, norm, inner steps, seed, and the training's task."""
-    task = f"{_size(facts, 'shots')} shots, {facts['queries']} queries"
+    shots, queries = _size(facts, "shots"), counted(facts["queries"], "query")
+    task = f"{shots} {'shot' if shots == '1' else 'shots'}, {queries}"
     if metric == "accuracy":
-        task = f"{_size(facts, 'ways')}-way {_size(facts, 'shots')}-shot, {facts['queries']} queries a class"
+        task = f"{_size(facts, 'ways')}-way {shots}-shot, {queries} a class"
     if facts.get("members", 1) > 1:
         task = f"ensemble of {facts['members']}, {task}"
     if facts.get("task") != facts.get("trained_on"):
@@ -58,10 +59,11 @@ def origin(facts: Mapping[str, Any]) -> str:
     population = facts.get("population")
     if population is None:
         return ""
-    count, kind = population["count"], population["kind"]
+    kind = population["kind"]
+    count = counted(population["count"], kind.removesuffix("es" if kind.endswith("classes") else "s"))
     if not population["covers_new"]:
-        return f" of the same {count} {kind} (the interval does not cover new {kind})"
-    return f" of {count} {kind}"
+        return f" of the same {count} (the interval does not cover new {kind})"
+    return f" of {count}"
 
 
 def _score(report: Report) -> str:
@@ -74,7 +76,7 @@ def _score(report: Report) -> str:
     others = "there is no other task"
     if report.not_finite < report.episodes:
         others = f"over the others {with_interval(report.metric, report.finite_mean, report.finite_ci95)}"
-    return f"{report.metric} inf, since {report.not_finite} of {report.episodes} tasks are not finite ({others}; {beside})"
+    return f"{report.metric} inf, since {report.not_finite} of {counted(report.episodes, 'task')} are not finite ({others}; {beside})"
 
 
 def with_interval(metric: str, value: float | None, ci95: float | None, digits: int = 4) -> str:

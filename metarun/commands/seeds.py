@@ -16,7 +16,7 @@ from metarun.engine.averages import interquartile_mean, interval, mean, std
 from metarun.engine.families import over_runs as families_over_runs
 from metarun.engine.report import Report
 from metarun.engine.units import over_runs as targets_over_runs
-from metarun.errors import UserError
+from metarun.errors import UserError, counted
 from metarun.records.checkpoint import Checkpoint
 
 
@@ -69,12 +69,12 @@ def lines(reports: Sequence[Report], members: Sequence[Checkpoint], facts: Mappi
     """Return one line for each run, and one for all of them."""
     metric = reports[0].metric
     text = [
-        f"seed {member.config.get('seed')}: {with_interval(metric, report.mean, report.ci95)} over {report.episodes} episodes"
+        f"seed {member.config.get('seed')}: {with_interval(metric, report.mean, report.ci95)} over {counted(report.episodes, 'episode')}"
         + (f", {report.diverged} diverged" if report.diverged else "")
         for report, member in zip(reports, members, strict=True)
     ]
     middle = with_interval(metric, figures["iqm"], None).removeprefix(f"{metric} ")
-    episodes = f"{reports[0].episodes} {facts['split']} episodes{origin(facts)}"
+    episodes = f"{counted(reports[0].episodes, facts['split'] + ' episode')}{origin(facts)}"
     diverged = f", {figures['diverged']} diverged" if figures["diverged"] else ""
     families, ratings = families_told(metric, figures.get("by_family")), figures.get("ratings")
     targets = targets_told(figures.get("by_target")) if ratings is None else rating_lines.phrase(ratings)

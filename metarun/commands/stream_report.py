@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from metarun.commands.report_files import origin, with_interval
 from metarun.engine.report import Report
+from metarun.errors import counted
 from metarun.files.writing import write_bytes, write_text
 from metarun.records.stream_pictures import matrix_csv, matrix_figure
 
@@ -29,8 +30,8 @@ def stream_sentence(report: Report, facts: Mapping[str, Any]) -> str:
     if stream["forgetting"] is not None and math.isfinite(stream["forgetting"]):
         told.append(with_interval(report.metric, stream["forgetting"], stream["forgetting_ci95"]).replace(report.metric, "forgetting", 1))
     passes = "one pass" if stream["one_pass"] else "adapted anew to all examples so far"
-    sizes = f"{stream['per_part']} examples a {part_word(report.metric)}, {stream['held_out_per_part']} held out"
-    interval = f"95 % interval over {report.episodes} {facts['split']} trajectories{origin(facts)}"
+    sizes = f"{counted(stream['per_part'], 'example')} a {part_word(report.metric)}, {stream['held_out_per_part']} held out"
+    interval = f"95 % interval over {counted(report.episodes, facts['split'] + ' trajectory')}{origin(facts)}"
     return f"{'; '.join(told)}  [{interval}, {passes}, {sizes}, seed {facts['seed']}]"
 
 

@@ -33,7 +33,7 @@ from metarun.engine.patience import check_patience_left, early_line
 from metarun.engine.selection import Selection
 from metarun.engine.training import Position, Settings, ended_early
 from metarun.engine.training import train as run_engine
-from metarun.errors import NotFiniteError, Stopped, UserError, printable
+from metarun.errors import NotFiniteError, Stopped, UserError, counted, printable
 from metarun.files.run_folder import AUTO, CHECKPOINTS, refuse_run
 from metarun.processes.ranks import PeerLostError, here
 from metarun.records import checkpoint
@@ -88,7 +88,7 @@ def _resume(config: dict[str, Any], folder: Path) -> float:
     params, state = check_resumed(stored, parts.algorithm)
     settings = build_settings(parts)
     if stored.step >= settings.steps and (stored.step > 0 or stored.best is not None) and not stored.validates:
-        raise UserError(f"{path} has done all its {stored.step} steps; give a larger steps= to go on.")
+        raise UserError(f"{path} has done all its {counted(stored.step, 'step')}; give a larger steps= to go on.")
     before, now = stored.execution, execution(parts, settings)
     changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**now, **before} if before.get(key) != now.get(key)]
     other_data = changed_data(stored.data, parts.source, config["overrides"])

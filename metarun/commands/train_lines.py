@@ -94,4 +94,4 @@ def _sizes(parts: Parts) -> str:
     if isinstance(parts.source, WithTrajectories):
         return ""
     sizes = sizes_of(parts.shown, parts.algorithm.objective.metric)
-    return f" ({sizes['ways']}-way {sizes['shots']}-shot)" if sizes["ways"] is not None else f" ({sizes['shots']} shots)"
+    return f" ({sizes['ways']}-way {sizes['shots']}-shot)" if sizes["ways"] is not None else f" ({counted(sizes['shots'] or 0, 'shot')})"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarun.errors import UserError
+from metarun.errors import UserError, counted
 from metarun.objectives import Objective
 from metarun.types import Adapted, Examples, Learner, Params, State, WithTrajectory
 
@@ -89,7 +89,8 @@ def scored_steps(last: int, by_step: str, inner_step: int | None = None) -> list
     by_step: one of `BY_STEP`. inner_step: a step to score besides; UserError where it is above `last`.
     """
     if inner_step is not None and inner_step > last:
-        raise UserError(f"the score after {inner_step} inner steps is asked for, but the algorithm takes {last} at validation and test.")
+        asked = counted(inner_step, "inner step")
+        raise UserError(f"the score after {asked} is asked for, but the algorithm takes {last} at validation and test.")
     if by_step == "all":
         return list(range(last + 1))
     round_numbers = {0} | {digit * 10**power for power in range(6) for digit in (1, 2, 5)} if by_step == "thin" else set()

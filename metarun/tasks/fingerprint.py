@@ -91,6 +91,13 @@ def joined(parts: Mapping[str, Fingerprint]) -> Fingerprint:
     return {"kind": "sources", "sources": found} if found else {}
 
 
+def files_of(found: Fingerprint) -> Fingerprint:
+    """Return a fingerprint without the parts that describe images in memory, since those depend on the sizes of a config too."""
+    if found.get("kind") == "sources":
+        return joined({name: files_of(part) for name, part in found["sources"].items()})
+    return {} if found.get("kind") == "pictures" else found
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return in words what differs between two fingerprints; [] where nothing differs or one of them is unknown.
 

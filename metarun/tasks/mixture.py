@@ -199,7 +199,8 @@ def chosen(sources: Mapping[str, T], only: Sequence[str] | None) -> dict[str, T]
     for name in only or ():
         if sources.get(name) is None:
             known = [each for each, source in sources.items() if source is not None]
-            raise UserError(f"the mixture has no source '{printable(name)}'; it has {', '.join(known)}.{nearest(name, known)}")
+            more = nearest(name, known) or " For a source that it lacks, give task=mixture too."
+            raise UserError(f"the mixture has no source '{printable(name)}'; it has {', '.join(known)}.{more}")
         if list(only or ()).count(name) > 1:
             raise UserError(f"the sources of the mixture name '{name}' twice; give the second one a name, such as other:{name}.")
     return dict(sources) if only is None else {name: sources[name] for name in only}

@@ -113,6 +113,28 @@ def test_a_key_that_the_checkpoint_lacks_gets_the_nearest_one() -> None:
         evaluation(task={"shotss": 3})
 
 
+@pytest.mark.parametrize("before", [None, {"line": 3}])
+def test_a_mapping_is_the_value_of_the_key_for_which_it_was_typed(before: Any) -> None:
+    stored = {**CONFIG, "task": {**CONFIG["task"], "weights": before, "sources": {"line": {"_target_": "x.line", "shots": 10}}}}
+    weights = {"line": 0, "sinusoid": 1}
+    asked = {"seed": 7, "options": {}, "task": {"weights": weights, "sources": {"line": {"shots": 5}}}}
+    merged = overrides.evaluation_config(stored, {**asked, "typed": ["task.weights", "task.sources"]})["task"]
+    assert merged["weights"] == weights
+    assert merged["sources"] == {"line": {"_target_": "x.line", "shots": 5}}, "a source keeps its other keys"
+
+
+def test_a_key_below_null_is_refused_with_the_form_of_the_value() -> None:
+    stored = {**CONFIG, "task": {**CONFIG["task"], "weights": None}}
+    with pytest.raises(UserError, match=r"where task\.weights is null; give task\.weights as a whole: task\.weights=\{…\}"):
+        overrides.evaluation_config(stored, {"seed": 7, "options": {}, "task": {"weights": {"line": 1}}, "typed": ["task.weights.line"]})
+
+
+def test_no_suggestion_names_a_key_that_nobody_types() -> None:
+    stored = {**CONFIG, "options": {"task@task.sources.im": "folder"}}
+    with pytest.raises(UserError, match=r"^there is no key 'task\.im' in the checkpoint's config\.(?!.*options)"):
+        overrides.evaluation_config(stored, {"seed": 7, "options": {}, "task": {"im": 1}})
+
+
 FOLDER = {"_target_": "metarun.tasks.folder.folder", "root": "old/photos.zip", "split_file": "split.json"}
 OMNIGLOT = {"_target_": "metarun.tasks.omniglot.omniglot", "root": "theirs", "download": False}
 

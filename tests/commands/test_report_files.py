@@ -43,6 +43,15 @@ def test_one_episode_has_a_score_without_an_interval():
     assert report_files.sentence(report_of("accuracy", 0.5, math.nan), CLASSIFIED).startswith("accuracy 50.00 %  [95 %")
 
 
+def test_a_count_of_one_has_a_singular():
+    population = {"count": 1, "kind": "test tasks", "covers_new": True}
+    facts = {**REGRESSED, "shots": 1, "queries": 1, "population": population}
+    said = report_files.sentence(report_of("mse", 1.0, math.nan, median=1.0, baseline=3.0, episodes=1), facts)
+    assert "over 1 test episode of 1 test task, 1 shot, 1 query, 1 inner step" in said
+    said = report_files.sentence(report_of("accuracy", 0.5, 0.1), {**CLASSIFIED, "queries": 1})
+    assert "5-way 1-shot, 1 query a class" in said
+
+
 def test_a_sentence_says_how_many_classes_the_episodes_come_from_and_that_the_same_classes_say_nothing_about_new_ones():
     population = {"count": 423, "kind": "test classes", "covers_new": True}
     said = report_files.sentence(report_of("accuracy", 0.9, 0.01), {**CLASSIFIED, "population": population})

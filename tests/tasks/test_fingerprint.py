@@ -17,7 +17,7 @@ from small import Lines, few_shot
 
 from metarun.records.content import Copier
 from metarun.tasks import fingerprint as module
-from metarun.tasks.fingerprint import WithFingerprint, differences, fingerprint_of, of_images, of_table
+from metarun.tasks.fingerprint import WithFingerprint, differences, files_of, fingerprint_of, of_images, of_table
 from metarun.tasks.folder import folder
 from metarun.tasks.mixture import Mixture
 from metarun.tasks.noisy import Noisy
@@ -150,6 +150,14 @@ class Own:
 
     def fingerprint(self) -> dict[str, Any]:
         return {"kind": "my database", "version": self.version}
+
+
+def test_images_in_memory_are_left_out_of_the_files_inside_of_a_mixture_too() -> None:
+    """Their digest follows the size of the images, so it says nothing about data of an evaluation at another size."""
+    table, pictures = {"kind": "table", "rows": 3}, {"kind": "pictures", "count": 2}
+    assert files_of({"kind": "sources", "sources": {"a": table, "b": pictures}}) == {"kind": "sources", "sources": {"a": table}}
+    assert files_of({"kind": "sources", "sources": {"b": pictures}}) == files_of(pictures) == {}
+    assert files_of(table) == table
 
 
 def test_a_user_s_own_source_compares_its_own_values() -> None:

@@ -79,6 +79,8 @@ def test_an_unknown_source_is_answered_with_the_nearest_name():
     config = composed("task=mixture", "task.only=[lien]")
     with pytest.raises(UserError, match=r"has no source 'lien'; it has sinusoid, line, quadratic. Did you mean 'line'"):
         build_source(config)
+    with pytest.raises(UserError, match=r"it has sinusoid, line, quadratic. For a source that it lacks, give task=mixture too.$"):
+        build_source(composed("task=mixture", "task.only=[omniglot]"))
 
 
 def test_a_value_of_the_mixture_does_not_reach_functions_before_they_are_built():

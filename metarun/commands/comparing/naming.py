@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarun.commands.comparing.reading import leaves, look_up, mapping, text_of
+from metarun.commands.comparing.reading import leaves, look_up, mapping, sources_of, text_of
 from metarun.commands.comparing.runs import Run
 from metarun.errors import printable
 from metarun.files.paths import names_path
@@ -21,11 +21,15 @@ NO_INFLUENCE = ("device", "logger", "log_every", "save_every", "save_minutes")
 """Keys and groups that a name has only where nothing else differs."""
 FREE = (*NO_CHANGE, "task.path", "init_from", "overlap", "reproduce", "resume")
 """Keys and groups in which two runs of one setting may differ. Each may start from a run of its own seed."""
+SOURCES = "task.sources"
+"""The key that lists the sources of a mixture, on the command line and in a name; a config has a group of this name."""
 _OF_EVALUATION = ("split", "episodes", "seed", "best", "norm", "inner_steps")
 """Keys of `metarun eval` whose value in the name of an evaluation is that of the evaluation."""
 _PATHS = ("init_from", "checkpoint")
 _LONGEST = 60
 """Letters of the longest value that a name has; a list of classes is longer."""
+_MOST = 3
+"""Keys that nobody typed in a name, at most."""
 
 
 class Setting(NamedTuple):
@@ -39,14 +43,15 @@ def names(runs: Sequence[Run]) -> list[str]:
     """Return a name for each run, such as "maml seed=1", from the keys whose values differ among the runs.
 
     The keys are those that the user typed for any of the runs; where a run does not say what was typed, all keys of the config. A name that
-    several runs would have gets the name of the run's folder. A single run has the name of its algorithm.
+    several runs would have gets the other keys that differ, if they are few, or else the name of the run's folder. A single run has the
+    name of its algorithm.
     """
     keys = differing(runs)
     found = [_named(run, keys) or run.algorithm for run in runs]
     for name in {name for name in found if found.count(name) > 1}:
         alike = [place for place, other in enumerate(found) if other == name]
         more = [key for key in config_differences([runs[place] for place in alike]) if key not in keys]
-        for place in alike:
+        for place in alike if len(more) <= _MOST else ():
             found[place] = " ".join(filter(None, (name, _named(runs[place], more))))
     return [f"{name} ({printable(_folder(run, runs))})" if found.count(name) > 1 else name for name, run in zip(found, runs, strict=True)]
 
@@ -77,7 +82,7 @@ def setting_of(run: Run) -> tuple[Any, ...]:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Return the keys of the names, in the order in which they were typed; the seed comes last."""
-    typed = [key for key in dict.fromkeys(key for run in runs for key in run.overrides) if not _begins(key, UNNAMED)]
+    typed = [key for key in dict.fromkeys(_typed(key) for run in runs for key in run.overrides) if not _begins(key, UNNAMED)]
     keys = [key for key in typed if _differ(runs, key)]
     if "checkpoint" in keys or not all(run.overrides for run in runs):  # an evaluation has typed a run, and the run has typed the rest
         keys += [key for key in config_differences(runs) if key not in keys]
@@ -86,13 +91,22 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if key != "seed"] + [key for key in keys if key == "seed"]
 
 
+def _typed(key: str) -> str:
+    """Return a key as the user knows it: the list `task.sources` becomes other words for Hydra (`metarun.cli.sources`)."""
+    parts = key.split(".")
+    inside = parts[:2] == ["task", "sources"] and len(parts) == 3  # a source that was set to null
+    return SOURCES if inside or key == "task.only" or parts[:2] == ["task", "task"] else key
+
+
 def config_differences(runs: Sequence[Run]) -> list[str]:
     """Return the groups whose options differ, and the keys whose values differ otherwise.
 
-    Left out: keys of a group with another option, keys that follow from the recipe of another algorithm, and keys without influence.
+    Left out: keys of a group with another option, keys of the sources of another mixture, keys that follow from the recipe of another
+    algorithm, and keys without influence.
     """
-    groups = dict.fromkeys(group for run in runs for group in mapping(run.config.get("options")))
-    options = [group for group in groups if group.split("/")[0] not in ("device", "logger") and _differ(runs, group)]
+    groups = dict.fromkeys(str(group) for run in runs for group in mapping(run.config.get("options")))
+    own = [group for group in groups if group.split("/")[0] not in ("device", "logger") and "@" not in group]
+    options = [key for key in (*own, SOURCES) if _differ(runs, key)]
     recipes = {name for run in runs for name in mapping(look_up(run.config, "algo.recipe"))} if "algo" in options else set()
     keys = dict.fromkeys(key for run in runs for key in leaves(run.config))
     kept = [
@@ -115,13 +129,15 @@ def value_of(run: Run, key: str) -> str:
         return run.evaluation.settings[key]
     if key in options:
         return text_of(options[key])
+    if key == SOURCES:
+        return text_of(names) if (names := sources_of(mapping(run.config.get("task")))) else ""
     value = look_up(run.config, key)
     return run.overrides.get(key, "") if value is None and key not in leaves(run.config) else text_of(value)
 
 
 def may_name(text: str, run: Run) -> bool:
     """Return whether some table may give a run this name; False where a word of the text is neither in the run's keys nor in its path."""
-    typed = {**mapping(run.config.get("options")), **leaves(run.config), **run.overrides}
+    typed = {**mapping(run.config.get("options")), SOURCES: None, **leaves(run.config), **run.overrides}
     words = printable(" ".join([run.algorithm, str(run.folder.absolute()), *(f"{key}={value_of(run, str(key))}" for key in typed)]))
     return all(word.strip("()") in words for word in text.split())
 

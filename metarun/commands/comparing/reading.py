@@ -85,6 +85,36 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+OF_MIXTURE = ("_target_", "noise", "only", "sources", "weights")
+"""The keys of `task=mixture` that are its own; each other key, where it is not null, sets the key of this name of every source."""
+OF_IMAGES = ("image_size", "channels")
+"""Of the others, those that convert the images of a source that has no such key itself."""
+
+
+def sources_of(task: Mapping[str, Any]) -> list[str]:
+    """Return the names of the sources of a mixture that take part, in their order; [] for another task."""
+    sources, only = mapping(task.get("sources")), task.get("only")
+    return [str(name) for name in (only if isinstance(only, list) else sources) if isinstance(sources.get(name), Mapping)]
+
+
+def with_shared(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a mixture with the values that it sets for all sources in each source; other tasks as they are.
+
+    A source that takes no part is left out, and so is one of weight 0.
+    """
+    if not (names := sources_of(task)):
+        return dict(task)
+    weights, shared = (
+        mapping(task.get("weights")),
+        {key: value for key, value in task.items() if key not in OF_MIXTURE and value is not None},
+    )
+    found = {}
+    for name in (name for name in names if weights.get(name) != 0):
+        node = mapping(task["sources"][name])
+        found[name] = with_shared({**node, **{key: value for key, value in shared.items() if key in node or key not in OF_IMAGES}})
+    return {**{key: task[key] for key in OF_MIXTURE if key in task and key != "only"}, "sources": found}
+
+
 def text_of(value: Any) -> str:
     """Return a value as one types it: `null`, `true`, `0.001`, `[1,2]`. A number that was typed as text is that number."""
     if value is None or isinstance(value, bool):

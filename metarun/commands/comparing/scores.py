@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from metarun.commands.comparing.evaluations import Evaluation
 from metarun.commands.comparing.families import family_table
 from metarun.commands.comparing.formatting import Table, difference_text, score_text, spread_text
 from metarun.commands.comparing.naming import may_name, settings
 from metarun.commands.comparing.runs import HIGHER_IS_BETTER, Run
-from metarun.commands.comparing.scoring import Scored, episodes_of
+from metarun.commands.comparing.scoring import Scored, episodes_of, keys_of_episodes
 from metarun.commands.comparing.settings import Base, Difference, Setting, base_of, difference, is_at, settings_of_scores
-from metarun.commands.comparing.validation import heading_of
-from metarun.errors import UserError, nearest, printable
+from metarun.commands.comparing.validation import heading_of, told_apart
+from metarun.errors import UserError, counted, nearest, printable
 
 CONDITIONS = {"norm": "norm", "inner_steps": "inner steps"}
 """Entries of a report that have a column where the rows differ in them."""
-NEVER_BY_TEST = "The best was chosen by its score on these episodes, so it looks better than it is; choose by validation."
+NEVER_BY_TEST = "The best was chosen by its score on these episodes, so it looks better than it is; choose by validation, or give base=RUN."
 
 
 def score_tables(scored: Sequence[Scored], *, base: str | None = None, every_seed: bool = False, together: bool = False) -> list[Table]:
@@ -31,8 +32,8 @@ def score_tables(scored: Sequence[Scored], *, base: str | None = None, every_see
     if base is not None and not any(bases):
         raise unknown_base(base, [each.name for group in groups for each in group])
     tables: list[Table] = []
-    for group, chosen in zip(groups, bases, strict=True):
-        tables.append(_table(group, chosen or base_of(group), every_seed, together))
+    for group, chosen, title in zip(groups, bases, titles(groups), strict=True):
+        tables.append(_table(title, group, chosen or base_of(group), every_seed, together))
         families = family_table(group)
         tables += [] if families is None else [families]
     missing = [f"{each.run.folder.name} has no score: {each.reason}" for each in scored if each.evaluation is None]
@@ -64,7 +65,25 @@ def grouped(scored: Sequence[Scored], *, together: bool = False) -> list[list[Se
     return [settings_of_scores(group) for group in groups.values()]
 
 
-def _table(found: Sequence[Setting], base: Base | None, every_seed: bool, together: bool) -> Table:
+def titles(groups: Sequence[Sequence[Setting]]) -> list[str]:
+    """Return what was scored in each table, such as "glyphs, 5-way 1-shot: accuracy on 600 test episodes, seed 0"."""
+    evaluations = [group[0].evaluations[0] for group in groups]
+    scored = [_scored(each) for each in evaluations]
+    folders = [[run.folder.name for setting in group for run in setting.runs] for group in groups]
+    keys = [keys_of_episodes(each.config, each.split) for each in evaluations]
+    found = told_apart([heading_of(each) for each in evaluations], scored, keys, folders)
+    return [f"{heading}{': ' if heading else ''}{each}" for heading, each in zip(found, scored, strict=True)]
+
+
+def _scored(evaluation: Evaluation) -> str:
+    report = evaluation.report
+    count = report.get("episodes")
+    split = f"{report['split']} " if report.get("split") else ""
+    seed = "" if report.get("seed") is None else f", seed {report['seed']}"
+    return f"{evaluation.metric} on {counted(count, f'{split}episode') if type(count) is int else f'{count} {split}episodes'}{seed}"
+
+
+def _table(title: str, found: Sequence[Setting], base: Base | None, every_seed: bool, together: bool) -> Table:
     assert base is not None
     alone = len(found) == 1
     differences = {id(each): difference(each, base.setting) for each in found if each is not base.setting}
@@ -80,12 +99,8 @@ def _table(found: Sequence[Setting], base: Base | None, every_seed: bool, togeth
     head = ("run", "seeds", metric, "iqm", minus, "over seeds", "better in", "diverged", *CONDITIONS.values())
     constant = [len({_condition(each, key) for each in found}) == 1 for key in CONDITIONS]
     order = "highest" if HIGHER_IS_BETTER.get(metric, False) else "lowest"
-    heading, report = heading_of(evaluation), evaluation.report
-    split = f"{report['split']} " if report.get("split") else ""
-    seed = "" if report.get("seed") is None else f", seed {report['seed']}"
-    scored = f"{metric} on {report.get('episodes')} {split}episodes{seed}"
     return Table(
-        title=printable(f"{heading}{': ' if heading else ''}{scored}, the {order} first"),
+        title=printable(f"{title}, the {order} first"),
         head=head if several else tuple("" if name in ("iqm", "over seeds") else name for name in head),
         rows=tuple((*line[: -len(constant)], *_without(line[-len(constant) :], constant)) for line in lines),
         notes=tuple(map(printable, _notes(found, base, list(differences.values()), together))),

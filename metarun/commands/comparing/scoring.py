@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun.commands.comparing.evaluations import EPISODES, Evaluation, changing, read_evaluation, settings, typed_words
-from metarun.commands.comparing.reading import leaves, look_up, text_of
+from metarun.commands.comparing.reading import leaves, look_up, mapping, number, sources_of, text_of, with_shared
 from metarun.commands.comparing.runs import Run
 from metarun.errors import UserError
 from metarun.files.paths import names_path
@@ -19,6 +19,10 @@ USUAL_EPISODES, USUAL_SEED, BEST = 600, 0, "best.pt"
 """What `metarun eval` takes where the user says nothing."""
 _TRAINING = ("augment", "data", "download", "left_out", "seed", "weights")
 """Keys of a task that change no validation or test episode, beside those that begin with `train_`."""
+_INPUTS = ("categorical", "features", "item_bias", "item_ids", "several", "separator")
+"""Keys of ratings and of a table that change the inputs of the examples, and not which examples an episode has."""
+_COLUMNS = ("decimal", "delimiter", "item", "rating", "target", "task_column", "user")
+"""Keys of ratings and of a table that say where a file has users, items and targets. The baseline says whether the targets differ."""
 
 
 class Scored(NamedTuple):
@@ -83,11 +87,24 @@ def told(settings: Mapping[str, str]) -> str:
 
 
 def episodes_of(evaluation: Evaluation) -> tuple[Any, ...]:
-    """Return what determines the episodes of an evaluation: two evaluations with equal values have scored the same episodes."""
+    """Return what determines the episodes of an evaluation: two evaluations with equal values have scored the same episodes.
+
+    The score of the mean predictor follows from the targets of the episodes alone, so it differs where two files have other targets.
+    """
     report = evaluation.report
-    task = {key: text_of(value) for key, value in leaves({"task": evaluation.config.get("task") or {}}).items()}
-    kept = tuple(sorted((key, text) for key, text in task.items() if _changes_episodes(key, evaluation.split)))
-    return (evaluation.metric, evaluation.split, text_of(report.get("seed")), text_of(report.get("episodes")), kept)
+    first = next(map(mapping, report.get("runs") or ()), report)
+    baseline = number(report.get("baseline", first.get("baseline")))
+    told = "" if baseline is None else f"{baseline:.4g}"  # devices differ in the last digits
+    kept = tuple(sorted(keys_of_episodes(evaluation.config, evaluation.split).items()))
+    return (evaluation.metric, evaluation.split, text_of(report.get("seed")), text_of(report.get("episodes")), told, kept)
+
+
+def keys_of_episodes(config: Mapping[str, Any], split: str) -> dict[str, str]:
+    """Return dotted key -> value as one types it of the keys of the task that determine the episodes of a split."""
+    task = with_shared(mapping(config.get("task")))
+    found = {key: text_of(value) for key, value in leaves({"task": task}).items() if _changes_episodes(key, split)}
+    families = sources_of(task)  # their order is that of the episodes
+    return {"task.sources": text_of(families), **found} if families else found
 
 
 def _changes_episodes(key: str, split: str) -> bool:
@@ -95,4 +112,4 @@ def _changes_episodes(key: str, split: str) -> bool:
     parts = key.split(".")
     of_other_split = bool({"train", "val", "test"} - {split} & set(parts)) and split not in parts
     training = any(part.startswith("train_") or part in _TRAINING for part in parts[1:])
-    return not (of_other_split or training or names_path(key))
+    return not (of_other_split or training or names_path(key) or parts[-1] in (*_INPUTS, *_COLUMNS))

@@ -11,7 +11,7 @@ from metarun.commands.comparing.evaluations import Evaluation, Scores, read_scor
 from metarun.commands.comparing.naming import names, settings
 from metarun.commands.comparing.reading import mapping, number
 from metarun.commands.comparing.runs import HIGHER_IS_BETTER, Run
-from metarun.commands.comparing.scoring import Scored
+from metarun.commands.comparing.scoring import Scored, keys_of_episodes
 from metarun.errors import UserError
 from metarun.files.paths import expanded
 
@@ -103,14 +103,17 @@ class Base(NamedTuple):
 def base_of(found: Sequence[Setting], typed: str | None = None) -> Base | None:
     """Return the setting that the user typed, or else the best setting by validation, or else by score.
 
+    Validation scores say which is the best only where they are of the same validation tasks.
     typed: a name in the table, or the path of a run. Return None if no setting has this name.
     """
     if typed is not None:
         named = [each for each in found if _is_called(each, typed)]
         return Base(named[0], "typed") if named else None
-    kinds = {(run.validation.metric, run.validation.statistic) for each in found for run in each.runs if run.validation is not None}
+    runs = [run for each in found for run in each.runs if run.validation is not None]
+    kinds = {(run.validation.metric, run.validation.statistic) for run in runs if run.validation is not None}
+    tasks = {tuple(sorted(keys_of_episodes(run.config, "val").items())) for run in runs}
     scores = [each.validation for each in found]
-    if len(kinds) == 1 and None not in scores:
+    if len(kinds) == len(tasks) == 1 and None not in scores:
         higher = HIGHER_IS_BETTER.get(next(iter(kinds))[0], False)
         return Base((max if higher else min)(found, key=lambda each: each.validation or 0.0), "validation")
     return Base(found[0], "test")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from metarun.commands.comparing.evaluations import Evaluation
 from metarun.commands.comparing.formatting import Table, duration, score_text, spread_text
 from metarun.commands.comparing.naming import names, settings
-from metarun.commands.comparing.reading import leaves, look_up, mapping, text_of
+from metarun.commands.comparing.reading import leaves, look_up, mapping, sources_of, text_of, with_shared
 from metarun.commands.comparing.runs import FAILED_RUN, FINISHED, Run
 from metarun.errors import printable
 from metarun.files.paths import names_path
@@ -16,6 +16,8 @@ from metarun.files.paths import names_path
 if TYPE_CHECKING:
     from metarun.commands.comparing.differences import OverSeeds
 
+LONGEST = 60
+"""Letters of the longest value in a heading."""
 HEAD = ("run", "seeds", "{metric}", "std", "best at", "steps", "time", "")
 
 
@@ -86,19 +88,30 @@ def sizes_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 def headings(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Return what distinguishes the tasks of the tables, such as "glyphs, 5-way 1-shot"."""
-    found = [_heading(group[0]) for group in groups]
-    sizes = [sizes_of(group[0].config) for group in groups]
-    for heading in {heading for heading in found if found.count(heading) > 1}:
-        alike = [place for place, other in enumerate(found) if other == heading]
-        keys = dict.fromkeys(key for place in alike for key in sizes[place])
-        differ = [key for key in keys if len({sizes[place].get(key) for place in alike}) > 1 and not key.endswith("._target_")][:3]
-        for place in alike:
-            found[place] = ", ".join([heading, *(f"{key}={sizes[place].get(key, 'null')}" for key in differ)])
-    return [printable(heading) for heading in found]
+    tasks = [task_of(group[0].task, group[0].config) for group in groups]
+    folders = [[run.folder.name for run in group] for group in groups]
+    scores = [next((f"{each.metric} {each.statistic}" for run in group if (each := run.validation) is not None), "") for group in groups]
+    return told_apart(tasks, scores, [sizes_of(group[0].config) for group in groups], folders)
 
 
-def _heading(run: Run) -> str:
-    return task_of(run.task, run.config)
+def told_apart(
+    headings: Sequence[str], beside: Sequence[str], keys: Sequence[Mapping[str, str]], folders: Sequence[Sequence[str]]
+) -> list[str]:
+    """Return the headings, with the keys in which those that are equal differ; where no short key differs, with the folders of the runs.
+
+    beside: what else the title of each table says. keys: dotted key -> value. folders: the names of the folders of its runs.
+    """
+    found = list(zip(headings, beside, strict=True))
+    for heading, rest in {title for title in found if found.count(title) > 1}:
+        alike = [place for place, other in enumerate(found) if other == (heading, rest)]
+        known = [key for key in dict.fromkeys(key for place in alike for key in keys[place]) if not key.endswith("._target_")]
+        values = {key: [keys[place].get(key, "null") for place in alike] for key in known}
+        differ = [key for key in known if len(set(values[key])) > 1 and max(map(len, values[key])) <= LONGEST][:3]
+        for number, place in enumerate(alike):
+            found[place] = (", ".join([heading, *(f"{key}={values[key][number]}" for key in differ)]), rest)
+    clear = [found.count(title) == 1 for title in found]
+    runs = [f"{'run' if len(names) == 1 else 'runs'} {', '.join(dict.fromkeys(names))}" for names in folders]
+    return [printable(each if alone else f"{each}, {run}") for (each, _), alone, run in zip(found, clear, runs, strict=True)]
 
 
 def heading_of(evaluation: Evaluation) -> str:
@@ -108,9 +121,12 @@ def heading_of(evaluation: Evaluation) -> str:
 
 def task_of(option: str, config: Mapping[str, Any]) -> str:
     """Return a task with its sizes and its families. option: of the group `task`."""
-    ways, shots = (look_up(config, f"task.{key}") for key in ("ways", "shots"))
+    task = mapping(config.get("task"))
+    sources = mapping(with_shared(task).get("sources"))
+    each = {key: [node.get(key) for node in sources.values()] if sources else [task.get(key)] for key in ("ways", "shots")}
+    ways, shots = (values[0] if values.count(values[0]) == len(values) else None for values in each.values())
     words = [f"{value}-{word}" for value, word in ((ways, "way"), (shots, "shot")) if type(value) is int]
-    families = [str(name) for name, source in mapping(look_up(config, "task.sources")).items() if source is not None]
+    families = sources_of(task)
     of = f" of {', '.join(families)}" if families else ""
     return ", ".join(filter(None, (f"{option}{of}", " ".join(words))))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from metarun.commands.reporting.numbers import NAMES, difference, higher_is_better, plain, with_half
 from metarun.commands.reporting.page import code
+from metarun.errors import counted
 
 FEW = 100
 """A mean over fewer tasks gets a remark."""
@@ -218,7 +219,7 @@ def limits(scored: Sequence[Standing]) -> list[str]:
     said = []
     for one in scored:
         if one.diverged or one.not_finite:
-            many = f"{max(one.diverged, one.not_finite)} of {one.episodes * one.seeds} tasks of {code(one.name)}"
+            many = f"{max(one.diverged, one.not_finite)} of {counted(one.episodes * one.seeds, 'task')} of {code(one.name)}"
             median = (
                 "" if one.median is None or one.metric == "accuracy" else f" Read its median, {with_half(one.median, None, one.metric)}."
             )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_folders import config_of, write_evaluation, write_run, write_typed
 
-from metarun.commands.comparing.naming import names, setting_of, settings
+from metarun.commands.comparing.naming import may_name, names, setting_of, settings
 from metarun.commands.comparing.runs import Run, find_runs
 
 
@@ -63,6 +63,24 @@ def test_a_difference_that_was_not_typed_joins_the_name_where_names_would_be_equ
     write_run(tmp_path / "a", typed=["algo=maml"], steps=60)
     write_run(tmp_path / "b", typed=["algo=maml"], steps=90)
     assert names(find_runs([tmp_path / "a", tmp_path / "b"])) == ["maml steps=60", "maml steps=90"]
+
+
+def test_the_sources_of_a_mixture_are_named_by_their_list_as_one_types_it(tmp_path: Path):
+    """Hydra's words for `task.sources=[…]` and the keys of a source that one of the runs lacks are in no name."""
+    sources = {name: {"_target_": f"metarun.{name}", "shots": 10, "queries": 100} for name in ("line", "omniglot")}
+    listed = ["task=mixture", "+task@task.sources.omniglot=omniglot", "task.only=[omniglot]"]
+    write_run(tmp_path / "a", typed=["task=mixture"], task="mixture", task__sources=sources)
+    write_run(tmp_path / "b", typed=listed, task="mixture", task__sources={"omniglot": sources["omniglot"]})
+    write_run(tmp_path / "c", typed=["task=line"], task="line")
+    runs = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    assert names(runs) == ["mixture task.sources=[line,omniglot]", "mixture task.sources=[omniglot]", "line"]
+    assert may_name("mixture task.sources=[omniglot]", runs[1])
+
+
+def test_many_differences_that_were_not_typed_join_no_name(tmp_path: Path):
+    for name, value in (("a", 1), ("b", 2)):
+        write_run(tmp_path / name, typed=["algo=maml"], **{f"algo__key{number}": value for number in range(4)})
+    assert names(find_runs([tmp_path / "a", tmp_path / "b"])) == ["maml (a)", "maml (b)"]
 
 
 def test_a_path_in_a_name_is_short_and_a_name_obeys_no_terminal(tmp_path: Path):

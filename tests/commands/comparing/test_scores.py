@@ -83,6 +83,26 @@ def test_other_episodes_have_tables_of_their_own_unless_the_user_says_that_they_
     assert any("tables=one" in note for note in table.notes)
 
 
+@pytest.mark.parametrize(
+    ("change", "titles"),
+    [
+        ({"task__residual": True}, ["task.residual=null: ", "task.residual=true: "]),
+        ({"task__classes": {"test": ["a" * 80]}}, ["run maml_0: ", "run protonet_0: "]),
+        ({"report": {"seed": 1}}, ["shot: ", "shot: "]),
+    ],
+)
+def test_equal_headings_say_what_differs_or_name_the_runs(tmp_path: Path, change: dict[str, Any], titles: list[str]):
+    write(tmp_path, "maml", [0.5, 0.5])
+    write(tmp_path, "protonet", [0.6, 0.8], **change)
+    scores = [each._replace(evaluation=each.run.evaluations("test")[0]) for each in found(tmp_path, 2)]
+    assert [title in table.title for title, table in zip(titles, score_tables(scores), strict=True)] == [True, True]
+
+
+def test_one_episode_is_no_plural(tmp_path: Path):
+    write(tmp_path, "maml", [0.5])
+    assert " on 1 test episode, seed 0" in score_tables(found(tmp_path, 1))[0].title
+
+
 def test_a_run_without_a_score_is_named_with_the_reason(tmp_path: Path):
     write(tmp_path, "maml", [0.5, 0.5])
     write_run(tmp_path / "other")

@@ -13,7 +13,7 @@ from run_folders import write_evaluation, write_run
 from metarun.commands.comparing import scoring
 from metarun.commands.comparing.evaluations import Evaluation, read_evaluation
 from metarun.commands.comparing.runs import Run, find_runs, read_run
-from metarun.commands.comparing.scoring import episodes_of, scored
+from metarun.commands.comparing.scoring import episodes_of, keys_of_episodes, scored
 from metarun.errors import UserError
 
 
@@ -125,6 +125,8 @@ def test_the_usual_number_and_seed_of_episodes_are_those_of_the_config_of_eval()
         ({"report": {"episodes": 3}}, False),
         ({"report": {"episodes": [2]}}, False),
         ({"report": {"split": "val"}}, False),
+        ({"report": {"baseline": 0.5}}, False),
+        ({"task__rating": "stars", "task__item_ids": False}, True),
     ],
 )
 def test_evaluations_have_the_same_episodes_where_nothing_that_changes_an_episode_differs(
@@ -138,3 +140,26 @@ def test_evaluations_have_the_same_episodes_where_nothing_that_changes_an_episod
     assert isinstance(one, Evaluation)
     assert isinstance(other, Evaluation)
     assert (episodes_of(one) == episodes_of(other)) is same
+
+
+def mixture(order: Sequence[str] = ("line", "sinusoid"), shots: int | None = 10, **keys: Any) -> dict[str, Any]:
+    """The config of a mixture whose sources have the shots, with its own keys."""
+    sources = {name: {"_target_": name, "shots": shots, "queries": 100, "eval_seed": 0} for name in order}
+    return {"_target_": "mixture", "sources": sources, "only": None, "weights": None, "shots": None, **keys}
+
+
+@pytest.mark.parametrize(
+    ("task", "same"),
+    [
+        (mixture(shots=5) | {"shots": 10, "queries": 100, "eval_seed": 0}, True),
+        (mixture(channels=1, seed=3), True),
+        (mixture(("line", "sinusoid", "quadratic"), only=["line", "sinusoid"]), True),
+        (mixture(("line", "sinusoid", "quadratic"), weights={"line": 3, "sinusoid": 1, "quadratic": 0}), True),
+        (mixture(weights={"line": 3, "sinusoid": 0}), False),
+        (mixture(shots=5), False),
+        (mixture(("sinusoid", "line")), False),
+    ],
+)
+def test_the_episodes_of_a_mixture_are_those_of_its_sources_wherever_their_sizes_were_set(task: dict[str, Any], same: bool):
+    one, other = (keys_of_episodes({"task": each}, "test") for each in (mixture(), task))
+    assert (one == other) is same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_the_base_is_the_best_by_validation_and_not_by_the_test_scores(tmp_path:
     base = base_of(compared(tmp_path))
     assert base is not None
     assert (base.setting.name, base.chosen_by) == ("maml", "test"), "a run has no validation score"
+
+
+def test_validation_scores_of_other_tasks_choose_no_base(tmp_path: Path):
+    """Such as those of a model of all families and a model of one family, which are scored on the same test episodes."""
+    write(tmp_path, "maml", 0, [0.9, 0.9, 0.9], 0.4)
+    write(tmp_path, "protonet", 0, [0.8, 0.8, 0.8], 0.6)
+    config = json.loads((tmp_path / "maml_0/config.json").read_text())
+    config["task"]["shots"] = 5
+    (tmp_path / "maml_0/config.json").write_text(json.dumps(config))
+    base = base_of(compared(tmp_path))
+    assert base is not None
+    assert base.chosen_by == "test"
 
 
 def test_a_base_is_named_by_its_row_its_seed_or_its_path(tmp_path: Path):
