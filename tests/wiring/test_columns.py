@@ -69,7 +69,9 @@ def test_a_task_that_does_not_say_what_its_columns_mean_is_refused():
 def test_a_trained_network_of_columns_is_refused_on_a_task_of_metarun_without_columns():
     """Also where the inputs have the same size, as those of a sinusoid and of ratings whose only column is the item."""
     stated = "backbone.columns=[[item,category,9,item]]"
-    with pytest.raises(UserError, match=r"embeds the columns item \(backbone\.columns\), and metarun.* does not say .*; choose task=ratings"):
+    with pytest.raises(
+        UserError, match=r"embeds the columns item \(backbone\.columns\), and metarun.* does not say .*; choose task=ratings"
+    ):
         build(composed("task=sinusoid", "backbone=embeddings", stated), scored="test")
 
 
