@@ -26,9 +26,11 @@ from metarun.tasks.fingerprint import differences, fingerprint_of
 from metarun.tasks.pool import ClassPool
 from metarun.tasks.preparing.preparation import ArrayPreparation, preparation_by
 from metarun.tasks.sampling import FewShot
+from metarun.tasks.stream import Streams
 from metarun.types import adapts_backbone
 from metarun.wiring.build import Parts, build_source
 from metarun.wiring.shapes import Shapes
+from metarun.wiring.streams import has_source
 
 log = logging.getLogger(__name__)
 
@@ -93,23 +95,23 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
     they have the nearest sizes that the training stored in its run folder. Raises UserError where there is neither.
     """
     notes: list[str] = []
+    has_file = not has_source(model.members[0].config["task"])  # a training on a stream stores none
     try:
         pool = _validation_pool(model, notes)
         with Progress(EPISODES, unit="episode") as progress:
             found = calibrate(_taking_prepared(model), pool, shots, EPISODES, progress.update)
         why = f"the training has {len(pool.names)} validation classes, and abstain needs at least 3 with 2 images each"
+        remedy = "Leave out abstain."
     except UserError as error:
         found, why = None, str(error).rstrip(".")
+        remedy = f"Put the data{' or the file' * has_file} back, or leave out abstain."
     if found is not None:
         return Abstention(rate, choose(found, rate), found, "in the data of the training", tuple(notes))
     if len(model.members) == 1:
         found = stored(_run_of(model.paths[0]), model.members[0].step, shots)
     if found is None:
-        raise UserError(
-            f"abstain={rate:g} needs the validation classes of the training, or calibration.json, which a finished training of "
-            f"at least {LEAST_STEPS} steps writes into its run folder: {why}. Put the data or the file back, or "
-            "leave out abstain."
-        )
+        file = f", or calibration.json, which a finished training of at least {LEAST_STEPS} steps writes into its run folder" * has_file
+        raise UserError(f"abstain={rate:g} needs the validation classes of the training{file}: {why}. {remedy}")
     wanted = (len(shots), sum(shots) / len(shots))
     if wanted != (found.ways, found.shots):
         notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} images; metarun takes the nearest stored calibration"]
@@ -123,6 +125,8 @@ def _validation_pool(model: Model, notes: list[str]) -> ClassPool:
     check_data(config, config)
     with allocating("the data of the task", "leave out abstain"):
         source = build_source(config)
+    if isinstance(source, Streams):
+        source = source.source
     if not isinstance(source, FewShot) or "val" not in source.pools:
         raise UserError("the task of this run has no validation classes")
     if changed := differences(member.data, fingerprint_of(source)):

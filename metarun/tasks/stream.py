@@ -22,6 +22,7 @@ from metarun import draws
 from metarun.compute.memory import check_fits
 from metarun.episodes import first_of
 from metarun.errors import UserError, counted, nearest, printable
+from metarun.tasks.episode_sizes import together
 from metarun.tasks.fingerprint import Fingerprint
 from metarun.tasks.pool import SPLITS, check_split
 from metarun.tasks.preparing.preparation import Preparation, preparation_by
@@ -75,8 +76,14 @@ class Streams:
         if self.train_labels not in LABELS:
             known = f"it must be {' or '.join(LABELS)}.{nearest(str(self.train_labels), LABELS)}"
             raise UserError(f"task.train_labels={self.train_labels} is unknown; {known}")
+        said = []
         for split in self.used:
-            self._check(split)
+            try:
+                self._check(split)
+            except UserError as error:
+                said.append(str(error))
+        if said:
+            raise UserError(together(said))
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal trajectory `index`: support x (N*K, C, H, W) class after class, query x (N*Q, C, H, W) in the same order of classes."""

@@ -272,7 +272,7 @@ def _build_algorithm(config: dict[str, Any], source: TaskSource, episodes: dict[
             extra["embed"] = build_network(config, episodes, head=False, algorithm=kind.__name__)
             extra["inputs"] = extra["embed"].module.out_features
     if traits.learns_all_classes:
-        if isinstance(source, WithTrainLabels) and source.train_labels != "global":
+        if isinstance(source, WithTrainLabels) and source.train_labels not in ("global", None):  # None: of shapes without such labels
             remedy = "set task.train_labels=global" if "train_labels" in config["task"] else "make the task with train_labels=global"
             raise UserError(f"{kind.__name__} trains a head over all training classes, so labels must count them all; {remedy}.")
         extra["train_classes"] = episodes["train"].support.y.shape[-1]

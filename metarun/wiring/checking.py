@@ -30,7 +30,9 @@ TRAINED = (*GROUPS, "optimizer", "logger")
 """The groups that training needs."""
 
 INTERVALS = ("eval_every", "save_every", "save_minutes", "log_every")
-SETTINGS = ("seed", "steps", "tasks_per_step", "eval_episodes", *INTERVALS, "select", "patience", "keep")
+FOLLOWING = ("steps", "tasks_per_step", "eval_episodes")
+"""The settings whose defaults are keys of groups, `algo.recipe` and `task.trajectories`; they are checked after these keys."""
+SETTINGS = ("seed", *FOLLOWING, *INTERVALS, "select", "patience", "keep")
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ def check_values(config: Mapping[str, Any], groups: Collection[str] = GROUPS) ->
 
     groups: those that the command needs.
     """
-    settled = fit_keys(config, {name: hint for name, hint in annotations_of(Settings).items() if name in SETTINGS})
+    hints = {name: hint for name, hint in annotations_of(Settings).items() if name in SETTINGS}
+    settled = fit_keys(config, {name: hint for name, hint in hints.items() if name not in FOLLOWING})
     for group in groups:
         if not isinstance(config.get(group), Mapping):
             raise UserError(f"the config has no {group}; choose one with {group}=… (`metarun list` names them).")
     for group in groups:
         _check_group(config[group], group)
+    settled = fit_keys(settled, {name: hint for name, hint in hints.items() if name in FOLLOWING})
     check_patience(settled.get("patience"), settled.get("eval_every", 1))
     return settled
 
@@ -124,14 +128,14 @@ class Unbuilt:
 
 
 def _check_node(node: Mapping[str, Any], name: str) -> Unbuilt:
-    """Check the arguments of a node and of the nodes inside."""
+    """Check the arguments of a node, and then the nodes inside, whose values may follow from the arguments."""
     if TARGET not in node:
         raise UserError(f"{name} has no {TARGET}, so there is nothing to build.")
     path = node[TARGET]
     target = locate(path)
     hints = annotations_of(target) if callable(target) else {}
     closed = callable(target) and passes_known_keys(target)
-    for key, value in node.items():
+    for key, value in sorted(node.items(), key=lambda item: isinstance(item[1], Mapping)):
         if key == TARGET:
             continue
         if name.startswith("task") and key == "backbone" and isinstance(value, Mapping) and TARGET in value:

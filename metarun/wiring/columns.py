@@ -18,7 +18,8 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
     """Write the columns of the source into the config of a backbone that has the key `columns`.
 
     A checkpoint's config states the columns already. They must then be those of the source, since an embedding belongs to one category.
-    Raises UserError where they differ, and where a source does not say what its columns mean.
+    Raises UserError where they differ, and where a source does not say what its columns mean. If the source is the user's own, the user
+    may state its columns.
     """
     backbone = config["backbone"]
     if isinstance(source, Shapes):  # the shapes of a checkpoint stand for data that had the stated columns
@@ -33,6 +34,7 @@ def fill_columns(config: dict[str, Any], source: TaskSource) -> None:
                 f"{_named(config)} embeds categories, and {config['task'][TARGET]} does not say which of its columns are "
                 "categories; choose task=ratings, or another backbone, such as backbone=mlp."
             )
+        _refuse_without(config, stated)
         return
     found = [list(column) for column in source.columns()]
     if stated is None:
@@ -49,13 +51,24 @@ def has_columns(config: Mapping[str, Any]) -> bool:
     return config["backbone"].get(KEY) is not None
 
 
+def _refuse_without(config: Mapping[str, Any], stated: Any) -> None:
+    """Raise UserError where a network of columns would read a task of metarun that has none. A user's own task may have them unsaid."""
+    task = str(config["task"][TARGET])
+    if task.startswith("metarun."):
+        names = printable(", ".join(str(column[0]) for column in stated))
+        raise UserError(
+            f"{_named(config)} embeds the columns {names} (backbone.columns), and {task} does not say which of its columns are categories; "
+            "choose task=ratings with the data of the training."
+        )
+
+
 def _refuse_numbers(config: Mapping[str, Any], source: TaskSource) -> None:
     """Raise UserError where a backbone of metarun would read the numbers of categories as quantities. A user's own may embed them."""
     categories = [name for name, kind, *_ in source.columns() if kind == CATEGORY] if isinstance(source, WithColumns) else []
     if categories and str(config["backbone"].get(TARGET)).startswith("metarun."):
         raise UserError(
             f"the task has the categories {printable(', '.join(categories))}, and {_named(config)} would read their numbers as "
-            "quantities; choose backbone=embeddings."
+            "quantities; train with backbone=embeddings."
         )
 
 

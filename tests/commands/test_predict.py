@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import predict
+from small import composed
+from small_runs import SHORT, predict
 
+from metarun.commands.export import export
 from metarun.commands.predict import Places, places_of
+from metarun.commands.train import train
 from metarun.errors import UserError
 
 
@@ -42,6 +45,16 @@ def test_an_out_file_that_exists_is_refused_before_anything_is_read(tmp_path: Pa
 def test_a_run_on_neither_pictures_nor_a_table_is_refused(sinusoid_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"labels images, predicts tables and recommends items, and the run .* was trained on other inputs"):
         predict(sinusoid_run, tmp_path, tmp_path, tmp_path / "p")
+
+
+def test_a_stream_of_functions_is_refused_as_other_functions_are_and_its_backbone_is_exported(tmp_path: Path) -> None:
+    """OML learns a head for all training classes, and functions have no classes to count."""
+    sizes = ("task.functions=2", "task.steps=2", "task.step_points=4", "task.held_out=5", "task.train_functions=4", "backbone.widths=[4]")
+    train(composed(*SHORT, "algo=oml", "task=sine_stream", "backbone=mlp", *sizes), tmp_path / "run")
+    with pytest.raises(UserError, match=r"predict labels images, .* and the run .* was trained on other inputs"):
+        predict(tmp_path / "run", tmp_path, tmp_path, tmp_path / "p")
+    pytest.importorskip("safetensors")
+    assert export(tmp_path / "run", tmp_path / "out")["input_shape"] == [3]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,11 @@ def test_a_stream_that_its_classes_cannot_fill_is_refused_with_numbers_and_a_rem
         stream(**options)
 
 
+def test_all_splits_that_cannot_be_filled_are_named_at_once():
+    with pytest.raises(UserError, match=r"^2 things need a change:\n- the val split has 5 classes.*\n- the test split has 9 classes"):
+        stream(classes=10, val_classes=6)
+
+
 def test_one_small_class_is_named_with_its_number_of_images():
     pools = dict(counting().pools)
     pools["test"] = ClassPool(torch.zeros(13, 1, 1, 2, dtype=torch.uint8), [8, 5], ["large", "small"])

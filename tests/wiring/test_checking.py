@@ -168,3 +168,18 @@ def test_an_optimizer_has_two_betas(betas: list[float]) -> None:
     config["optimizer"]["options"] = {"betas": betas}
     with pytest.raises(UserError, match=r"^optimizer\.options\.betas=.* should be a list of 2\.$"):
         check_values(config, TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["task=stream", "task/source=folder", "task.source.root=x", "task.held_out=0"], r"^task\.held_out=0 should be"),
+        (["task=stream", "task/source=folder", "task.source.root=x", "task.per_class=0"], r"^task\.per_class=0 should be"),
+        (["task=stream", "task.trajectories=0"], r"^task\.trajectories=0 should be"),
+        (["task=stream", "eval_episodes=0"], r"^eval_episodes=0 should be"),
+        (["task=sinusoid", "backbone=mlp", "algo.recipe.steps=-1"], r"^algo\.recipe\.steps=-1 should be"),
+    ],
+)
+def test_a_refused_value_has_the_key_that_the_user_set_and_no_key_that_follows_it(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_values(composed(*words))

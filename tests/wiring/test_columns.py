@@ -10,6 +10,7 @@ from small_ratings import COLUMNS, Tastes
 
 from metarun import testing
 from metarun.errors import UserError
+from metarun.tasks.sinusoid import Sinusoids
 from metarun.types import TaskSource
 from metarun.wiring.build import build
 from metarun.wiring.columns import fill_columns
@@ -63,6 +64,19 @@ def test_other_columns_than_the_network_embeds_are_refused(found: Any, sentence:
 def test_a_task_that_does_not_say_what_its_columns_mean_is_refused():
     with pytest.raises(UserError, match=r"does not say which of its columns are categories; choose task=ratings"):
         build(composed("task=sinusoid", "backbone=embeddings"))
+
+
+def test_a_trained_network_of_columns_is_refused_on_a_task_of_metarun_without_columns():
+    """Also where the inputs have the same size, as those of a sinusoid and of ratings whose only column is the item."""
+    stated = "backbone.columns=[[item,category,9,item]]"
+    with pytest.raises(
+        UserError, match=r"embeds the columns item \(backbone\.columns\), and metarun.* does not say .*; choose task=ratings"
+    ):
+        build(composed("task=sinusoid", "backbone=embeddings", stated), scored="test")
+
+
+def test_a_user_may_state_the_columns_of_a_source_that_does_not_say_them():
+    assert filled(PLAIN, Sinusoids()) == PLAIN
 
 
 def test_a_backbone_without_the_key_stays_as_it_is():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,31 @@ def test_a_folder_with_too_few_images_is_refused_with_the_keys_of_the_stream(tmp
         build_source(composed(*words))
     skipped = build_source(composed(*words, "task.source.skip_small=true"))
     assert all("class3" not in names for names in skipped.source.classes.values())
+
+
+@pytest.mark.parametrize(
+    ("labels", "needs"),
+    [
+        ("global", r"5 in the stream need 5\. Lower task\.train_per_class"),
+        ("episode", r"5 in the stream \+ 1 held out need 6\. Lower task\.held_out or task\.train_per_class"),
+    ],
+)
+def test_a_folder_checks_its_training_classes_for_what_a_training_trajectory_takes(tmp_path: Path, labels: str, needs: str):
+    words = folder_stream(tmp_path, 5 if labels == "global" else 6, "task.train_per_class=5", f"task.train_labels={labels}")
+    assert build_source(composed(*words)).episode("train", 0).support.x.shape[0] == 10
+    files = [tmp_path / f"class{number}" / f"{picture}.png" for number in range(12) for picture in (4, 5)]
+    for file in files[:20]:
+        file.unlink(missing_ok=True)
+    with pytest.raises(UserError, match=rf"train classes have too few images: .*; {needs}"):
+        build_source(composed(*words))
+
+
+def test_all_splits_that_the_stream_cannot_fill_are_in_one_message(tmp_path: Path):
+    words = folder_stream(tmp_path, 1, "task.train_per_class=4", "task.train_labels=global")
+    with pytest.raises(UserError) as caught:
+        build_source(composed(*words))
+    for needs in ("8 train classes .* 4 in the stream need 4", "2 val classes .* 2 in the stream \\+ 1 held out need 3", "2 test classes"):
+        assert re.search(needs, str(caught.value))
 
 
 def test_the_messages_of_a_source_name_the_keys_of_the_stream():

@@ -28,12 +28,17 @@ HEADER = ("item", "title", "predicted rating")
 
 
 class Given(NamedTuple):
-    """The rows of a user's file. names: as the file has the items. places: in the catalogue. ratings: None where the file has none."""
+    """The rows of a user's file.
+
+    names: the identifiers of the items. places: in the catalogue. ratings: None where the file has none. user: the identifier in its column
+    of users; None where it has none.
+    """
 
     path: str
     names: list[str]
     places: list[int]
     ratings: np.ndarray | None
+    user: str | None = None
 
 
 def predict_ratings(model: Model, config: Mapping[str, Any], rows: Path, sheet: Path) -> Found:
@@ -55,6 +60,7 @@ def predict_ratings(model: Model, config: Mapping[str, Any], rows: Path, sheet: 
         found = recommended(prepared, {**facts, ITEM: support.names}, predictor.predict, None)
     else:
         query = read_ratings(config["query"], "query", prepared, task)
+        _check_same_user(support, query)
         found = ranked(prepared, query.places, facts, predictor.predict)
         lines, told = scores(query, support, found, prepared)
         error = told.get("mae", 0.0)
@@ -71,11 +77,13 @@ def predict_ratings(model: Model, config: Mapping[str, Any], rows: Path, sheet: 
 def read_ratings(path: str, key: str, prepared: RatingsPreparation, task: Mapping[str, Any]) -> Given:
     """Read a CSV file with a column of items, by identifier or title, and a column of ratings, which a query may lack.
 
-    task: of the run's config. A column has its name from the training file, or a usual one. Raises UserError with the line of a bad value.
+    task: of the run's config. A column has its name from the training file, or a usual one. In a column of titles, a text that is a title
+    and an identifier means the title. Raises UserError with the line of a bad value, and for a file of several users.
     """
     with naming(key):
         file = open_csv(path)
-        item = _column(file, [str(task.get("item")), *USUAL["item"], *TITLES])
+        by_name = _column(file, [str(task.get("item")), *USUAL["item"]])
+        item = _column(file, TITLES) if by_name is None else by_name
         rating = _column(file, [str(task.get("rating")), *USUAL["rating"]])
         missing = "items, such as item or title" if item is None else "ratings, such as rating"
         if item is None or (rating is None and key == "support"):
@@ -83,9 +91,9 @@ def read_ratings(path: str, key: str, prepared: RatingsPreparation, task: Mappin
         lines = list(file.rows())
     if not lines:
         raise UserError(f"{key}={file.path} has no row below its header; give at least one item.")
-    names = [row[item].strip() for _, row in lines]
+    user = _user(file, lines, key, [str(task.get("user")), *USUAL["user"]], (item, rating))
     try:
-        places = prepared.places(names)
+        places = prepared.places([row[item] for _, row in lines], titles=by_name is None)
     except UserError as error:
         raise UserError(f"{key}={file.path}: {error}") from error
     ratings = None if rating is None else np.array([_rating(row[rating], line, file, prepared.scale) for line, row in lines])
@@ -95,7 +103,31 @@ def read_ratings(path: str, key: str, prepared: RatingsPreparation, task: Mappin
             raise UserError(
                 f"line {line} of {file.path} has '{printable(prepared.shown[place])}' again, after line {first[place]}; keep one of them."
             )
-    return Given(file.path, names, places, ratings)
+    return Given(file.path, [prepared.names[place] for place in places], places, ratings, user)
+
+
+def _user(
+    file: CsvFile, lines: Sequence[tuple[int, Sequence[str]]], key: str, names: Sequence[str], taken: Sequence[int | None]
+) -> str | None:
+    """Return the only user of a file; None without a column of users. names: of this column. taken: columns that are others."""
+    column = _column(file, names)
+    if column is None or column in taken:
+        return None
+    users = list(dict.fromkeys(row[column].strip() for _, row in lines))
+    if len(users) > 1:
+        shown = f"{printable(users[0][:60])}' and '{printable(users[1][:60])}"
+        raise UserError(
+            f"{key}={file.path} has lines of {len(users):,} users in its column '{printable(file.header[column])}', such as '{shown}'; "
+            "keep the lines of one user."
+        )
+    return users[0] or None
+
+
+def _check_same_user(support: Given, query: Given) -> None:
+    """Raise UserError where both files name their user, and the users differ."""
+    if None not in (support.user, query.user) and support.user != query.user:
+        mine, other = (printable(str(each.user)[:60]) for each in (support, query))
+        raise UserError(f"query={query.path} is of the user '{other}', and support={support.path} of '{mine}'; give lines of one user.")
 
 
 def scores(query: Given, support: Given, found: list[Recommendation], prepared: RatingsPreparation) -> tuple[list[str], dict[str, Any]]:

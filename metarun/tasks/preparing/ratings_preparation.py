@@ -6,6 +6,7 @@ With it a checkpoint recommends to a new user, without the ratings of the traini
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,11 @@ ITEM, RATING = "item", "rating"
 """The keys of the items and of the ratings in raw examples."""
 CLOSE, SHOWN = 3, 5
 """Names that a message offers for an unknown item, and unknown items that it shows."""
+
+_ARTICLE = re.compile(r"(.+?), (the|an?)(?= \(|$)")
+"""A title in small letters whose article stands behind it, as in MovieLens: "matrix, the (1999)"."""
+_BRACKETS = re.compile(r"(?<=\S)( \([^()]*\))+$")
+"""Further titles and the year behind a title: "1984 (nineteen eighty-four) (1984)"."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +98,17 @@ class RatingsPreparation:
         places = self.places(x[ITEM] if isinstance(x, Mapping) else x)
         return torch.tensor([self.offsets[place] for place in places], dtype=torch.float64)[:, None]
 
-    def places(self, names: Iterable[Any]) -> list[int]:
-        """Return the places of items in the catalogue, by identifier, by title, or by a title without its year or in other letters.
+    def places(self, names: Iterable[Any], *, titles: bool = False) -> list[int]:
+        """Return the places of items in the catalogue, by identifier, or by title.
 
+        A title may lack what stands in brackets behind it, have other letters, and have its article in front or behind ("The Matrix").
+        titles: whether a name that is an identifier and a title means the title.
         Raises UserError, with the nearest titles, for names that the catalogue lacks, and for a name that several items have.
         """
         if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
             raise UserError(f"the items are a {type(names).__name__}; give a list of identifiers or titles.")
         wanted = [str(name).strip() for name in names]
-        found = [self._find(name) for name in wanted]
+        found = [self._find(name, titles) for name in wanted]
         missing = list(dict.fromkeys(name for name, place in zip(wanted, found, strict=True) if place is None))
         if missing:
             told = "; ".join(f"'{name}'{self._nearest(name)}" for name in missing[:SHOWN])
@@ -115,18 +123,18 @@ class RatingsPreparation:
         features = {name: [feature.stored() for feature in getattr(self, name)] for name in ("user", "item")}
         return {"kind": self.kind, **plain, **features, "mean": self.mean, "deviation": self.deviation}
 
-    def _find(self, name: str) -> int | None:
-        if name in self._by_name:
+    def _find(self, name: str, titles: bool) -> int | None:
+        if name in self._by_name and not (titles and self.titles):
             return self._by_name[name]
-        places = self._by_title.get(name) or self._by_plain.get(plain_title(name)) or []
+        places = self._by_title.get(name) or self._by_letters.get(plain_letters(name)) or self._by_plain.get(plain_title(name)) or []
         if len(places) > 1:
             listed = ", ".join(f"{self.names[place]} ({self.shown[place]})" for place in places[:SHOWN])
             raise UserError(f"{len(places)} items have the title '{printable(name)}'; name one by its identifier: {printable(listed)}.")
-        return places[0] if places else None
+        return places[0] if places else self._by_name.get(name)
 
     def _nearest(self, name: str) -> str:
         close = difflib.get_close_matches(plain_title(name), list(self._by_plain), n=CLOSE, cutoff=0.5)
-        titles = [f"'{self.shown[self._by_plain[each][0]]}'" for each in close]
+        titles = dict.fromkeys(f"'{self.shown[self._by_plain[each][0]]}'" for each in close)
         return f" (did you mean {' or '.join(titles)}?)" if titles else ""
 
     @cached_property
@@ -144,8 +152,13 @@ class RatingsPreparation:
         return _grouped(self.titles)
 
     @cached_property
+    def _by_letters(self) -> dict[str, list[int]]:
+        return _grouped(map(plain_letters, self.shown))
+
+    @cached_property
     def _by_plain(self) -> dict[str, list[int]]:
-        return _grouped(map(plain_title, self.shown))
+        """Places by titles without the year, and by titles without any brackets behind them."""
+        return _grouped(map(plain_title, self.shown), map(short_title, self.shown))
 
 
 _STORED = ("names", "titles", "scale", "offsets", "mean", "deviation", "user", "item")
@@ -172,16 +185,28 @@ def stored_ratings(stored: Mapping[str, Any]) -> RatingsPreparation | None:
     return RatingsPreparation(tuple(names), tuple(titles), *features, (scale[0], scale[1]), mean, deviation, tuple(offsets))
 
 
+def plain_letters(title: str) -> str:
+    """Return a title for comparisons: small letters, single spaces, and the article in front."""
+    return _ARTICLE.sub(r"\2 \1", " ".join(title.casefold().split()), count=1)
+
+
 def plain_title(title: str) -> str:
-    """Return a title for comparisons: small letters, single spaces, and no year in brackets at the end."""
-    words = title.casefold().split()
+    """Return a title for comparisons as `plain_letters` does, and without a year in brackets at the end."""
+    words = plain_letters(title).split()
     if len(words) > 1 and len(words[-1]) == 6 and words[-1][0] + words[-1][-1] == "()" and words[-1][1:-1].isdigit():
         words = words[:-1]
     return " ".join(words)
 
 
-def _grouped(titles: Iterable[str]) -> dict[str, list[int]]:
+def short_title(title: str) -> str:
+    """Return a title for comparisons as `plain_letters` does, and without anything in brackets at the end."""
+    return _BRACKETS.sub("", plain_letters(title))
+
+
+def _grouped(*forms: Iterable[str]) -> dict[str, list[int]]:
+    """Return the places of each title. forms: each has the titles of all places in order, in a form of its own."""
     found: dict[str, list[int]] = {}
-    for place, title in enumerate(titles):
-        found.setdefault(title, []).append(place)
+    for place, titles in enumerate(zip(*forms, strict=True)):
+        for title in dict.fromkeys(titles):
+            found.setdefault(title, []).append(place)
     return found

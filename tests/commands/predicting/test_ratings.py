@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def test_the_error_is_compared_with_the_mean_of_the_known_ratings() -> None:
         ("item,stern\nHeat,5\n", r"has no column of ratings, such as rating; it has item, stern"),
         ("item,rating\n", r"has no row below its header"),
         ("", r"support=.* is empty"),
+        (
+            "userId,item,rating\na,Heat,5\nb,1,4\nc,Heat,2\n",
+            r"support=.* has lines of 3 users in its column 'userId', such as 'a' and 'b'; keep the lines of one user\.",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_the_model_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -109,6 +114,32 @@ def test_the_columns_may_have_the_usual_names_and_those_of_the_training(tmp_path
     assert found.places == [1]
     assert found.ratings is not None
     assert found.ratings.tolist() == [4.5]
+
+
+def test_a_query_of_several_users_or_of_another_user_is_refused(ratings_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("user,item,rating\na,item 3,5\n")
+    (tmp_path / "other.csv").write_text("user,item\nb,item 5\n")
+    (tmp_path / "both.csv").write_text("user,item\na,item 5\nb,item 6\n")
+    with pytest.raises(UserError, match=r"query=.*both\.csv has lines of 2 users in its column 'user'"):
+        predict(ratings_run, tmp_path / "my.csv", tmp_path / "both.csv", tmp_path / "p")
+    with pytest.raises(UserError, match=r"query=.*other\.csv is of the user 'b', and support=.*my\.csv of 'a'; give lines of one user"):
+        predict(ratings_run, tmp_path / "my.csv", tmp_path / "other.csv", tmp_path / "q")
+
+
+def test_a_column_of_users_is_the_one_of_the_training_and_may_be_that_of_the_items(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("person,item,rating\na,Heat,5\nb,1,4\n")
+    with pytest.raises(UserError, match="2 users in its column 'person'"):
+        read_ratings(str(tmp_path / "my.csv"), "support", FILMS, {"user": "who"})
+    (tmp_path / "of_members.csv").write_text("member,rating\nHeat,5\n1,4\n")
+    assert read_ratings(str(tmp_path / "of_members.csv"), "support", FILMS, {"item": "member"}).user is None
+
+
+def test_a_number_in_a_column_of_titles_is_a_title_before_it_is_an_identifier(tmp_path: Path) -> None:
+    films = replace(FILMS, titles=("90 (1995)", *FILMS.titles[1:]))
+    for header, place in (("title", 0), ("movieId", 2)):
+        (tmp_path / "my.csv").write_text(f"{header},rating\n90,5\n")
+        found = read_ratings(str(tmp_path / "my.csv"), "support", films, {})
+        assert (found.places, found.names) == ([place], [films.names[place]])
 
 
 def test_other_keys_are_refused(ratings_run: Path, tmp_path: Path) -> None:

@@ -23,6 +23,30 @@ def test_the_title_with_its_year_tells_two_items_apart():
         FILMS.places(["Sabrina"])
 
 
+ARTICLES = replace(FILMS, names=("1", "2", "3", "1984"), titles=("Thing, The (1982)", "Thing, The (2011)", "2 (Two) (1984)", "Apple, An"))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("The Thing (1982)", 0), ("the thing (2011)", 1), ("An Apple", 3), ("apple, an", 3), ("2 (two)", 2), ("1984", 3), ("2", 1)],
+)
+def test_a_title_may_have_its_article_in_front_or_behind(name: str, place: int):
+    assert ARTICLES.places([name]) == [place]
+
+
+def test_in_a_column_of_titles_a_title_comes_before_an_identifier():
+    assert ARTICLES.places(["2", "1984", "1"], titles=True) == [2, 3, 0]
+    assert replace(ARTICLES, titles=()).places(["2", "1984"], titles=True) == [1, 3]
+    with pytest.raises(UserError, match=r"2 items have the title 'the thing'; name one by its identifier: 1 \(Thing, The \(1982\)\), 2"):
+        ARTICLES.places(["the thing"], titles=True)
+
+
+def test_an_unknown_title_with_an_article_is_compared_without_regard_to_its_place():
+    films = replace(FILMS, titles=("Matrix, The (1999)", "The Martian (2015)", "The Artist (2011)", "Wait, The"))
+    with pytest.raises(UserError, match=r"'The Matrx' \(did you mean 'Matrix, The \(1999\)'"):
+        films.places(["The Matrx"])
+
+
 def test_all_unknown_items_are_named_in_one_sentence_with_the_nearest_titles():
     with pytest.raises(
         UserError, match=r"2 items are not among the 4 items of the model: 'Toy Stroy' \(did you mean 'Toy Story \(1995\)'\?\); 'xyz'\."
