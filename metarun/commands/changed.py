@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from metarun.commands.kept import changed_keys, named
 from metarun.commands.overrides import leaves
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import Fingerprint, differences, of_images, of_table
 from metarun.tasks.pictures.image_files import find_images
+from metarun.tasks.preparing.preparation import preparation_by
+from metarun.tasks.preparing.ratings_preparation import RatingsPreparation, stored_ratings
 from metarun.wiring.build import Parts, build
 
 KEYS = ("root", "path")
@@ -30,6 +35,30 @@ def build_again(config: Mapping[str, Any], stored: Checkpoint, *, scored: str | 
         if not changed:
             raise
         raise UserError(f"{error} The training data have changed: {printable(', '.join(changed))}{remedy(config)}.") from error
+
+
+def check_statistics(parts: Parts, stored: Checkpoint, typed: Collection[str]) -> None:
+    """Refuse keys of ratings under which the outputs of the network stand for other ratings than in the training.
+
+    These keys change the training ratings or the residuals, and with them the mean, the deviation and the item offsets. Files that moved or
+    changed are told elsewhere. typed: the keys that the user typed.
+    """
+    before, now = stored_ratings(stored.preparation), preparation_by(parts.source)
+    task = dict(leaves(parts.config["task"], "task."))
+    new = changed_keys({key: task[key] for key in typed if key in task and key != "task.path"}, stored.config["task"])
+    if not new or before is None or not isinstance(now, RatingsPreparation):
+        return
+    was, found = ([each.mean, each.deviation, *each.offsets] for each in (before, now))
+    if len(was) == len(found) and np.allclose(was, found, rtol=1e-6):
+        return
+    first, second = (
+        "residuals" if each.offsets else f"ratings of mean {each.mean:.4g} and deviation {each.deviation:.4g}" for each in (before, now)
+    )
+    raise UserError(
+        f"{' and '.join(named(*each) for each in new.items())} would change what the outputs of the network stand for: the training "
+        f"standardised {first}, and the evaluation would standardise {second if first != second else 'others'}; leave "
+        f"{'it' if len(new) == 1 else 'them'} out, or train a new run."
+    )
 
 
 def remedy(config: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarun.commands import pretraining, rating_lines, seeds
-from metarun.commands.changed import build_again, remedy
+from metarun.commands.changed import build_again, check_statistics, remedy
 from metarun.commands.comparing.evaluations import EPISODES, asked_settings
 from metarun.commands.keys import check_evaluation_keys
 from metarun.commands.overlap import check_evaluation, population_of
@@ -92,6 +92,7 @@ def _built(merged: dict[str, Any], member: Checkpoint, request: Request, typed: 
     """Return the parts of an evaluation. merged: the checkpoint's config with the user's changes. typed: the keys of these changes."""
     parts = build_again(merged, member, scored=request.split)
     check_choice(parts.algorithm, typed)
+    check_statistics(parts, member, typed)
     return parts
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from metarun.commands.kept import check_division
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded, names_path, word
 from metarun.records.checkpoint import Checkpoint
@@ -176,6 +177,7 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     own = leaves(config.get("task") or {}, "task.") if config.get("options", {}).get("task") is None else []
     for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
         raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
+    check_division(dict(own), stored)
     check_download(dict(own), stored)
     _check_families(dict(own), stored)
     merged = dict(stored)

@@ -67,7 +67,17 @@ def table(ratings: Mapping[str, Any] | None, width: int | None = None) -> list[s
             blocks[-1].append(column)
             room -= needed
     tables = [["  ".join(row).rstrip() for row in zip(*block, strict=True)] for block in blocks]
-    return [line for number, lines in enumerate(tables) for line in ([""] if number else []) + lines]
+    return [line for number, lines in enumerate(tables) for line in ([""] if number else []) + lines] + _empty(ratings)
+
+
+def _empty(ratings: Mapping[str, Any]) -> list[str]:
+    """Return the line that says why metrics have no value."""
+    empty = [SHOWN[metric] for metric, figure in ratings["model"].items() if metric in SHOWN and math.isnan(figure["mean"])]
+    if not empty:
+        return []
+    low, high = ratings["scale"]
+    relevant = f"a rating of {ratings['relevant_from']:g} or more on the scale {low:g} to {high:g} (task.relevant)"
+    return [f"no value for {', '.join(empty)}: no query is relevant, which takes {relevant}"]
 
 
 def _column(cells: list[str]) -> list[str]:
@@ -97,8 +107,8 @@ def _named(figures: Mapping[str, Any]) -> str:
 
 
 def _cell(figure: Mapping[str, float] | None, sign: str = "") -> str:
-    """Return a mean with half its interval, such as "0.712 ± 0.031"; "" where there is none."""
-    if figure is None:
+    """Return a mean with half its interval, such as "0.712 ± 0.031"; "" where there is no value."""
+    if figure is None or math.isnan(figure["mean"]):
         return ""
     half = figure["ci95"]
     return f"{figure['mean']:{sign}.3f}" + (f" ± {half:.3f}" if math.isfinite(half) else "")

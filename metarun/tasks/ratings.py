@@ -25,7 +25,7 @@ from metarun.tasks.rated.division import Division, Scenario, divide
 from metarun.tasks.rated.encoding import Table, encode, identifiers, number_column
 from metarun.tasks.rated.episodes import Sizes, choose
 from metarun.tasks.rated.files import read_ratings
-from metarun.tasks.rated.keys import Ratings, check_relevant, keys_of
+from metarun.tasks.rated.keys import Ratings, check_division, check_inputs, check_relevant, keys_of
 from metarun.tasks.rated.preparing import prepared_ratings
 from metarun.tasks.rated.statistics import ItemStatistics, item_statistics
 from metarun.tasks.rated.synthetic import synthetic
@@ -69,7 +69,7 @@ class RatingTasks:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", self.division.users)
         fresh = list(self.division.new_items) or None
-        object.__setattr__(self, "chosen", {"new_items": fresh, "hold_out": self.scenario.held_out})
+        object.__setattr__(self, "chosen", {"new_items": fresh, "hold_out": self.scenario.held_out, "left_out": list(self.who.left_out)})
 
     def episode(self, split: str, index: int) -> Episode:
         """Deal episode `index`."""
@@ -255,19 +255,28 @@ class RatingTasks:
 
 
 def ratings(
-    *, tasks: Mapping[str, Listed] | None = None, new_items: Sequence[str] | None = None, used: Sequence[str] = SPLITS, **keys: Ratings
+    *,
+    tasks: Mapping[str, Listed] | None = None,
+    new_items: Sequence[str] | None = None,
+    left_out: Sequence[str] | None = None,
+    used: Sequence[str] = SPLITS,
+    **keys: Ratings,
 ) -> RatingTasks:
     """Return the source of users as tasks: of the files that `path` names, or of made users.
 
-    tasks: the users of each split by name. new_items: the new items by name. used: the splits that must have a user; another split without
+    tasks: the users of each split by name. new_items: the new items by name. left_out: the training users by name whose
+    ratings no training sees; None for those outside of the limits. used: the splits that must have a user; another split without
     one raises UserError only when it is dealt. keys: the fields of `metarun.tasks.rated.keys.RatingKeys`.
     Raises UserError, with one sentence, for files that cannot be read, and where a split has no user with enough ratings.
     """
     asked = keys_of(keys)
+    if new_items is None:
+        check_division(asked)
     data = synthetic(asked.made_users, asked.made_items, asked.split_seed) if asked.path is None else read_ratings(asked)
     folds = None if asked.folds is None else (asked.fold, asked.folds)
     check_relevant(asked.relevant, data.scale)
+    check_inputs(asked, data)
     division = divide(data, asked.scenario, asked.split, folds, asked.split_seed, tasks, new_items)
-    who = taking_part(data, division, asked.scenario, asked.limits, asked.sizes, used)
+    who = taking_part(data, division, asked.scenario, asked.limits, asked.sizes, used, left_out)
     inputs = (asked.item_ids, asked.item_bias, asked.residual)
     return RatingTasks(data, division, asked.scenario, who, asked.sizes, *inputs, asked.relevant, asked.seed, asked.eval_seed)

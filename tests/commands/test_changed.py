@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from small import composed
 
-from metarun.commands.changed import build_again, remedy
+from metarun.commands.changed import build_again, check_statistics, remedy
 from metarun.errors import UserError
 from metarun.records.checkpoint import Checkpoint
 from metarun.tasks.fingerprint import fingerprint_of
+from metarun.tasks.preparing.preparation import preparation_by
 from metarun.wiring.build import build, build_source
 
 
@@ -65,3 +67,27 @@ def test_a_task_without_files_has_no_place_to_name():
     assert remedy({"task": {"root": None, "shots": 3}}) == ""
     sources = {"a": {"shots": 1}, "b": {"root": "DIR"}}
     assert remedy({"task": {"sources": sources}}) == "; if the old data are elsewhere, give task.sources.b.root=PLACE"
+
+
+MADE = ("task=ratings", "task.made_users=30", "task.made_items=40", "task.queries=3", "algo=melu", "backbone=embeddings", "device=cpu")
+
+
+@pytest.mark.parametrize(("before", "now"), [("true", "false"), ("false", "true")])
+def test_residuals_of_ratings_are_those_of_the_training(before: str, now: str):
+    trained = build(composed(*MADE, f"task.residual={before}"))
+    made = preparation_by(trained.source)
+    assert made is not None
+    stored = Checkpoint(0, {}, {}, config=trained.config, preparation=made.stored())
+    check_statistics(build(trained.config), stored, ["task.residual"])
+    other = build({**trained.config, "task": {**trained.config["task"], "residual": now == "true"}})
+    with pytest.raises(UserError, match=rf"task.residual={now} would change what the outputs of the network stand for.* leave it out"):
+        check_statistics(other, stored, ["task.residual"])
+
+
+def test_other_limits_of_ratings_keep_the_statistics_of_the_training():
+    trained = build(composed(*MADE, "task.made_items=80", "task.max_ratings=35", "task.train_longer=drop"))
+    assert trained.config["task"]["left_out"]
+    again = build({**trained.config, "task": {**trained.config["task"], "max_ratings": None, "min_ratings": 25}}, scored="test")
+    assert again.source.unit() == trained.source.unit()
+    assert torch.equal(again.source.item_offsets(), trained.source.item_offsets())
+    assert torch.equal(again.source.training_ratings().item, trained.source.training_ratings().item)

@@ -77,3 +77,14 @@ def test_a_table_wider_than_the_terminal_is_cut_into_several():
         "random order              0.600 ± 0.010",
         "model - item + user bias  +0.010 ± 0.010",
     ]
+
+
+def test_a_metric_without_a_value_has_empty_cells_and_a_line_that_says_why():
+    figures = part()
+    nothing = figure(math.nan, math.nan)
+    figures["relevant_from"] = 4
+    for each in (figures["model"], figures["baselines"]["item_user_bias"], figures["minus_item_user_bias"]):
+        each["hit@10"] = nothing
+    lines = table(figures)
+    assert not any("nan" in line for line in lines)
+    assert lines[-1] == "no value for Hit@10: no query is relevant, which takes a rating of 4 or more on the scale 1 to 5 (task.relevant)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,25 @@ def test_the_names_of_a_checkpoint_restore_the_same_episodes():
         new_items=found.chosen["new_items"],
     )
     assert torch.equal(again.batch("test", FIRST).query.x, found.batch("test", FIRST).query.x)
+
+
+def test_a_training_on_known_items_is_scored_on_any_items_with_its_own_training_ratings():
+    trained = source(items="known", new_share=0.4)
+    scored = ratings(made_users=60, made_items=150, items="any", tasks=trained.tasks, **trained.chosen)
+    assert torch.equal(scored.training_ratings().item, trained.training_ratings().item)
+    assert scored.columns() == trained.columns()
+    assert scored.candidates("test", FIRST).sum() > trained.candidates("test", FIRST).sum()
+
+
+def test_an_input_needs_a_feature_or_the_index_of_the_item(tmp_path: Path):
+    file = tmp_path / "plain.csv"
+    file.write_text("user,item,rating\n" + "".join(f"u{user},i{item},{(user * item) % 5}\n" for user in range(9) for item in range(4)))
+    keys = {"path": str(file), "shots": 1, "queries": 1}
+    with pytest.raises(
+        UserError, match=r"task.item_ids=false leaves no input.*task.items_path or task.users_path, or set task.item_ids=true"
+    ):
+        ratings(**keys, item_ids=False)
+    assert ratings(**keys).columns()
 
 
 def shared(trained: RatingTasks, tested: RatingTasks) -> int:

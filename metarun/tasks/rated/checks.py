@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from metarun.errors import UserError, counted, printable
+
+log = logging.getLogger(__name__)
 
 Duplicates = Literal["refuse", "first", "last", "mean"]
 Outside = Literal["refuse", "drop"]
@@ -53,6 +56,9 @@ def within(raw: Raw, scale: tuple[float, float] | None, outside: Outside = "refu
                 f"{count} of {raw.path} outside of {scale[0]:g} to {scale[1]:g}, such as {raw.rating[row]:g} on line {raw.lines[row]}; "
                 "correct them, set task.scale=[LOWEST, HIGHEST], or leave them out with task.outside=drop."
             )
+        if bad.any():
+            facts = (bad.sum(), len(bad), raw.path, *scale)
+            log.warning("%d of the %d ratings of %s lie outside of %g to %g and are left out", *facts)
         raw = raw.only(~bad)
     if not len(raw.rating) or raw.rating.min() == raw.rating.max():
         found = "no rating" if not len(raw.rating) else f"only ratings of {raw.rating[0]:g}"
@@ -98,6 +104,9 @@ def once(raw: Raw, duplicates: Duplicates) -> Raw:
             f"{raw.path} rates {count} of a user and an item more than once, such as {raw.at(first)} on lines "
             f"{raw.lines[first]} and {raw.lines[second]}; remove all but one, or set task.duplicates=last (first, mean)."
         )
+    what = "enter the mean of their user and item" if duplicates == "mean" else f"are left out, since the {duplicates} of each pair counts"
+    facts = (int((counts[counts > 1] - (duplicates != "mean")).sum()), len(pair), raw.path)
+    log.warning("%d of the %d ratings of %s repeat a user and an item and " + what, *facts)
     chosen = order[starts + counts - 1] if duplicates == "last" else order[starts]
     if duplicates == "mean":
         means = np.add.reduceat(raw.rating[order], starts) / counts

@@ -46,6 +46,13 @@ class Scenario:
         """The share of a training user's ratings that is held out."""
         return self.hold_out if self.hold_out is not None else HELD_OUT if self.users == "known" else 0.0
 
+    def __post_init__(self) -> None:
+        if self.users == "known" and self.items != "new" and not self.held_out:
+            raise UserError(
+                "task.users=known is scored on ratings that were held out of the training, and task.hold_out=0 holds none out; train a new "
+                f"run with task.hold_out={HELD_OUT:g}."
+            )
+
 
 @dataclass(frozen=True)
 class Division:
@@ -113,7 +120,11 @@ def _by_fold(names: Sequence[str], folds: tuple[int, int], seed: int) -> dict[st
         raise UserError(f"task.fold={fold} must lie between 0 and task.folds - 1 = {count - 1}.")
     if count < 3:
         raise UserError(f"task.folds={count} must be at least 3: one fold for test, one for val, and at least one for train.")
-    _check_users(len(names), count)
+    if 3 <= len(names) < count:
+        raise UserError(
+            f"task.folds={count} needs at least as many users, and the ratings have {len(names)}; lower task.folds. Is task.user right?"
+        )
+    _check_users(len(names), 3)
     order = _ordered(names, seed)
     edges = [round(number * len(order) / count) for number in range(count + 1)]
     parts = [order[a:b] for a, b in zip(edges, edges[1:], strict=False)]
@@ -153,15 +164,15 @@ def _named(users: Mapping[str, Sequence[str]], known: Sequence[str]) -> dict[str
 def _new_items(data: RatingData, scenario: Scenario, seed: int, given: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the new items, in the order of the items."""
     names = data.items.names
-    if scenario.items == "any":
-        return ()
-    if given is not None:
+    if given is not None:  # also with items=any: the training of a checkpoint has not seen these
         unknown = [name for name in given if name not in set(names)]
         if unknown:
             raise UserError(
                 f"task.new_items names '{printable(unknown[0])}', which is no item of the data.{printable(nearest(unknown[0], names))}"
             )
         fresh = set(given)
+    elif scenario.items == "any":
+        return ()
     elif scenario.new_from is not None:
         feature = data.feature("item", YEAR)
         if feature is None:

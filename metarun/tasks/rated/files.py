@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ USUAL = {
 """Usual names of the three columns, in lower case and without signs between the words."""
 
 OF_FILES = ("user", "item", "rating", "users_path", "items_path", "categorical", "several", "delimiter", "decimal")
-"""The keys of CSV files, which have no meaning for a MovieLens folder or for made users."""
+"""The keys of CSV files, which have no meaning for a MovieLens folder."""
 
 ScaleKey = Annotated[Sequence[Finite], Length(2, 2)]
 
@@ -64,14 +64,30 @@ class RatingFiles:
     data: Text | None = None
 
 
+def changed_keys(files: RatingFiles) -> list[str]:
+    """Return the keys of files, apart from `path` and `data`, that have another value than their default."""
+    keys = [each for each in fields(RatingFiles) if each.name not in ("path", "data")]
+    return [each.name for each in keys if (getattr(files, each.name) or None) != (each.default or None)]
+
+
 def read_ratings(files: RatingFiles) -> RatingData:
     """Read the ratings that the keys name; UserError with one sentence for files that cannot be read or do not fit together."""
     place, shown = expanded(str(files.path)), printable(str(files.path))
     missing = f"task.path={shown}: there is no such file or folder."
-    if is_folder(place, missing=missing, shown=f"task.path={shown}", remedy="give a MovieLens folder or a CSV file"):
-        return _movielens(place, layout_of(place), files)
-    if place.name in [layout.ratings for layout in LAYOUTS] and (place.parent / _layout(place.name).items[0]).is_file():
-        return _movielens(place.parent, _layout(place.name), files)
+    folder = is_folder(place, missing=missing, shown=f"task.path={shown}", remedy="give a MovieLens folder or a CSV file")
+    if folder and (layout := layout_of(place)).is_of(place):
+        return _movielens(place, layout, files)
+    if folder:
+        place /= layout.ratings
+    layouts = [each for each in LAYOUTS if each.ratings == place.name and each.is_of(place.parent)]
+    own = files.users_path is not None or files.items_path is not None  # tables for the file itself
+    if layouts and not (own and place.suffix == ".csv"):
+        return _movielens(place.parent, layouts[0], files)
+    return _own(replace(files, path=str(place)), place)
+
+
+def _own(files: RatingFiles, place: Path) -> RatingData:
+    """Return the data of a CSV file with its own tables of users and items."""
     raw = _read_csv(files)
     sides: list[Described] = []
     used = {place.name: place}
@@ -84,10 +100,6 @@ def read_ratings(files: RatingFiles) -> RatingData:
         used[Path(path).name] = expanded(path)
     check_names(files.categorical, files.several, [each.name for side in sides for each in side.features])
     return _assembled(raw, files, None, sides, place.stem, used)
-
-
-def _layout(name: str) -> Layout:
-    return next(layout for layout in LAYOUTS if layout.ratings == name)
 
 
 def _movielens(folder: Path, layout: Layout, files: RatingFiles) -> RatingData:

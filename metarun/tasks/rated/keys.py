@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from metarun.errors import UserError, nearest
+from metarun.tasks.rated.data import RatingData
 from metarun.tasks.rated.division import Items, Scenario, Users
 from metarun.tasks.rated.episodes import REST, Rest, Sizes
-from metarun.tasks.rated.files import OF_FILES, RatingFiles
+from metarun.tasks.rated.files import RatingFiles, changed_keys
 from metarun.tasks.rated.taking_part import Limits, Longer
 from metarun.values import BelowOne, Count, CountOrZero, Few, Finite, Keys, Range, Seed, Shares
 
@@ -67,7 +68,7 @@ class RatingKeys(RatingFiles):
         return shots, self.queries if self.train_queries is None else self.train_queries
 
     def __post_init__(self) -> None:
-        stray = [key for key in OF_FILES if getattr(self, key)] if self.path is None else []
+        stray = changed_keys(self) if self.path is None else []
         if stray:
             raise UserError(f"task.{stray[0]} needs a file of ratings; give task.path=FILE.")
         for part, sizes in (("", (self.shots, self.queries)), ("train_", self._trained)):
@@ -82,6 +83,25 @@ def check_relevant(relevant: float | None, scale: tuple[float, float]) -> None:
     low, high = scale
     if relevant is not None and not low < relevant <= high:
         raise UserError(f"task.relevant={relevant:g} must lie above the lowest rating {low:g}, and not above the highest one {high:g}.")
+
+
+def check_division(keys: RatingKeys) -> None:
+    """Raise UserError for a key that divides the items where the scenario does not divide them."""
+    for key, default in (("new_share", Scenario.new_share), ("new_from", None)):
+        if keys.items == "any" and (value := getattr(keys, key)) != default:
+            raise UserError(
+                f"task.{key}={value:g} divides the items into known and new ones, and task.items=any does not; give task.items=known or "
+                "task.items=new, or leave the key out."
+            )
+
+
+def check_inputs(keys: RatingKeys, data: RatingData) -> None:
+    """Raise UserError where nothing is known of users and items, so that an input has no column."""
+    if not (keys.item_ids or keys.item_bias or data.users.features or data.items.features):
+        raise UserError(
+            "task.item_ids=false leaves no input, since the users and the items have no features; give task.items_path or task.users_path, "
+            "or set task.item_ids=true."
+        )
 
 
 Ratings = Annotated[Any, Keys(RatingKeys)]

@@ -53,6 +53,10 @@ class Layout(NamedTuple):
     items: tuple[str, Callable[[Path], Described]]
     users: tuple[str, Callable[[Path], Described]] | None = None
 
+    def is_of(self, folder: Path) -> bool:
+        """Return whether a folder with the file of the ratings has this layout. A CSV file without the file of the items is any table."""
+        return not self.ratings.endswith(".csv") or (folder / self.items[0]).is_file()
+
 
 def layout_of(folder: Path) -> Layout:
     """Return the layout of a folder; UserError where it holds none."""

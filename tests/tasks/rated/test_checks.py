@@ -20,13 +20,14 @@ def test_without_a_scale_the_ratings_give_it():
     assert within(raw((0, 0, 2), (0, 1, 4.5)), None)[1] == (2, 4.5)
 
 
-def test_a_rating_outside_of_the_scale_is_refused_with_its_line_or_left_out():
+def test_a_rating_outside_of_the_scale_is_refused_with_its_line_or_left_out(caplog: pytest.LogCaptureFixture):
     given = raw((0, 0, 2), (0, 1, 4), (1, 1, 7), (1, 2, 0))
     with pytest.raises(UserError, match=r"2 ratings of x.csv outside of 1 to 5, such as 7 on line 4; .* task.scale=.* task.outside=drop"):
         within(given, (1, 5))
     kept, scale = within(given, (1, 5), "drop")
     assert kept.rating.tolist() == [2, 4]
     assert scale == (1, 5)
+    assert "2 of the 4 ratings of x.csv lie outside of 1 to 5 and are left out" in caplog.text
 
 
 @pytest.mark.parametrize(("far", "shown"), [(99, "99"), (-20, "-20")])
@@ -63,3 +64,11 @@ def test_one_rating_of_a_pair_remains(rule, rating: float):
 def test_without_a_pair_that_occurs_twice_nothing_changes():
     given = raw((0, 0, 2), (0, 1, 4))
     assert once(given, "refuse") is given
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"), [("last", "2 of the 4 ratings of x.csv repeat a user and an item and are left out"), ("mean", "3 of the 4 ratings")]
+)
+def test_repeated_ratings_are_counted(rule, words: str, caplog: pytest.LogCaptureFixture):
+    once(raw((0, 0, 2), (0, 0, 4), (0, 0, 5), (1, 2, 1)), rule)
+    assert words in caplog.text

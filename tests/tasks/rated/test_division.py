@@ -109,7 +109,7 @@ ALL = {"train": [f"u{n}" for n in range(2, 20)], "val": ["u0"], "test": ["u1"]}
         ({"shares": (0.5, 0.1, 0.1)}, "must be three shares above 0 that sum to 1"),
         ({"folds": (10, 10)}, "task.fold=10 must lie between 0 and task.folds - 1 = 9"),
         ({"folds": (0, 2)}, "task.folds=2 must be at least 3"),
-        ({"folds": (0, 30)}, "have 20 users; a division into train, val and test needs at least 30"),
+        ({"folds": (0, 30)}, "task.folds=30 needs at least as many users, and the ratings have 20; lower task.folds"),
         ({"scenario": Scenario(items="new", new_from=2020)}, "none of the 10 items is new; change task.new_from"),
         ({"scenario": Scenario(items="new", new_from=1980)}, "none of the 10 items is known; change task.new_from"),
         ({"scenario": Scenario(items="known", new_share=0.01)}, "none of the 10 items is new; change task.new_share"),
@@ -128,3 +128,9 @@ def test_a_year_is_needed_to_divide_items_by_year():
     bare = RatingData(data.user, data.item, data.rating, data.users, Owners(data.items.names), data.scale, "made")
     with pytest.raises(UserError, match=r"task\.new_from=1998 needs the year of each item"):
         divide(bare, Scenario(items="new", new_from=1998), SHARES, None, 0)
+
+
+def test_known_users_need_held_out_ratings():
+    with pytest.raises(UserError, match=r"task.hold_out=0 holds none out; train a new run with task.hold_out=0.2"):
+        Scenario("known", hold_out=0.0)
+    assert Scenario("known", "new", hold_out=0.0).held_out == 0.0  # the training saw no rating of a new item

@@ -102,3 +102,16 @@ def test_a_file_that_cannot_be_used_is_one_sentence(text: str, keys: dict, words
 def test_a_path_without_a_file_is_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match=r"task.path=.*nothing.csv: there is no such file or folder"):
         read_ratings(RatingFiles(path=str(tmp_path / "nothing.csv")))
+
+
+def test_a_csv_file_with_its_own_tables_is_a_plain_table_and_so_is_a_folder_without_the_file_of_the_movies(tmp_path: Path):
+    (tmp_path / "ratings.csv").write_text(PLAIN)
+    (tmp_path / "items.csv").write_text("item_id,price\ntea,1\npie,2\n")
+    tables = {"items_path": str(tmp_path / "items.csv")}
+    for path in (tmp_path, tmp_path / "ratings.csv"):
+        assert rated(read_ratings(RatingFiles(path=str(path)))) == EXPECTED
+        assert read_ratings(RatingFiles(path=str(path), **tables)).feature("item", "price") is not None
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\ntea,Tea (1999),Drama\n")
+    assert read_ratings(RatingFiles(path=str(tmp_path / "ratings.csv"), **tables)).feature("item", "price") is not None
+    with pytest.raises(UserError, match=r"task.items_path is a key of CSV files, and .* is a MovieLens folder"):
+        read_ratings(RatingFiles(path=str(tmp_path), **tables))

@@ -9,14 +9,16 @@ import pytest
 import yaml
 
 from metarun.errors import UserError
-from metarun.tasks.rated.keys import RatingKeys, check_relevant, keys_of
+from metarun.tasks.rated.keys import RatingKeys, check_division, check_relevant, keys_of
 
 CONFIG = Path(__file__).parents[3] / "configs" / "task" / "ratings.yaml"
 
 
 def test_the_config_file_has_every_key_with_its_default():
     stated = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    given = {name: value for name, value in stated.items() if name not in ("_target_", "tasks", "new_items", "seed", "train_shots")}
+    given = {
+        name: value for name, value in stated.items() if name not in ("_target_", "tasks", "new_items", "left_out", "seed", "train_shots")
+    }
     known = {each.name: each.default for each in fields(RatingKeys) if each.name not in ("data", "seed", "train_shots")}
     assert given.keys() == known.keys()
     for name, value in given.items():
@@ -45,6 +47,16 @@ def test_keys_of_files_need_a_file():
     with pytest.raises(UserError, match=r"task.item needs a file of ratings; give task.path=FILE"):
         RatingKeys(item="movie")
     assert RatingKeys(item="movie", path="x.csv").item == "movie"
+    for key, value in (("scale", [1, 10]), ("outside", "drop"), ("duplicates", "last")):
+        with pytest.raises(UserError, match=rf"task.{key} needs a file of ratings"):
+            RatingKeys(**{key: value})
+
+
+@pytest.mark.parametrize("key", [{"new_from": 1990.0}, {"new_share": 0.4}])
+def test_a_key_that_divides_the_items_needs_a_scenario_that_divides_them(key: dict[str, float]):
+    with pytest.raises(UserError, match=rf"task.{next(iter(key))}=.* divides the items .* and task.items=any does not"):
+        check_division(RatingKeys(**key))
+    check_division(RatingKeys(items="known", **key))
 
 
 @pytest.mark.parametrize("value", [9, 1])

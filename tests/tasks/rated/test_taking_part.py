@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from itertools import product
 
 import numpy as np
@@ -13,6 +15,7 @@ from metarun.tasks.rated.division import Scenario, divide
 from metarun.tasks.rated.episodes import Sizes
 from metarun.tasks.rated.synthetic import synthetic
 from metarun.tasks.rated.taking_part import Limits, taking_part
+from metarun.tasks.ratings import ratings
 
 DATA = synthetic(60, 150, 0)
 NONE = Limits()
@@ -75,6 +78,42 @@ def test_a_split_without_a_user_is_one_sentence_with_the_numbers_and_the_remedy(
         parts(Scenario(), shots=200, queries=30)
     with pytest.raises(UserError, match=r"has 4 to 6 ratings.*Please raise task.max_ratings"):
         parts(Scenario(), Limits(None, 6))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "limits", "sizes", "words"),
+    [
+        (Scenario(), Limits(100), (2, 2), r"has 100 or more ratings, as task.min_ratings=100 asks; .* Please lower task.min_ratings\.$"),
+        (Scenario(), Limits(None, 3), (2, 2), "task.max_ratings=3 is below the 4 ratings that 2 shots and 2 queries need; raise it"),
+        (Scenario(), NONE, (200, 1), "as 200 shots and 1 query need"),
+        (Scenario("known", hold_out=0.001), NONE, (2, 2), "2 shots among the training ratings and at least 1 held-out query; lower"),
+    ],
+)
+def test_the_sentence_about_a_split_without_a_user_names_the_key_that_asks_for_more(scenario, limits, sizes, words):
+    with pytest.raises(UserError, match=words):
+        parts(scenario, limits, *sizes)
+
+
+def test_few_synthetic_items_are_named_as_the_cause():
+    with pytest.raises(UserError, match=r"each has 4\. Please lower task.shots or task.queries, or raise task.made_items to 30"):
+        ratings(made_users=20, made_items=8)
+    ratings(made_users=20, made_items=30)
+
+
+def test_users_that_take_no_part_are_counted_with_their_numbers_of_ratings(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    parts(Scenario(), Limits(30, 50))
+    assert re.search(r"leaving out \d+ of the \d+ test users, with fewer than 30 or more than 50 ratings", caplog.text)
+
+
+@pytest.mark.parametrize("limits", [Limits(40), Limits(None, 40, "drop"), NONE])
+def test_other_limits_of_an_evaluation_change_the_scored_users_and_not_the_training_ratings(limits: Limits):
+    division, trained = parts(Scenario(), Limits(30, 50, "drop"))
+    sizes = dict.fromkeys(SPLITS, Sizes(2, 2, limits.most))
+    again = taking_part(DATA, division, Scenario(), limits, sizes, SPLITS, trained.left_out)
+    assert np.array_equal(again.trains, trained.trains)
+    assert again.pools["train"].users.tolist() == trained.pools["train"].users.tolist()
+    assert again.pools["test"].users.tolist() != trained.pools["test"].users.tolist()
 
 
 def test_a_split_that_is_not_used_may_lack_users_and_says_so_later():
