@@ -174,12 +174,11 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
 
     stored: the checkpoint's config. config: the keys of `eval.yaml`. Raises UserError for a key that the checkpoint's config lacks.
     """
-    own = leaves(config.get("task") or {}, "task.") if config.get("options", {}).get("task") is None else []
-    for key in (key for key in (*config.get("typed", ()), *dict(own)) if key.startswith("task.") and key.endswith("eval_seed")):
+    own = {} if config.get("options", {}).get("task") is not None else dict(leaves(config.get("task") or {}, "task."))
+    for key in (key for key in (*config.get("typed", ()), *own) if key.startswith("task.") and key.endswith("eval_seed")):
         raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
-    check_division(dict(own), stored)
-    check_download(dict(own), stored)
-    _check_families(dict(own), stored)
+    for check in (check_division, check_download, _check_families):
+        check(own, stored)
     merged = dict(stored)
     if config.get("options", {}).get("task") is None:  # the same data: the images keep their size, also where it is overridden
         merged.pop("input_shape", None)
@@ -189,8 +188,7 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
     if config.get("norm") is not None:
         merged = put(merged, "backbone.norm", config["norm"])
     if config.get("inner_steps") is not None:
-        keys = [key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]]
-        if not keys:
+        if not (keys := [key for key in ("test_inner_steps", "inner_steps") if key in merged["algo"]]):
             raise UserError("this checkpoint's algorithm has no inner steps to set; leave out inner_steps.")
         merged = put(merged, f"algo.{keys[0]}", config["inner_steps"])
     if "eval_seed" in merged["task"]:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from metarun.errors import UserError, counted
+from metarun.errors import UserError, counted, nearest, printable
 from metarun.tasks.pool import SPLITS
 from metarun.tasks.rated.data import RatingData
 from metarun.tasks.rated.division import Division, Scenario
@@ -92,6 +92,7 @@ def taking_part(
     """
     new = division.is_new[data.item]
     seen = (division.part == 0) & ~new
+    _check_left_out(left_out or (), division.users["train"])
     found: dict[str, Pools] = {}
     said: dict[str, str] = {}
     for split in SPLITS:
@@ -129,6 +130,14 @@ def _of_split(
     if scenario.items == "new":  # the training saw none of these ratings: half of the users are val, the others test
         return users[part - 1 :: 2], group, None
     return users, seen, group & (division.part == part)
+
+
+def _check_left_out(names: Sequence[str], training: Sequence[str]) -> None:
+    """Raise UserError for a name that is no training user."""
+    known = set(training)
+    for name in names:
+        if name not in known:
+            raise UserError(f"task.left_out names '{printable(str(name))}', who is no training user.{nearest(str(name), training)}")
 
 
 def _places(data: RatingData, names: Sequence[str]) -> np.ndarray:

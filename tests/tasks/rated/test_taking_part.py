@@ -116,6 +116,11 @@ def test_other_limits_of_an_evaluation_change_the_scored_users_and_not_the_train
     assert again.pools["test"].users.tolist() != trained.pools["test"].users.tolist()
 
 
+def test_a_name_that_is_no_training_user_is_refused():
+    with pytest.raises(UserError, match=r"task.left_out names 'abc', who is no training user"):
+        ratings(made_users=60, made_items=150, left_out=["abc"])
+
+
 def test_a_split_that_is_not_used_may_lack_users_and_says_so_later():
     _, who = parts(Scenario(), Limits(None, 6), used=("train",))
     assert set(who.said) == {"val", "test"}
