@@ -104,14 +104,16 @@ def abstention(model: Model, rate: float, shots: Sequence[int]) -> Abstention:
         remedy = "Leave out abstain."
     except UserError as error:
         found, why = None, str(error).rstrip(".")
-        remedy = f"Put the data{' or the file' * has_file} back, or leave out abstain."
+        remedy = f"Put the data{' or the file' if has_file else ''} back, or leave out abstain."
     if found is not None:
         return Abstention(rate, choose(found, rate), found, "in the data of the training", tuple(notes))
     if len(model.members) == 1:
         found = stored(_run_of(model.paths[0]), model.members[0].step, shots)
     if found is None:
-        file = f", or calibration.json, which a finished training of at least {LEAST_STEPS} steps writes into its run folder" * has_file
-        raise UserError(f"abstain={rate:g} needs the validation classes of the training{file}: {why}. {remedy}")
+        needed = "the validation classes of the training"
+        if has_file:
+            needed += f", or calibration.json, which a finished training of at least {LEAST_STEPS} steps writes into its run folder"
+        raise UserError(f"abstain={rate:g} needs {needed}: {why}. {remedy}")
     wanted = (len(shots), sum(shots) / len(shots))
     if wanted != (found.ways, found.shots):
         notes = [f"the support set has {wanted[0]} classes of {wanted[1]:.3g} images; metarun takes the nearest stored calibration"]

@@ -43,10 +43,10 @@ def check_statistics(parts: Parts, stored: Checkpoint, typed: Collection[str]) -
     These keys change the training ratings or the residuals, and with them the mean, the deviation and the item offsets. Files that moved or
     changed are told elsewhere. typed: the keys that the user typed.
     """
-    before, now = stored_ratings(stored.preparation), preparation_by(parts.source)
     task = dict(leaves(parts.config["task"], "task."))
     new = changed_keys({key: task[key] for key in typed if key in task and key != "task.path"}, stored.config["task"])
-    if not new or before is None or not isinstance(now, RatingsPreparation):
+    before = stored_ratings(stored.preparation) if new else None
+    if before is None or not isinstance(now := preparation_by(parts.source), RatingsPreparation):
         return
     was, found = ([each.mean, each.deviation, *each.offsets] for each in (before, now))
     if len(was) == len(found) and np.allclose(was, found, rtol=1e-6):

@@ -174,13 +174,14 @@ def evaluation_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> d
 
     stored: the checkpoint's config. config: the keys of `eval.yaml`. Raises UserError for a key that the checkpoint's config lacks.
     """
-    own = {} if config.get("options", {}).get("task") is not None else dict(leaves(config.get("task") or {}, "task."))
+    same_task = config.get("options", {}).get("task") is None
+    own = dict(leaves(config.get("task") or {}, "task.")) if same_task else {}
     for key in (key for key in (*config.get("typed", ()), *own) if key.startswith("task.") and key.endswith("eval_seed")):
         raise UserError(f"{key} does not set the episodes of an evaluation; give seed=… instead, which the report names.")
     for check in (check_division, check_download, _check_families):
         check(own, stored)
     merged = dict(stored)
-    if config.get("options", {}).get("task") is None:  # the same data: the images keep their size, also where it is overridden
+    if same_task:  # the same data: the images keep their size, also where it is overridden
         merged.pop("input_shape", None)
     for group in ("task", "algo", "backbone", "device"):
         merged = _with_group(merged, group, config)
@@ -272,9 +273,8 @@ def _kept(stored: Mapping[str, Any], task: Mapping[str, Any], typed: Collection[
 def look_up(config: Mapping[str, Any], dotted: str) -> Any:
     """Return the value at a dotted key; UserError with the nearest key where there is none."""
     node: Any = config
-    parts = dotted.split(".")
+    parts, missing = dotted.split("."), f"there is no key '{dotted}' in the checkpoint's config"
     for place, part in enumerate(parts):
-        missing = f"there is no key '{dotted}' in the checkpoint's config"
         if node is None:
             above = ".".join(parts[:place])
             raise UserError(f"{missing}, where {above} is null; give {above} as a whole: {above}={{…}}.")

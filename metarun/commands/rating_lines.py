@@ -76,8 +76,8 @@ def _empty(ratings: Mapping[str, Any]) -> list[str]:
     if not empty:
         return []
     low, high = ratings["scale"]
-    relevant = f"a rating of {ratings['relevant_from']:g} or more on the scale {low:g} to {high:g} (task.relevant)"
-    return [f"no value for {', '.join(empty)}: no query is relevant, which takes {relevant}"]
+    relevant = f"{ratings['relevant_from']:g} or more (task.relevant), on a scale from {low:g} to {high:g}"
+    return [f"no value for {', '.join(empty)}: no query has a rating of {relevant}"]
 
 
 def _column(cells: list[str]) -> list[str]:

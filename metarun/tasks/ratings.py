@@ -264,9 +264,9 @@ def ratings(
 ) -> RatingTasks:
     """Return the source of users as tasks: of the files that `path` names, or of made users.
 
-    tasks: the users of each split by name. new_items: the new items by name. left_out: the training users by name whose
-    ratings no training sees; None for those outside of the limits. used: the splits that must have a user; another split without
-    one raises UserError only when it is dealt. keys: the fields of `metarun.tasks.rated.keys.RatingKeys`.
+    tasks: the names of the users of each split. new_items: the names of the new items. left_out: the names of the training users whose
+    ratings no training sees; None for those outside of the limits. used: the splits that must have a user; another split without a user
+    raises UserError only when it is dealt. keys: the fields of `metarun.tasks.rated.keys.RatingKeys`.
     Raises UserError, with one sentence, for files that cannot be read, and where a split has no user with enough ratings.
     """
     asked = keys_of(keys)

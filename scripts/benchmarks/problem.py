@@ -64,9 +64,22 @@ def _network(config: dict[str, Any], episode: Episode) -> nn.Module:
         network: nn.Module = instantiate(node, name="backbone")
         if traits_of(locate(config["algo"]["_target_"])).head:
             network = Classifier(network, episode.support.y.shape[-1])
-    if config["backbone"].get("norm", "batch") == "batch":
+    norm = config["backbone"].get("norm", "batch")
+    if norm == "instance":
+        _normalise_each_image(network)
+    if norm == "batch":
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm2d):  # as made with track_running_stats=False
                 layer.track_running_stats = False
                 layer.running_mean = layer.running_var = layer.num_batches_tracked = None
     return network
+
+
+def _normalise_each_image(network: nn.Module) -> None:
+    """Replace the batch normalisations of a network by instance normalisations with the same weights."""
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                instance = nn.InstanceNorm2d(child.num_features, child.eps, affine=True)
+                instance.load_state_dict(dict(child.named_parameters()))
+                setattr(parent, name, instance)

@@ -69,7 +69,7 @@ def stream(row: Row, options: Options) -> list[Result]:
     assert isinstance(problem.source, WithTrajectories)
     (task,) = problem.tasks("val", 0, 1)
     sizes = problem.source.trajectory("val")
-    loop = StreamLoop(_for_each_image(problem.network), sizes, algo["test_inner_lrs"][0], algo["learns_all"])
+    loop = StreamLoop(problem.network, sizes, algo["test_inner_lrs"][0], algo["learns_all"])
     follow = partial(loop.follow, task)
     reference = follow()
     alternate([pristine := Contender(PRISTINE, follow, threads)], 1, seconds=0)
@@ -80,18 +80,6 @@ def stream(row: Row, options: Options) -> list[Result]:
         alternate(contenders, min(options.rounds, ROUNDS), seconds=0)
     said = [f"{row.name}: {sizes.parts} classes, {sizes.parts * sizes.per_part:,} steps; accuracy {float(reference[-1]):.1%} in the end."]
     return [each.result({"remarks": said}) for each in (pristine, *contenders)]
-
-
-def _for_each_image(network: nn.Module) -> nn.Module:
-    """Return a copy of a network whose normalisations take the statistics of one channel of one image, as `norm=instance` does."""
-    network = copy.deepcopy(network)
-    for parent in network.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                instance = nn.InstanceNorm2d(child.num_features, child.eps, affine=True)
-                instance.load_state_dict(dict(child.named_parameters()))
-                setattr(parent, name, instance)
-    return network
 
 
 def _features(body: nn.Module, x: Tensor) -> Tensor:

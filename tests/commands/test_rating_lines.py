@@ -87,4 +87,4 @@ def test_a_metric_without_a_value_has_empty_cells_and_a_line_that_says_why():
         each["hit@10"] = nothing
     lines = table(figures)
     assert not any("nan" in line for line in lines)
-    assert lines[-1] == "no value for Hit@10: no query is relevant, which takes a rating of 4 or more on the scale 1 to 5 (task.relevant)"
+    assert lines[-1] == "no value for Hit@10: no query has a rating of 4 or more (task.relevant), on a scale from 1 to 5"

@@ -104,10 +104,8 @@ def with_shared(task: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not (names := sources_of(task)):
         return dict(task)
-    weights, shared = (
-        mapping(task.get("weights")),
-        {key: value for key, value in task.items() if key not in OF_MIXTURE and value is not None},
-    )
+    weights = mapping(task.get("weights"))
+    shared = {key: value for key, value in task.items() if key not in OF_MIXTURE and value is not None}
     found = {}
     for name in (name for name in names if weights.get(name) != 0):
         node = mapping(task["sources"][name])

@@ -41,17 +41,17 @@ class Scenario:
     new_from: float | None = None
     hold_out: float | None = None
 
-    @property
-    def held_out(self) -> float:
-        """The share of a training user's ratings that is held out."""
-        return self.hold_out if self.hold_out is not None else HELD_OUT if self.users == "known" else 0.0
-
     def __post_init__(self) -> None:
         if self.users == "known" and self.items != "new" and not self.held_out:
             raise UserError(
                 "task.users=known is scored on ratings that were held out of the training, and task.hold_out=0 holds none out; train a new "
                 f"run with task.hold_out={HELD_OUT:g}."
             )
+
+    @property
+    def held_out(self) -> float:
+        """The share of a training user's ratings that is held out."""
+        return self.hold_out if self.hold_out is not None else HELD_OUT if self.users == "known" else 0.0
 
 
 @dataclass(frozen=True)
