@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from metarun.commands.kept import changed_keys, named
 from metarun.commands.overrides import leaves
+from metarun.commands.rating_division import changed_keys, named
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded
 from metarun.records.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metarun.commands.kept import check_division
+from metarun.commands.rating_division import check_division
 from metarun.errors import UserError, printable
 from metarun.files.paths import expanded, names_path, word
 from metarun.records.checkpoint import Checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small import composed
 
-from metarun.commands.kept import check_division
+from metarun.commands.rating_division import check_division
 from metarun.errors import UserError
 
 STORED = composed("task=ratings", "algo=melu", "backbone=embeddings")
